@@ -1,0 +1,54 @@
+"""recviz: pretrain image backbones with VICReg, and find out honestly how good they are.
+
+The names below load when they are first used, so that `import recviz` is quick and does nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recviz.augment.view import View as View
+    from recviz.augment.views import TwoViews as TwoViews
+    from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
+    from recviz.data.cifar import CIFAR100DataModule as CIFAR100DataModule
+    from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
+    from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
+    from recviz.data.patterns import PatternsDataModule as PatternsDataModule
+    from recviz.losses.vicreg import VICRegLoss as VICRegLoss
+    from recviz.methods.joint_embedding import JointEmbedding as JointEmbedding
+    from recviz.methods.vicreg import VICReg as VICReg
+    from recviz.optim import LARS as LARS
+    from recviz.probes.online import OnlineProbe as OnlineProbe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "View": "recviz.augment.view",
+    "TwoViews": "recviz.augment.views",
+    "CIFAR10DataModule": "recviz.data.cifar",
+    "CIFAR100DataModule": "recviz.data.cifar",
+    "ImageFolderDataModule": "recviz.data.folder",
+    "ImageNet100DataModule": "recviz.data.imagenet100",
+    "PatternsDataModule": "recviz.data.patterns",
+    "VICRegLoss": "recviz.losses.vicreg",
+    "JointEmbedding": "recviz.methods.joint_embedding",
+    "VICReg": "recviz.methods.vicreg",
+    "LARS": "recviz.optim",
+    "OnlineProbe": "recviz.probes.online",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'recviz' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,152 @@
+"""Backbones: factories that return an nn.Module with .feature_dim, and the adapter for anybody else's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from recviz.errors import InputError
+
+Stem = Literal["imagenet", "cifar"]
+
+
+class ResNet(nn.Module):
+    """Residual network without its classifier (He et al., 2015, arXiv 1512.03385).
+
+    The state dict has torchvision's names less `fc`, so weights move freely between the two and the ones that
+    VICReg's authors published. Initialised as theirs: He normal (fan out) for convolutions, and zero for the last
+    normalisation weight of each residual branch.
+
+    Args:
+        block: BasicBlock or Bottleneck of torchvision.
+        layers: blocks in each of the four stages.
+        stem: "imagenet" is 7×7, stride 2, then max-pool; "cifar" is 3×3, stride 1, padding 1, without max-pool
+            (SimCLR, appendix B.9).
+        width: factor on the channels of the stem and every stage; 2 is the authors' x2.
+
+    Raises:
+        InputError: an unknown stem, or a width that leaves a stage without channels.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: tuple[int, int, int, int],
+        stem: Stem,
+        width: float,
+    ) -> None:
+        super().__init__()
+        if stem not in ("imagenet", "cifar"):
+            raise InputError(f'stem must be "imagenet" or "cifar", got {stem!r}')
+        planes = [int(64 * width * 2**stage) for stage in range(4)]
+        if planes[0] < 1:
+            raise InputError(f"width must leave at least one channel (1/64 or more), got {width}")
+        kernel, stride, padding = (7, 2, 3) if stem == "imagenet" else (3, 1, 1)
+        self.conv1 = nn.Conv2d(3, planes[0], kernel, stride, padding, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        channels = planes[0]
+        for stage in range(4):
+            blocks = _stage(block, channels, planes[stage], layers[stage], stride=1 if stage == 0 else 2)
+            self.add_module(f"layer{stage + 1}", blocks)
+            channels = planes[stage] * block.expansion
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.feature_dim = channels
+        self._initialise()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+            elif isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, depth: int, stride: int
+) -> nn.Sequential:
+    out = planes * block.expansion
+    downsample = None
+    if stride != 1 or channels != out:
+        downsample = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+    rest = [block(out, planes) for _ in range(depth - 1)]
+    return nn.Sequential(block(channels, planes, stride, downsample), *rest)
+
+
+def resnet18(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
+    """ResNet-18: feature_dim 512 × width."""
+    return ResNet(BasicBlock, (2, 2, 2, 2), stem, width)
+
+
+def resnet34(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
+    """ResNet-34: feature_dim 512 × width."""
+    return ResNet(BasicBlock, (3, 4, 6, 3), stem, width)
+
+
+def resnet50(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
+    """ResNet-50: feature_dim 2048 × width. `width=2` is the authors' resnet50x2."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), stem, width)
+
+
+def resnet101(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
+    """ResNet-101: feature_dim 2048 × width."""
+    return ResNet(Bottleneck, (3, 4, 23, 3), stem, width)
+
+
+def resnet200(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
+    """ResNet-200: feature_dim 2048 × width. `width=2` is the authors' resnet200x2."""
+    return ResNet(Bottleneck, (3, 24, 36, 3), stem, width)
+
+
+def as_backbone(module: nn.Module) -> nn.Module:
+    """The module as a backbone: its classifier removed, where it has one, and .feature_dim set.
+
+    A module with .feature_dim comes back as it is. From timm's models the classifier goes through
+    `reset_classifier(0)`; from torchvision's, the layer named fc, classifier, head or heads is replaced by the
+    identity up to its last Linear, whose input width is feature_dim.
+
+    Raises:
+        InputError: a module of unknown feature width.
+    """
+    if isinstance(getattr(module, "feature_dim", None), int):
+        return module
+    width: object = None
+    if hasattr(module, "reset_classifier") and hasattr(module, "num_features"):
+        module.reset_classifier(0)  # type: ignore[operator]
+        width = getattr(module, "head_hidden_size", None) or module.num_features
+    else:
+        for name in ("fc", "classifier", "head", "heads"):
+            head = getattr(module, name, None)
+            if isinstance(head, nn.Module):
+                width = _drop_last_linear(module, name, head)
+                break
+    if not isinstance(width, int):
+        raise InputError(
+            f"{type(module).__name__} does not say how wide its features are: "
+            "give it an attribute feature_dim (the D of its output [N, D])"
+        )
+    module.feature_dim = width  # type: ignore[assignment]
+    return module
+
+
+def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | None:
+    if isinstance(head, nn.Linear):
+        setattr(module, name, nn.Identity())
+        return head.in_features
+    if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
+        last = head[-1]
+        head[-1] = nn.Identity()
+        return last.in_features
+    return None

@@ -1,0 +1,189 @@
+"""The DataModule that all datasets share: storage, splits, loaders, and the views made on the device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recviz.augment.views import TwoViews
+from recviz.data.images import FileImages, Images
+from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
+from recviz.data.splits import class_list, stratified_fraction
+from recviz.distributed import world_size
+from recviz.errors import InputError
+
+
+@dataclass
+class Split:
+    """Images of one split, their labels int64 [N] (None where there are none) and the classes' names."""
+
+    images: Images
+    labels: Tensor | None
+    class_names: list[str]
+
+    def subset(self, indices: Tensor) -> Split:
+        """The samples at `indices` [n]."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Split(self.images.subset(indices), labels, self.class_names)
+
+
+class RawBatch(NamedTuple):
+    """What loaders yield: uint8 images, labels [n] or None, and the seed of the views (None: no views)."""
+
+    images: Tensor
+    labels: Tensor | None
+    seed: int | None
+
+
+class ViewsDataModule(LightningDataModule):
+    """Base of recviz's datasets. Training batches arrive as `((a, b), labels)`, others as `(images, labels)`.
+
+    The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Every
+    sample comes once per epoch over all processes, each process draws different views, and order and views depend
+    on the seed, rank, epoch and batch only. A dataset implements `load_train` and `load_val`.
+
+    Args:
+        views: makes the two views; its normalisation serves evaluation too.
+        batch_size: samples per process.
+        num_workers: worker processes that decode files; images in memory need none. None: one per core that is
+            left to this process, at most 16.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
+        fraction: keep this share of each class of the training split; smaller shares lie within larger ones.
+        seed: of order and views. None: what seed_everything set, or 0.
+    """
+
+    def __init__(
+        self,
+        views: TwoViews,
+        batch_size: int,
+        num_workers: int | None,
+        classes: str | list[int] | None,
+        fraction: float,
+        seed: int | None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2:
+            raise InputError(f"batch_size must be at least 2 per process (BatchNorm needs 2 samples), got {batch_size}")
+        if not 0 < fraction <= 1:
+            raise InputError(f"fraction must be above 0 and at most 1, got {fraction}")
+        self.views = views
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.classes = classes
+        self.fraction = fraction
+        self.seed = seed
+        self.train: Split | None = None
+        self.val: Split | None = None
+
+    def load_train(self) -> Split:
+        """The whole training split."""
+        raise NotImplementedError(f"{type(self).__name__} must implement load_train")
+
+    def load_val(self) -> Split | None:
+        """The whole held-out split, or None where there is none."""
+        raise NotImplementedError(f"{type(self).__name__} must implement load_val")
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, by label; empty where there are no labels. Needs `setup`."""
+        return self._loaded_train().class_names
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits and keep the classes and the fraction asked for; a second call does nothing.
+
+        Raises:
+            InputError: data that are missing or unreadable, fewer samples than one global batch.
+        """
+        if self.train is None:
+            train, val = self.load_train(), self.load_val()
+            if self.classes is not None:
+                train, val = self._keep_classes(train), self._keep_classes(val) if val else None
+            if self.fraction < 1:
+                train = train.subset(stratified_fraction(train.labels, len(train.images), self.fraction))
+            self.train, self.val = train, val
+        count, processes = len(self.train.images), world_size()
+        if count < self.batch_size * processes:
+            raise InputError(
+                f"the training split has {count} images, fewer than one batch of {self.batch_size} on each of "
+                f"{processes} process{'es' * (processes > 1)}: lower data.batch_size"
+            )
+
+    def train_dataloader(self) -> DataLoader[RawBatch]:
+        """Shuffled batches for training."""
+        train = self._loaded_train()
+        seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        return self._loader(train, TrainBatches(len(train.images), self.batch_size, seed))
+
+    def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
+        """The held-out split in order; an empty list where there is none."""
+        return self.clean_dataloader(self.val) if self.val is not None else []
+
+    def clean_dataloader(self, split: Split) -> DataLoader[RawBatch]:
+        """A split in order and without randomness, each sample once over all processes."""
+        return self._loader(split, OrderedBatches(len(split.images), self.batch_size))
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Views of a training batch, normalised images of any other; batches of other loaders pass unchanged."""
+        if not isinstance(batch, RawBatch):
+            return batch
+        images, labels, seed = batch
+        self.views.to(images.device)
+        if seed is None:
+            return self.views.evaluate(images), labels
+        generator = torch.Generator(images.device).manual_seed(seed)
+        return self.views(images, generator), labels
+
+    def _keep_classes(self, split: Split) -> Split:
+        if split.labels is None or self.classes is None:
+            raise InputError(f"classes={self.classes!r} needs labelled images, and these have no labels")
+        kept = class_list(self.classes, len(split.class_names))
+        new_label = torch.full((len(split.class_names),), -1)
+        new_label[kept] = torch.arange(len(kept))
+        chosen = (new_label[split.labels] >= 0).nonzero().squeeze(1)
+        names = [split.class_names[label] for label in kept]
+        return Split(split.images.subset(chosen), new_label[split.labels[chosen]], names)
+
+    def _loaded_train(self) -> Split:
+        if self.train is None:
+            raise InputError(f"{type(self).__name__} has no data yet: call setup() first")
+        return self.train
+
+    def _loader(self, split: Split, sampler: TrainBatches | OrderedBatches) -> DataLoader[RawBatch]:
+        workers = self._workers() if isinstance(split.images, FileImages) else 0
+        return DataLoader(
+            _Batches(split),
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=workers > 0,
+            generator=torch.Generator(),  # else each iterator would draw from the global generator
+        )
+
+    def _workers(self) -> int:
+        if self.num_workers is not None:
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(16, max(1, cores // world_size()))
+
+
+class _Batches(Dataset[RawBatch]):
+    """A dataset indexed by whole batches: no Python per sample for images in memory."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return len(self.split.images)
+
+    def __getitem__(self, draw: Draw) -> RawBatch:
+        indices, seed = draw
+        images = self.split.images
+        pixels = images.clean(indices) if seed is None else images.crops(indices, seed)
+        return RawBatch(pixels, None if self.split.labels is None else self.split.labels[indices], seed)

@@ -1,0 +1,147 @@
+"""Class folders, train/test folders of such, and flat folders without labels."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from recviz.augment.views import TwoViews
+from recviz.data.base import Split, ViewsDataModule
+from recviz.data.images import EXTENSIONS, FileImages, Images, MemoryImages, decode
+from recviz.data.splits import stratified_fraction
+from recviz.errors import InputError
+
+
+class ImageFolderDataModule(ViewsDataModule):
+    """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
+
+    A flat folder has no labels. Labelled images without a val or test folder are split by `val_fraction`.
+
+    Args:
+        root: the folder.
+        views: see ViewsDataModule. None: TwoViews.vicreg(224).
+        memory_size: decode every image once, to its centre square of this many pixels, and hold all in memory
+            (N · 3 · memory_size² bytes); for small images. None: decode files when they are due.
+        val_fraction: share of each class to hold out where there is no val or test folder.
+        batch_size, num_workers, classes, fraction, seed: see ViewsDataModule.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        views: TwoViews | None = None,
+        memory_size: int | None = None,
+        val_fraction: float = 0.1,
+        batch_size: int = 256,
+        num_workers: int | None = None,
+        classes: str | list[int] | None = None,
+        fraction: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed)
+        if not 0 < val_fraction < 1:
+            raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        self.root = Path(root)
+        self.memory_size = memory_size
+        self.val_fraction = val_fraction
+        self._held_out: Split | None = None
+
+    def load_train(self) -> Split:
+        """ROOT/train, or what is not held out of ROOT."""
+        folders = split_folders(self.root)
+        whole = self._load(folders.get("train", self.root))
+        if "val" not in folders and whole.labels is not None:
+            held_out = stratified_fraction(whole.labels, len(whole.images), self.val_fraction)
+            kept = torch.ones(len(whole.images), dtype=torch.bool)
+            kept[held_out] = False
+            self._held_out = whole.subset(held_out)
+            return whole.subset(kept.nonzero().squeeze(1))
+        return whole
+
+    def load_val(self) -> Split | None:
+        """ROOT/val or ROOT/test, or what is held out of ROOT; None without labels."""
+        folders = split_folders(self.root)
+        if "val" not in folders:
+            return self._held_out
+        val = self._load(folders["val"])
+        return val if val.labels is not None else None
+
+    def _load(self, folder: Path) -> Split:
+        return load_folder(folder, self.views, self.memory_size)
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the train and val splits: {} where root itself holds the images.
+
+    Raises:
+        InputError: a root that is not there.
+    """
+    if not root.is_dir():
+        raise InputError(f"data.root {root} is not a folder")
+    if not (root / "train").is_dir():
+        return {}
+    folders = {"train": root / "train"}
+    for name in ("val", "test"):
+        if (root / name).is_dir():
+            return {**folders, "val": root / name}
+    return folders
+
+
+def load_folder(
+    folder: Path, views: TwoViews, memory_size: int | None, class_names: list[str] | None = None
+) -> Split:
+    """Images of class folders or of a flat folder, sorted by class and name.
+
+    Args:
+        folder: holds a folder for each class, or images and no such folder.
+        views: for images that stay on disk.
+        memory_size: see ImageFolderDataModule.
+        class_names: take these class folders, in this order. None: all that hold images, sorted.
+
+    Raises:
+        InputError: no images, images beside class folders, a class folder that is missing.
+    """
+    flat, found = list_images(folder)
+    if class_names is not None:
+        missing = [name for name in class_names if name not in found]
+        if missing:
+            raise InputError(f"{folder} lacks {len(missing)} of {len(class_names)} class folders, such as {missing[0]}")
+        found = {name: found[name] for name in class_names}
+    if flat and found:
+        raise InputError(
+            f"{folder} holds both images ({flat[0].name}) and folders of images ({next(iter(found))}): "
+            "move the loose images into a class folder, or give the folder of one class"
+        )
+    if not flat and not found:
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    paths = flat or [path for files in found.values() for path in files]
+    images: Images
+    images = FileImages(paths, views) if memory_size is None else MemoryImages(decode(paths, memory_size))
+    if flat:
+        return Split(images, None, [])
+    counts = torch.tensor([len(files) for files in found.values()])
+    return Split(images, torch.repeat_interleave(torch.arange(len(found)), counts), list(found))
+
+
+def list_images(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
+    """Image files right in `folder`, and those below each of its sub-folders that has any; all sorted."""
+    flat: list[Path] = []
+    classes: dict[str, list[Path]] = {}
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        path = Path(entry.path)
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            below = [Path(top) / name for top, _, names in os.walk(path) for name in names]
+            files = sorted(file for file in below if _is_image(file))
+            if files:
+                classes[entry.name] = files
+        elif _is_image(path):
+            flat.append(path)
+    return flat, classes
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")

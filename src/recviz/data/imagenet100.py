@@ -1,0 +1,54 @@
+"""ImageNet-100: the 100 classes of ImageNet that CMC chose (Tian et al., 2020, arXiv 1906.05849)."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from recviz.augment.views import TwoViews
+from recviz.data.base import Split, ViewsDataModule
+from recviz.data.folder import load_folder, split_folders
+from recviz.errors import InputError
+
+
+class ImageNet100DataModule(ViewsDataModule):
+    """ImageNet-100 from a root that holds train/ and val/ of ImageNet's folders, all 1000 or the 100.
+
+    Args:
+        root: holds train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG.
+        views: see ViewsDataModule. None: TwoViews.vicreg(224).
+        batch_size, num_workers, classes, fraction, seed: see ViewsDataModule.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        views: TwoViews | None = None,
+        batch_size: int = 256,
+        num_workers: int | None = None,
+        classes: str | list[int] | None = None,
+        fraction: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed)
+        self.root = Path(root)
+
+    def load_train(self) -> Split:
+        """The 100 classes of ROOT/train."""
+        return self._load("train")
+
+    def load_val(self) -> Split:
+        """The 100 classes of ROOT/val."""
+        return self._load("val")
+
+    def _load(self, split: str) -> Split:
+        folders = split_folders(self.root)
+        if split not in folders:
+            raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {split}/ is missing")
+        return load_folder(folders[split], self.views, None, imagenet100_classes())
+
+
+def imagenet100_classes() -> list[str]:
+    """The WordNet ids of the 100 classes, sorted."""
+    text = resources.files("recviz.data").joinpath("imagenet100_classes.txt").read_text(encoding="utf-8")
+    return text.split()

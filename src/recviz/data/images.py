@@ -1,0 +1,133 @@
+"""Where images come from: one tensor in memory, or files that are decoded when their batch is due."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from recviz.augment.functional import random_crop_boxes
+from recviz.augment.views import TwoViews
+from recviz.errors import InputError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+
+
+class Images(Protocol):
+    """Indexed images. `crops` gives what TwoViews takes, `clean` what TwoViews.evaluate takes."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self, indices: Tensor) -> Images:
+        """The images at `indices` [n], as a new source."""
+
+    def crops(self, indices: Tensor, seed: int) -> Tensor:
+        """uint8 [n, 3, H, W] or, already cropped twice, [n, 2, 3, S, S]."""
+
+    def clean(self, indices: Tensor) -> Tensor:
+        """uint8 [n, 3, H, W], without randomness."""
+
+
+class MemoryImages:
+    """Small images of one size, held as one uint8 tensor [N, 3, H, W]."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, indices: Tensor) -> MemoryImages:
+        """See Images."""
+        return MemoryImages(self.images[indices])
+
+    def crops(self, indices: Tensor, seed: int) -> Tensor:
+        """The images as they are, [n, 3, H, W]; TwoViews crops them on the device."""
+        return self.images[indices]
+
+    def clean(self, indices: Tensor) -> Tensor:
+        """See Images."""
+        return self.images[indices]
+
+
+class FileImages:
+    """Photographs on disk, decoded and cropped when their batch is due, in the loader's worker processes.
+
+    Args:
+        paths: the files.
+        views: gives the size S and each view's crop settings.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], views: TwoViews) -> None:
+        self.paths = np.array([str(path) for path in paths])  # one block of memory, shared by forked workers
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def subset(self, indices: Tensor) -> FileImages:
+        """See Images."""
+        return FileImages(self.paths[indices.numpy()], self.views)  # type: ignore[arg-type]
+
+    def crops(self, indices: Tensor, seed: int) -> Tensor:
+        """Two random crops of each image: uint8 [n, 2, 3, S, S]."""
+        generator = torch.Generator().manual_seed(seed)
+        photos = [open_image(path) for path in self.paths[indices.numpy()]]
+        heights = torch.tensor([photo.height for photo in photos])
+        widths = torch.tensor([photo.width for photo in photos])
+        pairs = []
+        for view in (self.views.a, self.views.b):
+            boxes = random_crop_boxes(heights, widths, view.scale, view.ratio, generator).tolist()
+            resample = Image.Resampling[view.interpolation.upper()]
+            size = (self.views.size, self.views.size)
+            pairs.append(
+                [
+                    _to_tensor(photo.resize(size, resample, box=(left, top, left + width, top + height)))
+                    for photo, (top, left, height, width) in zip(photos, boxes, strict=True)
+                ]
+            )
+        return torch.stack([torch.stack(crops) for crops in pairs], dim=1)
+
+    def clean(self, indices: Tensor) -> Tensor:
+        """Short side to 256/224 of S, centre crop of S: uint8 [n, 3, S, S]."""
+        return decode(self.paths[indices.numpy()], self.views.size, margin=256 / 224)
+
+
+def decode(paths: Sequence[str | Path], size: int, margin: float = 1.0) -> Tensor:
+    """Centre squares of images: short side resized to size · margin (bicubic), then cropped; uint8 [n, 3, S, S]."""
+
+    def one(path: str | Path) -> Tensor:
+        photo = open_image(path)
+        if photo.size == (size, size):
+            return _to_tensor(photo)
+        side = min(photo.size) / margin  # of the square to keep, in the photograph's own pixels
+        left, top = (photo.width - side) / 2, (photo.height - side) / 2
+        box = (left, top, left + side, top + side)
+        return _to_tensor(photo.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+    with ThreadPoolExecutor(2) as pool:  # Pillow decodes without the interpreter's lock
+        return torch.stack(list(pool.map(one, paths)))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """The file as an upright RGB image.
+
+    Raises:
+        InputError: a file that cannot be read as an image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {path}: {error}") from error
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels: np.ndarray[Any, Any] = np.array(image)  # [H, W, 3]
+    return torch.from_numpy(pixels).permute(2, 0, 1)

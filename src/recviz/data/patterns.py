@@ -1,0 +1,109 @@
+"""Drawn data: ten patterns in any colour, size and place, for trying recviz without a download."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from recviz.augment.views import TwoViews
+from recviz.data.base import Split, ViewsDataModule
+from recviz.data.images import MemoryImages
+
+PATTERNS = ["rows", "columns", "checks", "dots", "weave", "zigzag", "lattice", "diamonds", "waves", "corners"]
+SIZE = 32
+
+
+class PatternsDataModule(ViewsDataModule):
+    """Drawn images of 32×32: one of ten repeating patterns, in two random colours. The same at every call.
+
+    The class is in the pattern alone: colours, shading, size of the repeat, place and noise are random, so that raw
+    pixels tell little of it.
+
+    Args:
+        train_size: number of training images, at least 10.
+        val_size: number of held-out images, drawn with another seed.
+        views: see ViewsDataModule. None: TwoViews.cifar with mean one half and standard deviation a quarter.
+        batch_size, classes, fraction, seed: see ViewsDataModule.
+    """
+
+    def __init__(
+        self,
+        train_size: int = 5000,
+        val_size: int = 2000,
+        views: TwoViews | None = None,
+        batch_size: int = 128,
+        classes: str | list[int] | None = None,
+        fraction: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
+        views = views or TwoViews.cifar(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        super().__init__(views, batch_size, 0, classes, fraction, seed)
+        self.train_size = train_size
+        self.val_size = val_size
+
+    def load_train(self) -> Split:
+        """`train_size` drawings."""
+        return _split(self.train_size, seed=1)
+
+    def load_val(self) -> Split:
+        """`val_size` other drawings."""
+        return _split(self.val_size, seed=2)
+
+
+def _split(count: int, seed: int) -> Split:
+    labels = torch.arange(count) % len(PATTERNS)
+    images = draw_patterns(labels, torch.Generator().manual_seed(seed))
+    return Split(MemoryImages(images), labels, list(PATTERNS))
+
+
+def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """One drawing for each label.
+
+    Args:
+        labels: int64 [N], indices into PATTERNS.
+        generator: of everything else.
+
+    Returns:
+        uint8 [N, 3, 32, 32].
+    """
+    n = len(labels)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    axis = torch.arange(SIZE, dtype=torch.float32)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")  # [S, S]
+    period = uniform(6, 12, 1, 1)  # pixels
+    u = 2 * math.pi * (x / period + uniform(0, 1, 1, 1))  # [N, S, S], phase across
+    v = 2 * math.pi * (y / period + uniform(0, 1, 1, 1))  # and down
+    ink_depth = torch.stack(_ink(u, v), dim=1)[torch.arange(n), labels]  # [N, S, S]
+    inked = torch.sigmoid(4 * ink_depth)[:, None]  # [N, 1, S, S]
+    ink, ground = uniform(0, 1, 3, 1, 1), uniform(0, 1, 3, 1, 1)
+    faint = (ink - ground).abs().amax(dim=1, keepdim=True) < 0.35
+    ink = torch.where(faint, (ground + 0.5) % 1, ink)
+    across, down = uniform(-0.4, 0.4, 3, 1, 1), uniform(-0.4, 0.4, 3, 1, 1)
+    shade = across * (x / SIZE - 0.5) + down * (y / SIZE - 0.5)  # [N, 3, S, S]
+    image = inked * ink + (1 - inked) * (ground + shade)
+    image = image + 0.04 * torch.randn(image.shape, generator=generator)
+    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def _ink(u: Tensor, v: Tensor) -> list[Tensor]:
+    """For each of PATTERNS, positive where there is ink, at phases u across and v down (radians)."""
+    su, sv, cu, cv = u.sin(), v.sin(), u.cos(), v.cos()
+    triangle = torch.asin(0.99 * su)  # a triangle wave
+    bumps = cu + cv
+    return [
+        sv,
+        su,
+        2 * su * sv,
+        bumps - 0.8,
+        0.8 - bumps.abs(),
+        torch.sin(v + 1.6 * triangle),
+        torch.maximum(su, sv) - 0.6,
+        2 * torch.sin(u + v) * torch.sin(u - v),
+        torch.sin(v + 2 * cu),
+        3 * torch.maximum(torch.minimum(su - 0.5, -sv), torch.minimum(sv - 0.5, -su)),
+    ]

@@ -1,0 +1,59 @@
+"""Splits by class and by fraction."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from recviz.errors import InputError
+
+
+def class_list(classes: str | list[int], num_classes: int) -> list[int]:
+    """Class labels from a list, or from ranges such as "0-49" or "0-4,7".
+
+    Raises:
+        InputError: text of another form, a label twice or out of range, no label.
+    """
+    labels = _parse_ranges(classes) if isinstance(classes, str) else list(classes)
+    if not labels:
+        raise InputError("classes must name at least one class, got none")
+    if len(set(labels)) < len(labels):
+        raise InputError(f"classes must name each class once, got {classes!r}")
+    outside = [label for label in labels if not 0 <= label < num_classes]
+    if outside:
+        raise InputError(f"classes must be from 0 to {num_classes - 1}, got {outside[0]} in {classes!r}")
+    return labels
+
+
+def _parse_ranges(text: str) -> list[int]:
+    labels: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if match is None:
+            raise InputError(f'classes must look like "0-49" or "0-4,7", got {text!r}')
+        first = int(match[1])
+        labels += range(first, int(match[2] or first) + 1)
+    return labels
+
+
+def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> Tensor:
+    """Sorted indices of a share of each class, at least one sample of each, the same at every call.
+
+    Shares are nested: each class is put in one fixed random order, of which a share is the beginning.
+
+    Args:
+        labels: int64 [N], or None: one class.
+        count: N.
+        fraction: the share, above 0 and at most 1.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    if labels is None:
+        return order[: max(1, round(fraction * count))].sort().values
+    classes = labels[order]
+    parts = []
+    for label in classes.unique():
+        members = order[classes == label]
+        parts.append(members[: max(1, round(fraction * len(members)))])
+    return torch.cat(parts).sort().values

@@ -1,0 +1,19 @@
+"""The two kinds of failure that recviz raises on purpose."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Something the caller can put right: a setting, a path, a file, a shape.
+
+    The message is one line that shows what was got and says what to change. The command line prints it and
+    exits with code 2.
+    """
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on although its input was accepted, such as a non-finite loss.
+
+    The message is one line that says what happened, at which step, and what is left on disk. The command line
+    prints it and exits with code 1.
+    """

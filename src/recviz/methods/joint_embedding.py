@@ -1,0 +1,124 @@
+"""The one training loop: two views, one backbone, one projector, one objective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from recviz.errors import InputError
+from recviz.optim import parameter_groups, warmup_cosine
+
+OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
+"""From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
+
+
+class Objective(Protocol):
+    """What `loss` must do: give named terms, `total` first, for two views' embeddings [n, P]."""
+
+    def __call__(self, a: Tensor, b: Tensor) -> NamedTuple: ...
+
+
+class JointEmbedding(LightningModule):
+    """Self-supervised pretraining by comparing the embeddings of two views of each image.
+
+    Takes batches `((a, b), labels)`: views [N, 3, H, W] and labels [N], or None where there are none; the labels
+    are passed on to callbacks and never used. The views go through backbone and projector one after the other, so
+    that BatchNorm statistics are per view, as in the authors' code.
+
+    `training_step` returns, besides the loss, the first view's detached `features` [N, D] and `embeddings` [N, P],
+    the `labels` and the objective's `terms`; `validation_step` takes `(images, labels)` and returns `features` and
+    `labels`. Callbacks such as OnlineProbe live on these.
+
+    Args:
+        backbone: images [N, 3, H, W] to features [N, D]; any module with .feature_dim, or a timm or torchvision
+            model, whose classifier is removed.
+        projector: features to embeddings [N, P].
+        loss: an objective, e.g. VICRegLoss.
+        optimizer: called with parameter groups and the peak learning rate.
+        base_lr: learning rate per 256 samples of the global batch.
+        warmup_epochs: epochs of linear warm-up from 0, before the cosine to 0.001 of the peak.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        loss: Objective,
+        optimizer: OptimizerFactory,
+        base_lr: float,
+        warmup_epochs: float,
+    ) -> None:
+        super().__init__()
+        if base_lr < 0 or warmup_epochs < 0:
+            raise InputError(f"base_lr and warmup_epochs must not be negative, got {base_lr}, {warmup_epochs}")
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.projector = projector
+        self.loss = loss
+        self.optimizer = optimizer
+        self.base_lr = base_lr
+        self.warmup_epochs = warmup_epochs
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, D] of images [N, 3, H, W]."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    def training_step(self, batch: tuple[tuple[Tensor, Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
+        """Loss of one batch, and what callbacks may look at."""
+        (a, b), labels = batch
+        features_a, features_b = self.backbone(a), self.backbone(b)  # [N, D]
+        a, b = self.projector(features_a), self.projector(features_b)  # [N, P]
+        terms = self.loss(a, b)
+        self.log_dict({f"train/{name}": term.detach() for name, term in terms._asdict().items()})
+        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return {
+            "loss": terms[0],
+            "features": features_a.detach(),
+            "embeddings": a.detach(),
+            "labels": labels,
+            "terms": terms,
+        }
+
+    def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> dict[str, Any]:
+        """Features of a labelled, held-out batch, for the probe."""
+        images, labels = batch
+        return {"features": self.backbone(images).detach(), "labels": labels}
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser at the peak learning rate base_lr × global batch / 256, and the schedule per step."""
+        trainer = self.trainer
+        if trainer.accumulate_grad_batches != 1:
+            raise InputError(
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
+                "the batch, so accumulated gradients are not a larger batch's; use 1 and raise data.batch_size"
+            )
+        total_steps = int(trainer.estimated_stepping_batches)
+        warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
+        optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @property
+    def peak_lr(self) -> float:
+        """Learning rate at the end of the warm-up; needs a trainer with its training data."""
+        return self.base_lr * global_batch_size(self.trainer) / 256
+
+
+def global_batch_size(trainer: Trainer) -> int:
+    """Samples per optimiser step, over all processes, as the training loader of `trainer` gives them.
+
+    Raises:
+        InputError: a loader that does not tell its batch size.
+    """
+    loader = trainer.train_dataloader
+    for source in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)):
+        size = getattr(source, "batch_size", None)
+        if isinstance(size, int):
+            return size * trainer.world_size
+    raise InputError(f"{type(loader).__name__} does not tell its batch_size, which the learning rate follows")

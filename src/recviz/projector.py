@@ -1,0 +1,36 @@
+"""The projector: the paper's expander, an MLP from features to embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from recviz.errors import InputError
+
+
+def projector(feature_dim: int, dims: Sequence[int]) -> nn.Sequential:
+    """Linear, BatchNorm and ReLU for all of `dims` but the last, which is a Linear without bias.
+
+    The state dict has the names of the authors' code; [8192, 8192, 8192] on 2048 features is their ResNet-50's,
+    with 151,044,096 parameters.
+
+    Args:
+        feature_dim: width of the features, D.
+        dims: widths of the layers; the last is the embeddings' width, P.
+
+    Returns:
+        A module from [N, D] to [N, P].
+
+    Raises:
+        InputError: no widths, or one below 1.
+    """
+    if not dims or min(dims) < 1:
+        raise InputError(f"projector dims must be one or more positive widths, got {list(dims)}")
+    layers: list[nn.Module] = []
+    width = feature_dim
+    for dim in dims[:-1]:
+        layers += [nn.Linear(width, dim), nn.BatchNorm1d(dim), nn.ReLU(inplace=True)]
+        width = dim
+    layers.append(nn.Linear(width, dims[-1], bias=False))
+    return nn.Sequential(*layers)

@@ -1,0 +1,279 @@
+"""TwoViews: chances, independence, seeds, inputs, presets, evaluation and the picture of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torchvision.transforms.functional as tv
+from torch import Tensor
+
+from recviz.augment import TwoViews, View
+from recviz.augment import functional as F
+from recviz.augment import view as view_module
+from recviz.augment import views as views_module
+from recviz.augment.view import apply, draw
+from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD
+from recviz.errors import InputError
+
+HALF, QUARTER = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+WHOLE = View(scale=(1, 1), ratio=(1, 1), flip=0, jitter=0, grayscale=0)  # of square images: changes nothing
+BUSY = View(flip=0.5, jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def one_step(**chance: float) -> View:
+    return View(**{**vars(WHOLE), **chance})
+
+
+def changed(view: Tensor, reference: Tensor) -> Tensor:
+    """bool [N]: images that differ by more than arithmetic noise."""
+    return (view - reference).abs().amax(dim=(1, 2, 3)) > 1e-3
+
+
+# What a view is
+
+
+def test_a_view_without_steps_is_the_normalised_image() -> None:
+    images = noise(6, 3, 16, 16)
+    views = TwoViews(16, WHOLE, WHOLE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))(images)
+    for i in range(6):
+        expected = tv.normalize(images[i] / 255, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+        torch.testing.assert_close(views.a[i], expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(views.b[i], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", ["flip", "jitter", "grayscale", "blur", "solarize"])
+@pytest.mark.parametrize("chance", [0.0, 0.2, 0.7, 1.0])
+def test_each_step_happens_as_often_as_asked(step: str, chance: float) -> None:
+    n = 2000
+    images = noise(n, 3, 8, 8)
+    views = TwoViews(8, one_step(**{step: chance, "blur_sigma": (1, 2)}), WHOLE)(images, seeded())
+    share = changed(views.a, views.b).float().mean().item()
+    assert abs(share - chance) <= 4 * (chance * (1 - chance) / n) ** 0.5  # four standard deviations
+
+
+def test_steps_come_in_the_documented_order() -> None:
+    images = noise(64, 3, 20, 24)
+    draws = draw(BUSY, images, True, seeded())
+    x = F.resized_crop(images, draws.boxes, 16, "bicubic", draws.flip)
+    jittered = F.color_jitter(x, draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.order)
+    for coin, result in (
+        (draws.jitter, lambda _: jittered),
+        (draws.grayscale, F.grayscale),
+        (draws.blur, lambda x: F.gaussian_blur(x, draws.sigma, 23)),
+        (draws.solarize, F.solarize),
+    ):
+        assert 0 < coin.sum() < 64
+        x = torch.where(coin[:, None, None, None], result(x), x)
+    torch.testing.assert_close(apply(BUSY, images, draws, 16), x, rtol=0, atol=1e-5)
+
+
+def test_strengths_are_uniform_in_their_ranges() -> None:
+    view = View(brightness=0.3, contrast=1.5, saturation=0.1, hue=0.25, blur_sigma=(0.5, 3))
+    draws = draw(view, torch.empty(20_000, 3, 8, 8), False, seeded())
+    for values, low, high in (
+        (draws.brightness, 0.7, 1.3),
+        (draws.contrast, 0.0, 2.5),
+        (draws.saturation, 0.9, 1.1),
+        (draws.hue, -0.25, 0.25),
+        (draws.sigma, 0.5, 3.0),
+    ):
+        shares = (values - low) / (high - low)
+        at = torch.linspace(0, 1, 11)
+        assert (shares.quantile(at) - at).abs().max() < 0.015
+    codes = (draws.order * torch.tensor([1000, 100, 10, 1])).sum(dim=1)
+    counts = codes.unique(return_counts=True)[1]
+    assert len(counts) == 24
+    assert (counts / 20_000 - 1 / 24).abs().max() < 0.006  # four standard deviations
+
+
+# Randomness
+
+
+def test_equal_images_get_different_views() -> None:
+    views = TwoViews.cifar(16)(noise(1, 3, 20, 20).expand(8, 3, 20, 20), seeded())
+    for view in views:
+        for i in range(1, 8):
+            assert changed(view[:1], view[i : i + 1])
+    assert changed(*views).all()
+
+
+def test_the_seed_decides() -> None:
+    images, two_views = noise(8, 3, 20, 20), TwoViews.vicreg(16)
+    first, again, other = (two_views(images, seeded(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first.a, again.a)
+    assert torch.equal(first.b, again.b)
+    assert changed(first.a, other.a).all()
+    torch.manual_seed(3)
+    from_global = two_views(images)
+    assert torch.equal(first.a, from_global.a)
+
+
+def test_the_views_coins_are_independent() -> None:
+    n = 4000
+    view = one_step(solarize=0.5)
+    plain = F.normalize(noise(n, 3, 4, 4), IMAGENET_MEAN, IMAGENET_STD)
+    views = TwoViews(4, view, view)(noise(n, 3, 4, 4), seeded())
+    a, b = changed(views.a, plain), changed(views.b, plain)
+    assert abs((a & b).float().mean().item() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
+
+
+def test_an_image_s_draws_do_not_depend_on_the_batch_s_settings() -> None:
+    generators = seeded(), seeded()
+    for view, generator in zip((WHOLE, BUSY), generators, strict=True):
+        draw(view, torch.empty(5, 3, 8, 8), True, generator)
+    assert torch.equal(*(generator.get_state() for generator in generators))
+
+
+# The same result on every path
+
+
+def test_all_and_chosen_images_only_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, two_views = noise(40, 3, 20, 20), TwoViews(16, BUSY, BUSY)
+    expected = two_views(images, seeded())
+    monkeypatch.setattr(view_module, "_may_wait", lambda device: False)
+    monkeypatch.setattr(F, "_jitter_sorted", F._jitter_masked)
+    for ours, theirs in zip(two_views(images, seeded()), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, two_views = noise(37, 3, 20, 20), TwoViews(16, BUSY, BUSY)
+    expected = two_views(images, seeded())
+    for block in (1, 4 * 3 * 16 * 16):
+        monkeypatch.setattr(views_module, "_CPU_BLOCK", block)
+        for ours, theirs in zip(two_views(images, seeded()), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 20, 24), (6, 1, 20, 24), (6, 2, 3, 16, 16)])
+def test_nothing_waits_for_the_device(shape: tuple[int, ...]) -> None:
+    # Tensors without data: reading a value, or a shape that depends on one, raises.
+    views = TwoViews(16, BUSY, BUSY).to("meta")(torch.empty(shape, dtype=torch.uint8, device="meta"))
+    assert views.a.shape == views.b.shape == (6, 3, 16, 16)
+
+
+def test_autocast_changes_nothing() -> None:
+    images, two_views = noise(8, 3, 20, 20), TwoViews(16, BUSY, BUSY)
+    expected = two_views(images, seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        views = two_views(images, seeded())
+        assert torch.equal(two_views.evaluate(images), TwoViews(16).evaluate(images))
+    assert torch.equal(views.a, expected.a)
+    assert torch.equal(views.b, expected.b)
+
+
+# What goes in and comes out
+
+
+@pytest.mark.parametrize(
+    "shape", [(4, 3, 32, 32), (4, 3, 5, 40), (4, 1, 20, 9), (0, 3, 20, 20), (4, 3, 1, 1)]
+)
+@pytest.mark.parametrize("size", [1, 16, 33])
+def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> None:
+    images, two_views = noise(*shape), TwoViews(size, BUSY, BUSY)
+    for result in (*two_views(images, seeded()), two_views.evaluate(images)):
+        assert result.shape == (shape[0], 3, size, size)
+        assert result.dtype == torch.float32
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        assert result.isfinite().all()
+
+
+def test_grey_images_are_three_equal_channels() -> None:
+    grey, two_views = noise(6, 1, 20, 20), TwoViews.vicreg(16)
+    for ours, theirs in zip(
+        two_views(grey, seeded()), two_views(grey.repeat(1, 3, 1, 1), seeded()), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_floats_are_taken_as_0_to_1_and_left_alone() -> None:
+    images, two_views = noise(6, 3, 16, 16), TwoViews(16, BUSY, BUSY)
+    floats = images / 255
+    before = floats.clone()
+    for ours, theirs in zip(two_views(floats, seeded()), two_views(images, seeded()), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    pairs = floats[:, None].expand(6, 2, 3, 16, 16)
+    two_views(pairs, seeded())
+    two_views.evaluate(floats)
+    assert torch.equal(floats, before)
+
+
+def test_pairs_of_crops_get_every_step_but_the_crop() -> None:
+    pairs = noise(40, 2, 3, 16, 16)
+    uncropped = View(flip=0, jitter=0, grayscale=0)
+    views = TwoViews(16, one_step(flip=0.5), uncropped, HALF, QUARTER)(pairs, seeded())
+    plain = [(F.to_float(pairs[:, i]) - 0.5) / 0.25 for i in (0, 1)]
+    torch.testing.assert_close(views.b, plain[1], rtol=0, atol=1e-5)
+    flipped = changed(views.a, plain[0])
+    assert 8 < flipped.sum() < 32
+    torch.testing.assert_close(views.a[flipped], plain[0][flipped].flip(3), rtol=0, atol=1e-5)
+    solarized = TwoViews(16, WHOLE, one_step(solarize=1), HALF, QUARTER)(pairs)
+    torch.testing.assert_close(solarized.b, F.normalize(F.solarize(pairs[:, 1]), HALF, QUARTER))
+    assert TwoViews(16)(pairs[:0]).a.shape == (0, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (noise(2, 4, 16, 16), r"\(2, 4, 16, 16\)"),
+        (noise(3, 16, 16), r"\(3, 16, 16\)"),
+        (noise(2, 2, 3, 8, 8), r"\[N, 2, 3, 16, 16\], got \(2, 2, 3, 8, 8\)"),
+        (noise(2, 3, 3, 16, 16), r"got \(2, 3, 3, 16, 16\)"),
+        (noise(2, 3, 16, 16).int(), "int32"),
+    ],
+    ids=["RGBA", "one image", "crop size", "three crops", "dtype"],
+)
+def test_other_inputs_are_refused_in_one_line(images: Tensor, got: str) -> None:
+    with pytest.raises(InputError, match=got) as error:
+        TwoViews(16)(images)
+    assert "\n" not in str(error.value)
+
+
+def test_mean_and_std_are_buffers_outside_checkpoints() -> None:
+    two_views = TwoViews(8, mean=HALF, std=QUARTER)
+    assert two_views.state_dict() == {}
+    assert two_views.to("meta").mean.is_meta
+
+
+def test_views_carry_no_gradient() -> None:
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    assert not any(view.requires_grad for view in TwoViews(8)(images))
+    assert not TwoViews(8).evaluate(images).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda: View(scale=(0.5, 0.1)), r"View.scale .*\(0.5, 0.1\)"),
+        (lambda: View(scale=(0.5, 1.1)), r"View.scale .*\(0.5, 1.1\)"),
+        (lambda: View(ratio=(0.0, 1.0)), r"View.ratio .*\(0.0, 1.0\)"),
+        (lambda: View(blur_sigma=(0.0, 2.0)), r"View.blur_sigma .*\(0.0, 2.0\)"),
+        (lambda: View(blur_sigma=(0.1, float("inf"))), r"View.blur_sigma .*inf"),
+        (lambda: View(interpolation="nearest"), "View.interpolation .*'nearest'"),  # type: ignore[arg-type]
+        (lambda: View(flip=-0.1), "View.flip .*-0.1"),
+        (lambda: View(jitter=1.5), "View.jitter .*1.5"),
+        (lambda: View(grayscale=float("nan")), "View.grayscale .*nan"),
+        (lambda: View(blur=2), "View.blur .*2"),
+        (lambda: View(solarize=128), "View.solarize .*128"),
+        (lambda: View(brightness=-0.4), "View.brightness .*-0.4"),
+        (lambda: View(contrast=float("nan")), "View.contrast .*nan"),
+        (lambda: View(saturation=-1), "View.saturation .*-1"),
+        (lambda: View(hue=0.6), "View.hue .*0.6"),
+        (lambda: TwoViews(0), "got 0"),
+        (lambda: TwoViews(8, mean=(0.5,)), r"\(0.5,\)"),
+        (lambda: TwoViews(8, std=(0.5, 0.0, 0.5)), r"\(0.5, 0.0, 0.5\)"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make: Callable[[], object], got: str) -> None:
+    with pytest.raises(InputError, match=got):
+        make()
