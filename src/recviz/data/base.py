@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recviz.augment.views import TwoViews
+from recviz.augment.views import TwoViews, grid
 from recviz.data.images import FileImages, Images
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
 from recviz.data.splits import class_list, stratified_fraction
@@ -138,6 +138,14 @@ class ViewsDataModule(LightningDataModule):
             return self.views.evaluate(images), labels
         generator = torch.Generator(images.device).manual_seed(seed)
         return self.views(images, generator), labels
+
+    def preview(self, rows: int = 8) -> Tensor:
+        """A picture of `rows` training images, each beside its two views: uint8 [3, H, W]."""
+        images = self._loaded_train().images
+        indices = torch.arange(min(rows, len(images)))
+        views = self.views.cpu()
+        pair = views(images.crops(indices, seed=0), torch.Generator().manual_seed(0))
+        return grid(images.clean(indices), pair, views.mean, views.std, len(indices))
 
     def _keep_classes(self, split: Split) -> Split:
         if split.labels is None or self.classes is None:

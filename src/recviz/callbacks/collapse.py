@@ -1,0 +1,80 @@
+"""Notices when the representation collapses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.nn import functional as F
+
+from recviz.distributed import gather_rows
+
+
+def spread(z: Tensor) -> Tensor:
+    """How far rows [N, D] point in different directions: 0 where all are alike, 1 where they are uniform.
+
+    √D times the mean over columns of the standard deviation of the L2-normalised rows (SimSiam, Chen and He, 2021,
+    section 4.1).
+    """
+    z = F.normalize(z.float(), dim=1)
+    return z.std(dim=0).mean() * z.shape[1] ** 0.5
+
+
+def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
+    """Effective rank of rows [N, D], from 1 to min(N, D) (RankMe, Garrido et al., 2023, equation 1).
+
+    exp of the entropy of the singular values' shares. The rows are not centred, as in the paper.
+    """
+    singular = torch.linalg.svdvals(z.float())
+    shares = singular / singular.sum().clamp(min=eps) + eps
+    return torch.exp(-(shares * shares.log()).sum())
+
+
+class CollapseMonitor(Callback):
+    """Logs standard deviations and effective rank of a batch, and warns once where a collapse begins.
+
+    Logged from the outputs of `training_step`: collapse/embeddings_std and features_std (mean over columns) and
+    collapse/embeddings_spread (0 to 1, see `spread`) at logging steps, collapse/embeddings_rankme at the end of each
+    epoch. A collapse is a spread below `threshold`, or an effective rank below 1 plus the same share of the largest
+    that the batch allows.
+
+    Args:
+        threshold: share of the full spread or rank that counts as collapsed.
+    """
+
+    def __init__(self, threshold: float = 0.02) -> None:
+        self.threshold = threshold
+        self._warned = False
+        self._last: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Standard deviations, at logging steps."""
+        if not isinstance(outputs, dict) or "embeddings" not in outputs:
+            return
+        self._last = outputs["embeddings"]
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            return
+        embeddings, features = outputs["embeddings"].float(), outputs["features"].float()
+        pl_module.log("collapse/embeddings_std", embeddings.std(dim=0).mean())
+        pl_module.log("collapse/features_std", features.std(dim=0).mean())
+        pl_module.log("collapse/embeddings_spread", spread(embeddings))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Effective rank, and the warning."""
+        if self._last is None:
+            return
+        embeddings = gather_rows(self._last).float()
+        rank, width = rankme(embeddings), min(embeddings.shape)
+        pl_module.log("collapse/embeddings_rankme", rank, sync_dist=True)
+        now = spread(embeddings)
+        if not self._warned and (now < self.threshold or rank < 1 + self.threshold * width):
+            self._warned = True
+            rank_zero_warn(
+                f"the embeddings are collapsing at epoch {trainer.current_epoch}: spread {float(now):.3f} of 1, "
+                f"effective rank {float(rank):.1f} of {width}; check the variance weight and the learning rate"
+            )

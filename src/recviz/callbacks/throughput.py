@@ -1,0 +1,33 @@
+"""Images per second."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from recviz.methods.joint_embedding import global_batch_size
+
+
+class Throughput(Callback):
+    """Logs train/images_per_s at logging steps: images of all processes, validation and checkpoints left out."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._steps = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._since, self._steps = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the clock at logging steps."""
+        self._steps += 1
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            now = time.perf_counter()
+            rate = self._steps * global_batch_size(trainer) / (now - self._since)
+            pl_module.log("train/images_per_s", rate, prog_bar=False)
+            self._since, self._steps = now, 0

@@ -1,0 +1,69 @@
+"""The `recviz` command: finds the subcommand, and turns failures into one line.
+
+Nothing heavy is imported before a subcommand runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import recviz
+from recviz.errors import InputError, TrainingError
+
+COMMANDS = {
+    "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
+}
+
+HELP = """usage: recviz COMMAND [options]
+
+Pretrain image backbones with VICReg, and find out honestly how good they are.
+
+commands:
+{commands}
+
+options:
+  --help         show this; recviz COMMAND --help tells a command's options
+  --version      show the version
+
+start here:
+  recviz fit --config quickstart.yaml    two minutes on a laptop, no download
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own if None).
+
+    Returns:
+        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 130 for an interrupt.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end="")
+        return 0
+    if args[0] == "--version":
+        print(f"recviz {recviz.__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        return _fail(f"{args[0]!r} is not a command of recviz; there is: {', '.join(COMMANDS)}", 2)
+    try:
+        import_module(f"recviz.commands.{args[0]}").run(args[1:])
+    except InputError as error:
+        return _fail(error, 2)
+    except TrainingError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(error: Exception | str, code: int) -> int:
+    if isinstance(error, Exception) and os.environ.get("RECVIZ_DEBUG"):
+        raise error
+    # an error of a worker process carries that worker's traceback; its last line is the message
+    lines = str(error).strip().splitlines() or [""]
+    line = lines[-1].removeprefix("recviz.errors.InputError: ")
+    print(f"recviz: error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""The subcommands of `recviz`, one module each with `run(argv)`."""

@@ -1,0 +1,161 @@
+"""`recviz fit`: pretrain a backbone into a run folder."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from recviz.callbacks.collapse import CollapseMonitor
+from recviz.callbacks.finite import FiniteLoss
+from recviz.callbacks.header import Header
+from recviz.callbacks.progress import Bar, EpochLines
+from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.throughput import Throughput
+from recviz.commands.parsing import one_line_errors
+from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.summary import closing_summary
+from recviz.errors import InputError
+from recviz.probes.online import OnlineProbe
+
+
+def run(argv: list[str]) -> None:
+    """Parse, check everything that can be checked, train, and say what to do next.
+
+    Raises:
+        InputError: anything in the settings, the data or the checkpoint that cannot work.
+        TrainingError: a run that broke off.
+    """
+    argv, recipes = with_recipe_paths(argv)
+    _quiet_lightning()
+    with one_line_errors():
+        cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
+    trainer = cli.trainer
+    if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup("fit")
+    checkpoint = cli.config["ckpt_path"]
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, cli.model)
+    with one_line_errors():
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        from recviz.reports.curves import draw_curves
+
+        draw_curves(cli.run_dir)
+        print(closing_summary(cli.run_dir, trainer))
+
+
+class FitCLI(LightningCLI):
+    """Lightning's CLI with recviz's callbacks and run folder; it parses and instantiates, and runs nothing."""
+
+    def __init__(self, name: str, argv: list[str]) -> None:
+        self.run_name = name
+        self.run_dir = Path()
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": "recviz fit",
+                "description": "Pretrain a backbone. A recipe gives every setting; options after it override.",
+                "exit_on_error": False,
+            },
+            args=argv,
+            run=False,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside trainer, model and data."""
+        parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
+        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
+        parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
+        parser.add_lightning_class_args(OnlineProbe, "probe")
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run folder."""
+        self.run_dir = Path(self.config["run_dir"] or f"runs/{self.run_name}/{time.strftime('%Y%m%d-%H%M%S')}")
+        if rank_zero_only.rank == 0 and self.run_dir.exists():
+            raise InputError(f"the run folder {self.run_dir} exists: give another --run_dir, or remove it")
+        loggers = self.config["trainer"]["logger"]
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:
+                logger["init_args"]["save_dir"] = str(self.run_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer with recviz's own logger and callbacks."""
+        settings = dict(self.config_init["trainer"])
+        loggers = settings["logger"]
+        others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
+        settings["logger"] = [CSVLogger(self.run_dir.parent, name=self.run_dir.name, version=""), *others]
+        settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
+        interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
+        settings["enable_progress_bar"] = interactive
+        folder = self.run_dir / "checkpoints"
+        own: list[Callback] = [
+            RunFolder(self.run_dir, self.config_text()),
+            Header(),
+            FiniteLoss(),
+            CollapseMonitor(),
+            Throughput(),
+            self.config_init["probe"],
+            Bar() if interactive else EpochLines(),
+            ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
+            ModelCheckpoint(
+                folder,
+                filename="epoch-{epoch:04d}",
+                auto_insert_metric_name=False,
+                save_top_k=-1,
+                every_n_epochs=self.config["keep_every_n_epochs"],
+                save_on_train_epoch_end=True,
+            ),
+        ]
+        return self._instantiate_trainer(settings, own)
+
+    def config_text(self) -> str:
+        """All settings in use, as YAML that `recviz fit --config` takes."""
+        text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        return text
+
+
+def check_checkpoint(path: str, module: LightningModule) -> None:
+    """Raise InputError unless the file is a checkpoint of a module with these weights' names and shapes."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        weights = checkpoint["state_dict"]
+    except FileNotFoundError as error:
+        raise InputError(f"no checkpoint at {path}") from error
+    except Exception as error:
+        raise InputError(f"{path} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}") from error
+    own = module.state_dict()
+    for key in [*own, *weights]:
+        here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))
+        if here != there:
+            raise InputError(
+                f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
+                "use the recipe it was made with"
+            )
+
+
+def _quiet_lightning() -> None:
+    """Drop the lines that Lightning prints for its own sake; errors and recviz's own lines stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
