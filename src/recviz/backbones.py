@@ -145,7 +145,7 @@ def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | No
     if isinstance(head, nn.Linear):
         setattr(module, name, nn.Identity())
         return head.in_features
-    if isinstance(head, nn.Sequential) and isinstance(head[-1], nn.Linear):
+    if isinstance(head, nn.Sequential) and len(head) and isinstance(head[-1], nn.Linear):
         last = head[-1]
         head[-1] = nn.Identity()
         return last.in_features

@@ -31,7 +31,7 @@ def trajectory(request: pytest.FixtureRequest) -> tuple[dict[str, torch.nn.Param
         for group in optimizer.param_groups:
             group["lr"] = lr
         for name, p in params.items():
-            p.grad = RECORDED[f"grad.{step}.{name}"].clone() if name != "none_grad" else None
+            p.grad = RECORDED[f"grad.{step:02d}.{name}"].clone() if name != "none_grad" else None
         optimizer.step()
     return params, optimizer
 

@@ -38,8 +38,7 @@ def run(argv: list[str]) -> None:
     """
     argv, recipes = with_recipe_paths(argv)
     _quiet_lightning()
-    with one_line_errors():
-        cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
+    cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
     trainer = cli.trainer
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
         cli.datamodule.prepare_data()
@@ -75,6 +74,7 @@ class FitCLI(LightningCLI):
                 "prog": "recviz fit",
                 "description": "Pretrain a backbone. A recipe gives every setting; options after it override.",
                 "exit_on_error": False,
+                "allow_abbrev": False,
             },
             args=argv,
             run=False,
@@ -88,6 +88,16 @@ class FitCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
         parser.add_lightning_class_args(OnlineProbe, "probe")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with errors of one line."""
+        with one_line_errors(parser._option_string_actions):
+            super().parse_arguments(parser, args)
+
+    def instantiate_classes(self) -> None:
+        """Instantiate, with errors of one line."""
+        with one_line_errors():
+            super().instantiate_classes()
 
     def before_instantiate_classes(self) -> None:
         """Settle the run folder."""

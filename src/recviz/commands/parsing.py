@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import re
 from argparse import ArgumentError
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+import recviz
 from recviz.errors import InputError
+
+_NOISE = re.compile(
+    r"^(Does not validate against any of the Union subtypes|Subtypes:.*|Errors:|Expected a <class 'NoneType'>.*"
+    r"|Expected a path but .* not accessible or invalid|Given value( type)?:.*|Parser key \"(model|data)\":)$"
+)
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Raise bad settings as InputError of one line, with the nearest known key where one is misspelt."""
+def one_line_errors(options: Iterable[str] = ()) -> Iterator[None]:
+    """Raise bad settings as InputError of one line, with the nearest right name where one is misspelt.
+
+    Args:
+        options: the option strings to suggest from.
+    """
     try:
         yield
     except InputError:
         raise
-    except ArgumentError as error:
-        cause = _input_error_within(error)
-        raise InputError(str(cause) if cause else _one_line(str(error))) from error
-    except MisconfigurationException as error:
-        raise InputError(_one_line(str(error))) from error
+    except (ArgumentError, MisconfigurationException) as error:
+        raise InputError(_one_line(str(error), options)) from error
+    except ModuleNotFoundError as error:
+        if "tensorboard" in str(error):
+            raise InputError('TensorBoard is not installed: pip install "recviz[tensorboard]"') from error
+        raise
+    except (ValueError, TypeError) as error:
+        if "Does not validate against" not in str(error) and "Problem with given class_path" not in str(error):
+            raise
+        raise InputError(_one_line(str(error), options)) from error
 
 
-def _input_error_within(error: BaseException | None) -> InputError | None:
-    while error is not None:
-        if isinstance(error, InputError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+def _one_line(message: str, options: Iterable[str]) -> str:
+    lines = [re.sub(r"^\s*- ", "", line).strip() for line in message.splitlines()]
+    lines = [re.sub(r'^Parser key "(model|data|probe)": *', "", line) for line in lines]
+    text = " ".join(line for line in lines if line and not _NOISE.match(line)) or message.splitlines()[0]
+    if match := re.search(r"Problem with given class_path '([\w.]+)': Option '([\w.-]+)' is not accepted", text):
+        return f"{match[1]} has no setting {match[2]!r}{_nearest(match[2], _parameters(match[1]))}"
+    if match := re.search(r"Unrecognized arguments: (\S+)", text, re.IGNORECASE):
+        return f"no option {match[1]}{_nearest(match[1].split('=')[0], options)}"
+    if match := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"no class {match[1]!r}{_nearest(match[1].split('.')[-1], recviz.__all__)}"
+    if match := re.search(r"Key '([\w.]+)' is not expected", text):
+        return f"no setting {match[1]!r}{_nearest('--' + match[1], options).replace('--', '')}"
+    if match := re.search(r"class_path '([\w.]+)': Parser key \"([\w.]+)\": (.*)", text):
+        return f"{match[1]}: {match[2]}: {match[3]}"
+    return text
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
+def _parameters(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(import_module(module), name)).parameters)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,41 @@
+# `make help` lists the targets. Everything is installed into .venv, by uv, which is brought in where it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-all check format clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv with recviz (editable) and its tools, at the versions of constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	touch $@
+
+quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores
+	$(BIN)/recviz fit --config quickstart.yaml
+
+test: $(READY) ## what CI runs
+	$(TEST_THREADS) $(BIN)/python -m pytest -q
+
+test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
+	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
+
+check: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## put the code into ruff's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -1,0 +1,194 @@
+"""Backbone factories and the adapter for others' modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from recviz.backbones import ResNet, as_backbone, resnet18, resnet34, resnet50, resnet101, resnet200
+from recviz.errors import InputError
+
+
+@torch.no_grad()
+def features_of(backbone: nn.Module, size: int = 32, channels: int = 3) -> Tensor:
+    backbone.eval()
+    return backbone(torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+def test_features_are_n_by_feature_dim(stem: Any) -> None:
+    backbone = resnet18(stem=stem)
+    assert backbone.feature_dim == 512
+    assert features_of(backbone).shape == (2, 512)
+
+
+def test_cifar_stem_keeps_the_size() -> None:
+    backbone = resnet18(stem="cifar")
+    assert backbone.conv1.kernel_size == (3, 3)
+    assert backbone.conv1.stride == (1, 1) and backbone.conv1.padding == (1, 1)
+    assert not any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
+    sizes = {}
+    for name in ("conv1", "layer1", "layer4"):
+        module = getattr(backbone, name)
+        module.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: tuple(out.shape[1:])}))
+    features_of(backbone)
+    assert sizes == {"conv1": (64, 32, 32), "layer1": (64, 32, 32), "layer4": (512, 4, 4)}
+
+
+def test_imagenet_stem_shrinks_by_four() -> None:
+    backbone = resnet18(stem="imagenet")
+    assert backbone.conv1.kernel_size == (7, 7)
+    sizes = {}
+    for name in ("conv1", "maxpool"):
+        module = getattr(backbone, name)
+        module.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: tuple(out.shape[1:])}))
+    features_of(backbone, size=64)
+    assert sizes == {"conv1": (64, 32, 32), "maxpool": (64, 16, 16)}
+
+
+@pytest.mark.parametrize(
+    ("factory", "width", "feature_dim"),
+    [
+        (resnet18, 1, 512),
+        (resnet18, 0.25, 128),
+        (resnet34, 2, 1024),
+        (resnet50, 0.5, 1024),
+        (resnet50, 2, 4096),
+        (resnet101, 1, 2048),
+        (resnet200, 2, 4096),
+    ],
+)
+def test_width(factory: Callable[..., ResNet], width: float, feature_dim: int) -> None:
+    with torch.device("meta"):
+        backbone = factory(width=width)
+    assert backbone.feature_dim == feature_dim
+    assert backbone.conv1.out_channels == 64 * width
+    assert backbone(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, feature_dim)
+
+
+@pytest.mark.parametrize(("factory", "stages"), [(resnet101, (3, 4, 23, 3)), (resnet200, (3, 24, 36, 3))])
+def test_depths(factory: Callable[..., ResNet], stages: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        backbone = factory()
+    assert tuple(len(getattr(backbone, f"layer{stage}")) for stage in (1, 2, 3, 4)) == stages
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_weights_move_to_and_from_torchvision(name: str) -> None:
+    theirs = getattr(torchvision.models, name)(weights=None)
+    ours = {"resnet18": resnet18, "resnet50": resnet50}[name](stem="imagenet")
+    state = {key: value for key, value in theirs.state_dict().items() if not key.startswith("fc.")}
+    ours.load_state_dict(state)  # strict
+    theirs.fc = nn.Identity()
+    torch.testing.assert_close(features_of(ours, 64), features_of(theirs, 64), rtol=1e-5, atol=1e-5)
+
+
+def test_initialisation() -> None:
+    torch.manual_seed(0)
+    backbone = resnet18(stem="cifar")
+    weight = backbone.layer2[0].conv2.weight
+    assert weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)  # He normal, fan out
+    assert not backbone.layer2[0].bn2.weight.any() and backbone.layer2[0].bn1.weight.all()
+
+
+def test_unknown_stem_and_width_are_shown() -> None:
+    with pytest.raises(InputError, match="'tiny'"):
+        resnet18(stem="tiny")  # type: ignore[arg-type]
+    for width in (0.001, 0, -1):
+        with pytest.raises(InputError, match=rf"width .*{width}"):
+            resnet18(width=width)
+
+
+class Net(nn.Module):
+    """A module whose forward ends in a head of the given name."""
+
+    def __init__(self, name: str, head: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        setattr(self, name, head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return getattr(self, self.name)(self.stem(images).mean(dim=(2, 3)))
+
+
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Dropout(), nn.Linear(9, 10))
+
+
+@pytest.mark.parametrize("name", ["fc", "classifier", "head", "heads"])
+@pytest.mark.parametrize(("head", "width"), [(lambda: nn.Linear(6, 10), 6), (mlp, 9)], ids=["linear", "vgg-like"])
+def test_as_backbone_drops_the_last_linear(name: str, head: Callable[[], nn.Module], width: int) -> None:
+    module = Net(name, head())
+    backbone = as_backbone(module)
+    assert backbone is module
+    assert backbone.feature_dim == width
+    assert features_of(backbone).shape == (2, width)
+
+
+def test_as_backbone_keeps_the_layers_before_the_last_linear() -> None:
+    module = Net("classifier", mlp())
+    first = module.classifier[0]
+    module.eval()
+    images = torch.randn(2, 3, 8, 8)
+    hidden = first(module.stem(images).mean(dim=(2, 3))).relu()
+    torch.testing.assert_close(as_backbone(module)(images), hidden)
+
+
+TORCHVISION: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "resnet18": (torchvision.models.resnet18, 512, 32),
+    "mobilenet_v3_small": (torchvision.models.mobilenet_v3_small, 1024, 32),
+    "vit": (
+        lambda: torchvision.models.VisionTransformer(
+            image_size=32, patch_size=16, num_layers=1, num_heads=2, hidden_dim=24, mlp_dim=24, num_classes=7
+        ),
+        24,
+        32,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_as_backbone_of_torchvision(name: str) -> None:
+    factory, width, size = TORCHVISION[name]
+    backbone = as_backbone(factory())
+    assert backbone.feature_dim == width
+    assert features_of(backbone, size).shape == (2, width)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "vit_tiny_patch16_224"])
+def test_as_backbone_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    settings = {"img_size": 32, "depth": 1} if name.startswith("vit") else {}
+    backbone = as_backbone(timm.create_model(name, pretrained=False, num_classes=10, **settings))
+    features = features_of(backbone)
+    assert features.shape == (2, backbone.feature_dim)
+    assert backbone.feature_dim > 10
+
+
+def test_as_backbone_returns_a_backbone_as_it_is() -> None:
+    backbone = resnet18(width=0.25)
+    assert as_backbone(backbone) is backbone
+    labelled = Net("fc", nn.Linear(6, 10))
+    labelled.feature_dim = 10  # type: ignore[assignment]
+    assert features_of(as_backbone(labelled)).shape == (2, 10)  # its fc is not taken away
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Sequential(nn.Flatten()), Net("fc", nn.Identity()), Net("tail", nn.Linear(6, 10))],
+    ids=["no head", "a head that is no Linear", "a head of another name"],
+)
+def test_as_backbone_needs_the_width(module: nn.Module) -> None:
+    with pytest.raises(InputError, match=f"{type(module).__name__}.*feature_dim"):
+        as_backbone(module)
+
+
+def test_as_backbone_of_an_empty_head_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="feature_dim"):
+        as_backbone(Net("head", nn.Sequential()))

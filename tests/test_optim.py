@@ -1,0 +1,203 @@
+"""LARS, the warm-up cosine and parameter groups."""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recviz.errors import InputError
+from recviz.optim import LARS, parameter_groups, warmup_cosine
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def textbook_step(p: Tensor, g: Tensor, m: Tensor, settings: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The documented update of one tensor, in plain Python."""
+    d = g.clone()
+    if p.ndim > 1:
+        d = g + settings["weight_decay"] * p
+        p_norm, d_norm = math.sqrt(p.pow(2).sum()), math.sqrt(d.pow(2).sum())
+        if p_norm > 0 and d_norm > 0:
+            rate = settings["eta"] * p_norm / d_norm
+            if settings["clip"]:
+                rate = min(rate, settings["lr"]) / settings["lr"]
+            d = d * rate
+    m = settings["momentum"] * m + d
+    return p - settings["lr"] * m, m
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("eta", [0.001, 10.0])  # the clip bites for the larger only
+def test_five_steps_are_the_textbook_ones(clip: bool, eta: float) -> None:
+    settings = {"lr": 0.3, "momentum": 0.8, "weight_decay": 0.05, "eta": eta, "clip": clip}
+    shapes = [(4, 3), (3,), (2, 3, 3, 3), ()]
+    params = [nn.Parameter(normal(*shape, seed=i)) for i, shape in enumerate(shapes)]
+    expected = [(p.detach().clone(), torch.zeros_like(p)) for p in params]
+    optimizer = LARS(params, **settings)
+    for step in range(5):
+        for i, p in enumerate(params):
+            p.grad = normal(*shapes[i], seed=100 * step + i)
+            expected[i] = textbook_step(expected[i][0], p.grad, expected[i][1], settings)
+        optimizer.step()
+    for p, (value, momentum) in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), value, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(optimizer.state[p]["momentum"], momentum, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_are_left_as_they_were() -> None:
+    p, q = nn.Parameter(normal(3, 3)), nn.Parameter(normal(3))
+    p.grad, q.grad = normal(3, 3, seed=1), normal(3, seed=2)
+    before = p.grad.clone(), q.grad.clone()
+    LARS([p, q], lr=0.1, weight_decay=0.1).step()
+    assert torch.equal(p.grad, before[0]) and torch.equal(q.grad, before[1])
+
+
+def test_one_dimension_means_neither_decay_nor_adaptation() -> None:
+    bias, row = nn.Parameter(torch.full((4,), 5.0)), nn.Parameter(torch.full((1, 4), 5.0))
+    for p in (bias, row):
+        p.grad = torch.zeros_like(p)
+    LARS([bias, row], lr=1.0, weight_decay=0.5).step()
+    assert torch.equal(bias, torch.full((4,), 5.0))  # a zero gradient moves it by no decay
+    assert torch.all(row < 5.0)
+    bias.grad = torch.full((4,), 0.25)
+    LARS([bias], lr=2.0, weight_decay=0.5, eta=1e-6).step()
+    assert torch.equal(bias, torch.full((4,), 4.5))  # plain SGD: 5 − 2 · 0.25
+
+
+def test_clip_caps_the_adapted_rate_at_lr() -> None:
+    def moved(clip: bool, scale: float) -> float:
+        p = nn.Parameter(torch.full((2, 2), scale))
+        p.grad = torch.full((2, 2), 1.0)
+        LARS([p], lr=0.1, eta=0.02, weight_decay=0.0, clip=clip).step()
+        return scale - p[0, 0].item()
+
+    # eta‖p‖/‖d‖ is 0.02 · scale. Above lr = 0.1: the step is lr · d with the clip, lr · 0.02 · scale · d without.
+    assert moved(True, 100.0) == pytest.approx(0.1, rel=1e-4)
+    assert moved(False, 100.0) == pytest.approx(0.1 * 2.0, rel=1e-4)
+    # below lr: the rate itself
+    assert moved(True, 1.0) == pytest.approx(0.02, rel=1e-4)
+
+
+def test_clip_at_learning_rate_zero_is_finite_and_moves_nothing() -> None:
+    p = nn.Parameter(torch.ones(2, 2))
+    p.grad = torch.ones(2, 2)
+    optimizer = LARS([p], lr=0.0, clip=True)  # the first step of a warm-up
+    optimizer.step()
+    assert torch.equal(p, torch.ones(2, 2))
+    assert optimizer.state[p]["momentum"].isfinite().all()
+
+
+def test_weight_decay_is_per_group() -> None:
+    decayed, free = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))
+    for p in (decayed, free):
+        p.grad = torch.zeros_like(p)
+    LARS([{"params": [decayed]}, {"params": [free], "weight_decay": 0.0}], lr=1.0, weight_decay=0.1).step()
+    assert torch.equal(free, torch.ones(2, 2)) and torch.all(decayed < 1)
+
+
+def test_closure_is_called_with_gradients_and_its_loss_returned() -> None:
+    p = nn.Parameter(torch.ones(2, 2))
+    optimizer = LARS([p], lr=0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        loss = optimizer.step(closure)
+    assert loss.item() == 4
+    assert torch.all(p < 1)
+    assert optimizer.step() is None
+
+
+def test_state_dict_loads_with_weights_only_and_resumes_bit_for_bit() -> None:
+    def build(values: list[Tensor]) -> tuple[list[nn.Parameter], LARS]:
+        params = [nn.Parameter(value.clone()) for value in values]
+        return params, LARS(params, lr=0.2, weight_decay=0.01, eta=0.02, clip=True)
+
+    def steps(params: list[nn.Parameter], optimizer: LARS, seeds: range) -> None:
+        for seed in seeds:
+            for i, p in enumerate(params):
+                p.grad = normal(*p.shape, seed=10 * seed + i)
+            optimizer.step()
+
+    params, optimizer = build([normal(4, 3), normal(3)])
+    steps(params, optimizer, range(3))
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    others, resumed = build([p.detach() for p in params])
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for ps, opt in ((params, optimizer), (others, resumed)):
+        steps(ps, opt, range(3, 6))
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+    fresh, restarted = build([normal(4, 3), normal(3)])
+    steps(fresh, restarted, range(3, 6))
+    assert not torch.equal(fresh[0], params[0])
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eta"])
+def test_negative_settings_are_shown(name: str) -> None:
+    with pytest.raises(InputError, match=rf"LARS: {name} .*-0\.5"):
+        LARS([nn.Parameter(torch.ones(2))], **{"lr": 0.1, name: -0.5})
+
+
+def test_mixed_precision_of_parameters_is_kept() -> None:
+    half, single = nn.Parameter(torch.ones(2, 2).bfloat16()), nn.Parameter(torch.ones(2, 2))
+    for p in (half, single):
+        p.grad = torch.ones_like(p)
+    LARS([{"params": [half]}, {"params": [single]}], lr=100.0).step()
+    assert half.dtype == torch.bfloat16 and single.dtype == torch.float32
+    assert torch.all(half < 1) and torch.all(single < 1)
+
+
+def test_warmup_cosine_endpoints() -> None:
+    def factor(step: int) -> float:
+        return warmup_cosine(step, total_steps=100, warmup_steps=20, final=0.01)
+
+    assert factor(0) == 0
+    assert factor(10) == pytest.approx(0.5)
+    assert factor(20) == 1
+    assert factor(60) == pytest.approx((1 + 0.01) / 2)  # half way down the cosine
+    assert factor(100) == pytest.approx(0.01)
+    assert factor(150) == pytest.approx(0.01)  # past the end it stays
+
+
+def test_warmup_cosine_rises_then_falls() -> None:
+    rates = [warmup_cosine(step, 50, 7) for step in range(51)]
+    assert all(x < y for x, y in zip(rates[:7], rates[1:8], strict=True))
+    assert all(x > y for x, y in zip(rates[7:-1], rates[8:], strict=True))
+    assert rates[-1] == pytest.approx(0.001)  # the authors' floor is the default
+
+
+def test_warmup_cosine_without_warmup_and_with_nothing_else() -> None:
+    assert warmup_cosine(0, 10, 0) == 1
+    assert warmup_cosine(5, 5, 10) == pytest.approx(0.5)  # training ends within the warm-up
+    assert warmup_cosine(10, 10, 10) == pytest.approx(1.0)
+
+
+def test_parameter_groups() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.Linear(2, 2))
+    module[3].requires_grad_(False)
+    wide, flat = parameter_groups(module)
+    assert {id(p) for p in wide["params"]} == {id(module[0].weight), id(module[2].weight)}
+    expected = {id(p) for p in (module[0].bias, module[1].weight, module[1].bias, module[2].bias)}
+    assert {id(p) for p in flat["params"]} == expected
+    assert flat["weight_decay"] == 0 and "weight_decay" not in wide
+    optimizer = torch.optim.SGD([wide, flat], lr=0.1, weight_decay=0.3)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+
+
+def test_parameter_groups_leaves_out_an_empty_group() -> None:
+    assert [len(group["params"]) for group in parameter_groups(nn.Linear(2, 2, bias=False))] == [1]
+    assert parameter_groups(nn.BatchNorm1d(3))[0]["weight_decay"] == 0
+    assert parameter_groups(nn.ReLU()) == []
