@@ -30,7 +30,8 @@ def test_features_are_n_by_feature_dim(stem: Any) -> None:
 def test_cifar_stem_keeps_the_size() -> None:
     backbone = resnet18(stem="cifar")
     assert backbone.conv1.kernel_size == (3, 3)
-    assert backbone.conv1.stride == (1, 1) and backbone.conv1.padding == (1, 1)
+    assert backbone.conv1.stride == (1, 1)
+    assert backbone.conv1.padding == (1, 1)
     assert not any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
     sizes = {}
     for name in ("conv1", "layer1", "layer4"):
@@ -93,7 +94,8 @@ def test_initialisation() -> None:
     backbone = resnet18(stem="cifar")
     weight = backbone.layer2[0].conv2.weight
     assert weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)  # He normal, fan out
-    assert not backbone.layer2[0].bn2.weight.any() and backbone.layer2[0].bn1.weight.all()
+    assert not backbone.layer2[0].bn2.weight.any()
+    assert backbone.layer2[0].bn1.weight.all()
 
 
 def test_unknown_stem_and_width_are_shown() -> None:

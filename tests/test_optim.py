@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,7 +57,8 @@ def test_gradients_are_left_as_they_were() -> None:
     p.grad, q.grad = normal(3, 3, seed=1), normal(3, seed=2)
     before = p.grad.clone(), q.grad.clone()
     LARS([p, q], lr=0.1, weight_decay=0.1).step()
-    assert torch.equal(p.grad, before[0]) and torch.equal(q.grad, before[1])
+    assert torch.equal(p.grad, before[0])
+    assert torch.equal(q.grad, before[1])
 
 
 def test_one_dimension_means_neither_decay_nor_adaptation() -> None:
@@ -99,7 +101,8 @@ def test_weight_decay_is_per_group() -> None:
     for p in (decayed, free):
         p.grad = torch.zeros_like(p)
     LARS([{"params": [decayed]}, {"params": [free], "weight_decay": 0.0}], lr=1.0, weight_decay=0.1).step()
-    assert torch.equal(free, torch.ones(2, 2)) and torch.all(decayed < 1)
+    assert torch.equal(free, torch.ones(2, 2))
+    assert torch.all(decayed < 1)
 
 
 def test_closure_is_called_with_gradients_and_its_loss_returned() -> None:
@@ -156,8 +159,10 @@ def test_mixed_precision_of_parameters_is_kept() -> None:
     for p in (half, single):
         p.grad = torch.ones_like(p)
     LARS([{"params": [half]}, {"params": [single]}], lr=100.0).step()
-    assert half.dtype == torch.bfloat16 and single.dtype == torch.float32
-    assert torch.all(half < 1) and torch.all(single < 1)
+    assert half.dtype == torch.bfloat16
+    assert single.dtype == torch.float32
+    assert torch.all(half < 1)
+    assert torch.all(single < 1)
 
 
 def test_warmup_cosine_endpoints() -> None:
@@ -174,8 +179,8 @@ def test_warmup_cosine_endpoints() -> None:
 
 def test_warmup_cosine_rises_then_falls() -> None:
     rates = [warmup_cosine(step, 50, 7) for step in range(51)]
-    assert all(x < y for x, y in zip(rates[:7], rates[1:8], strict=True))
-    assert all(x > y for x, y in zip(rates[7:-1], rates[8:], strict=True))
+    assert all(x < y for x, y in pairwise(rates[:8]))
+    assert all(x > y for x, y in pairwise(rates[7:]))
     assert rates[-1] == pytest.approx(0.001)  # the authors' floor is the default
 
 
@@ -192,7 +197,8 @@ def test_parameter_groups() -> None:
     assert {id(p) for p in wide["params"]} == {id(module[0].weight), id(module[2].weight)}
     expected = {id(p) for p in (module[0].bias, module[1].weight, module[1].bias, module[2].bias)}
     assert {id(p) for p in flat["params"]} == expected
-    assert flat["weight_decay"] == 0 and "weight_decay" not in wide
+    assert flat["weight_decay"] == 0
+    assert "weight_decay" not in wide
     optimizer = torch.optim.SGD([wide, flat], lr=0.1, weight_decay=0.3)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
 

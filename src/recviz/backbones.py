@@ -50,10 +50,11 @@ class ResNet(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         channels = planes[0]
+        stages = []
         for stage in range(4):
-            blocks = _stage(block, channels, planes[stage], layers[stage], stride=1 if stage == 0 else 2)
-            self.add_module(f"layer{stage + 1}", blocks)
+            stages.append(_stage(block, channels, planes[stage], layers[stage], stride=1 if stage == 0 else 2))
             channels = planes[stage] * block.expansion
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = channels
         self._initialise()

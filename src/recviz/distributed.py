@@ -67,7 +67,7 @@ def gather_rows_with_grad(rows: Tensor) -> Tensor:
     """
     if not _active():
         return rows
-    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _GatherRows.apply(rows)
     return gathered
 
 

@@ -55,7 +55,7 @@ class LARS(Optimizer):
         super().__init__(params, {**settings, "clip": clip})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; returns the closure's loss, if there is a closure."""
         loss = None
         if closure is not None:

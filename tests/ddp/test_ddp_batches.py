@@ -108,12 +108,15 @@ def test_ordered_batches_deal_each_sample_once(results: list[dict[str, Any]], le
     assert [len(batches) for batches in ranks] == [count, count]
     assert [result["ordered lengths"][length] for result in results] == [count, count]
     sizes = [len(indices) for batches in ranks for indices in batches]
-    assert max(sizes) <= BATCH and max(sizes) - min(sizes) <= 1 and min(sizes) >= 1
+    assert max(sizes) <= BATCH
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
 
 
 def test_ordered_batches_have_no_seed(results: list[dict[str, Any]]) -> None:
     for result in results:
-        assert result["ordered seeds"] and set(result["ordered seeds"]) == {None}
+        assert result["ordered seeds"]
+        assert set(result["ordered seeds"]) == {None}
 
 
 def test_module_gives_each_image_once_over_both_processes(results: list[dict[str, Any]]) -> None:
@@ -130,4 +133,5 @@ def test_processes_draw_different_views(results: list[dict[str, Any]]) -> None:
 
 def test_too_small_a_dataset_for_both_processes_is_shown(results: list[dict[str, Any]]) -> None:
     for result in results:
-        assert "16 images" in result["module"]["message"] and "2 processes" in result["module"]["message"]
+        assert "16 images" in result["module"]["message"]
+        assert "2 processes" in result["module"]["message"]

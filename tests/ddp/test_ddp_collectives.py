@@ -64,7 +64,8 @@ def test_gather_rows_in_the_order_of_ranks(results: list[dict[str, Any]]) -> Non
 
 def test_gather_rows_of_more_dimensions_and_bytes(results: list[dict[str, Any]]) -> None:
     for result in results:
-        assert result["pixels"].shape == (6, 2, 3) and result["pixels"].dtype == torch.uint8
+        assert result["pixels"].shape == (6, 2, 3)
+        assert result["pixels"].dtype == torch.uint8
         assert result["pixels"][:, 0, 0].tolist() == [0, 1, 1, 2, 2, 2]
 
 

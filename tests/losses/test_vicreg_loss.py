@@ -74,7 +74,8 @@ def test_float32_gradients_are_near_the_float64_textbook(n: int, d: int) -> None
     VICRegLoss()(*ours).total.backward()
     textbook(*theirs).total.backward()
     for z, reference in zip(ours, theirs, strict=True):
-        assert z.grad is not None and reference.grad is not None
+        assert z.grad is not None
+        assert reference.grad is not None
         torch.testing.assert_close(z.grad.double(), reference.grad, rtol=1e-4, atol=1e-5 * reference.grad.abs().max())
 
 
@@ -139,7 +140,8 @@ def test_whitened_embeddings_have_no_variance_or_covariance_loss(std: float) -> 
     left, _, _ = torch.linalg.svd(z, full_matrices=False)
     white = left * math.sqrt(49) * std * 1.0001  # covariance std² · identity
     terms = VICRegLoss()(white, white)
-    assert terms.invariance == 0 and terms.variance == 0
+    assert terms.invariance == 0
+    assert terms.variance == 0
     assert terms.covariance.item() == pytest.approx(0, abs=1e-12)
     assert covariance_term(z).item() > 1e-3  # not so before whitening
 
@@ -147,7 +149,8 @@ def test_whitened_embeddings_have_no_variance_or_covariance_loss(std: float) -> 
 def test_collapse_costs_variance_and_has_no_covariance() -> None:
     a = torch.full((16, 8), 3.0)
     terms = VICRegLoss()(a, a)
-    assert terms.invariance == 0 and terms.covariance == 0
+    assert terms.invariance == 0
+    assert terms.covariance == 0
     assert terms.variance.item() == pytest.approx(0.99)  # 1 − sqrt(1e-4)
     assert terms.total.item() == pytest.approx(24.75)
 
@@ -155,8 +158,10 @@ def test_collapse_costs_variance_and_has_no_covariance() -> None:
 def test_collapse_has_a_finite_gradient() -> None:
     a, b = torch.full((4, 8), 3.0).requires_grad_(), torch.zeros(4, 8).requires_grad_()
     VICRegLoss()(a, b).total.backward()
-    assert a.grad is not None and b.grad is not None
-    assert a.grad.isfinite().all() and b.grad.isfinite().all()
+    assert a.grad is not None
+    assert b.grad is not None
+    assert a.grad.isfinite().all()
+    assert b.grad.isfinite().all()
 
 
 def test_large_embeddings_that_overflow_float16_are_finite() -> None:
@@ -182,7 +187,9 @@ def test_autocast_changes_no_bit(n: int, d: int, dtype: torch.dtype) -> None:
         assert one.dtype == other.dtype == torch.float32
         assert torch.equal(one, other)
     for one, other in zip(plain_grads, cast_grads, strict=True):
-        assert one is not None and other is not None and one.dtype == dtype
+        assert one is not None
+        assert other is not None
+        assert one.dtype == dtype
         assert torch.equal(one, other)
 
 
@@ -226,7 +233,8 @@ def test_bad_input_is_shown(case: str) -> None:
     with pytest.raises(InputError) as error:
         call()
     message = str(error.value)
-    assert shown in message and "\n" not in message
+    assert shown in message
+    assert "\n" not in message
     if case.endswith("weight"):
         assert case in message
     else:

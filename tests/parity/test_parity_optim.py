@@ -71,5 +71,6 @@ def test_learning_rate_at_every_step(setting: str) -> None:
     epochs, steps, batch_size = (int(text) for text in found.groups()[:3])
     peak = float(found[4]) * batch_size / 256
     rates = [peak * warmup_cosine(step, epochs * steps, WARMUP_EPOCHS * steps) for step in range(epochs * steps)]
-    assert len(SCHEDULES) == 4 and len(rates) == len(SCHEDULES[setting])
+    assert len(SCHEDULES) == 4
+    assert len(rates) == len(SCHEDULES[setting])
     assert rates == pytest.approx(SCHEDULES[setting], rel=1e-12, abs=1e-15)  # both are Python floats

@@ -20,7 +20,7 @@ def spread(z: Tensor) -> Tensor:
     section 4.1).
     """
     z = F.normalize(z.float(), dim=1)
-    return z.std(dim=0).mean() * z.shape[1] ** 0.5
+    return z.std(dim=0).mean().mul(z.shape[1] ** 0.5)
 
 
 def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,15 +46,11 @@ class FiniteLoss(Callback):
     def _look(self, trainer: Trainer) -> None:
         if self._sums is None:
             return
-        finite, sums, self._sums = torch.isfinite(self._sums).tolist(), self._sums, None
-        for name, good, value in zip(self._names, finite, sums.tolist(), strict=True):
-            if not good and name != "total" or not good and len(finite) == 1:
-                raise TrainingError(
-                    f"{name} is {value} by step {trainer.global_step} (epoch {trainer.current_epoch}); the last "
-                    "checkpoint is from before: lower model.base_lr, or use trainer.precision 32-true"
-                )
-        if not all(finite):
+        values, self._sums = dict(zip(self._names, self._sums.tolist(), strict=True)), None
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            name = next((name for name in bad if name != "total"), "total")  # the term, rather than their sum
             raise TrainingError(
-                f"the total loss overflowed by step {trainer.global_step} (epoch {trainer.current_epoch}) although "
-                "its terms are finite; the last checkpoint is from before: lower the weights of the terms"
+                f"{name} is {values[name]} by step {trainer.global_step} (epoch {trainer.current_epoch}); the last "
+                "checkpoint is from before: lower model.base_lr, or use trainer.precision 32-true"
             )

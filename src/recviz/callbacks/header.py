@@ -19,14 +19,14 @@ class Header(Callback):
             return
         backbone, projector = pl_module.backbone, pl_module.projector
         data = trainer.datamodule  # type: ignore[attr-defined]
-        batch = global_batch_size(trainer)
+        batch, processes = global_batch_size(trainer), trainer.world_size
         lines = [
             f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_gflops(pl_module, data)}"
             f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
             f"data: {_describe(data)}",
-            f"batch {batch} = {batch // trainer.world_size} × {trainer.world_size} process"
-            f"{'es' if trainer.world_size > 1 else ''}, peak lr {pl_module.peak_lr:g} = {pl_module.base_lr:g} × {batch} / "
-            f"256, {trainer.num_training_batches} steps × {trainer.max_epochs} epochs, {trainer.precision}, "
+            f"batch {batch} = {batch // processes} × {processes} process{'es' if processes > 1 else ''}, "
+            f"peak lr {pl_module.peak_lr:g} = {pl_module.base_lr:g} × {batch} / 256, "
+            f"{trainer.num_training_batches} steps × {trainer.max_epochs} epochs, {trainer.precision}, "
             f"{trainer.strategy.root_device.type}",
         ]
         if trainer.max_epochs is not None and 0 < trainer.max_epochs <= pl_module.warmup_epochs:

@@ -102,7 +102,7 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run folder."""
         self.run_dir = Path(self.config["run_dir"] or f"runs/{self.run_name}/{time.strftime('%Y%m%d-%H%M%S')}")
-        if rank_zero_only.rank == 0 and self.run_dir.exists():
+        if getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
             raise InputError(f"the run folder {self.run_dir} exists: give another --run_dir, or remove it")
         loggers = self.config["trainer"]["logger"]
         for logger in loggers if isinstance(loggers, list) else [loggers]:
@@ -153,7 +153,9 @@ def check_checkpoint(path: str, module: LightningModule) -> None:
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {path}") from error
     except Exception as error:
-        raise InputError(f"{path} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"{path} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}"
+        ) from error
     own = module.state_dict()
     for key in [*own, *weights]:
         here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))

@@ -10,7 +10,7 @@ from argparse import ArgumentError
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import recviz
 from recviz.errors import InputError

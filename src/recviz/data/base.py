@@ -98,10 +98,16 @@ class ViewsDataModule(LightningDataModule):
         """Read the splits and keep the classes and the fraction asked for; a second call does nothing.
 
         Raises:
-            InputError: data that are missing or unreadable, fewer samples than one global batch.
+            InputError: data that are missing or unreadable, a val split of other classes than the training split's,
+                fewer samples than one global batch.
         """
         if self.train is None:
             train, val = self.load_train(), self.load_val()
+            if train.labels is not None and val is not None and val.class_names != train.class_names:
+                raise InputError(
+                    f"the splits need the same classes: train has {_shown(train.class_names)}, "
+                    f"val has {_shown(val.class_names)}"
+                )
             if self.classes is not None:
                 train, val = self._keep_classes(train), self._keep_classes(val) if val else None
             if self.fraction < 1:
@@ -179,6 +185,10 @@ class ViewsDataModule(LightningDataModule):
             return self.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(16, max(1, cores // world_size()))
+
+
+def _shown(names: list[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:5])}{', …' * (len(names) > 5)})"
 
 
 class _Batches(Dataset[RawBatch]):

@@ -43,6 +43,8 @@ class ImageFolderDataModule(ViewsDataModule):
         super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed)
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        if memory_size is not None and memory_size < 1:
+            raise InputError(f"memory_size must be at least 1 pixel, or null, got {memory_size}")
         self.root = Path(root)
         self.memory_size = memory_size
         self.val_fraction = val_fraction
@@ -89,9 +91,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     return folders
 
 
-def load_folder(
-    folder: Path, views: TwoViews, memory_size: int | None, class_names: list[str] | None = None
-) -> Split:
+def load_folder(folder: Path, views: TwoViews, memory_size: int | None, class_names: list[str] | None = None) -> Split:
     """Images of class folders or of a flat folder, sorted by class and name.
 
     Args:

@@ -73,7 +73,7 @@ class FileImages:
 
     def subset(self, indices: Tensor) -> FileImages:
         """See Images."""
-        return FileImages(self.paths[indices.numpy()], self.views)  # type: ignore[arg-type]
+        return FileImages(self.paths[indices.numpy()], self.views)
 
     def crops(self, indices: Tensor, seed: int) -> Tensor:
         """Two random crops of each image: uint8 [n, 2, 3, S, S]."""
@@ -116,14 +116,17 @@ def decode(paths: Sequence[str | Path], size: int, margin: float = 1.0) -> Tenso
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The file as an upright RGB image.
+    """The file as an upright RGB image; of 16-bit grey, the upper 8 bits.
 
     Raises:
         InputError: a file that cannot be read as an image; the message names it.
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would make white of every value above 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return upright.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"cannot read the image {path}: {error}") from error
 

@@ -43,9 +43,7 @@ class TrainBatches(DistributedSampler[int]):
         order = torch.randperm(self.length, generator=generator)
         for batch in range(len(self)):
             start = (batch * self.num_replicas + self.rank) * self.batch_size
-            yield Draw(
-                order[start : start + self.batch_size], mixed_seed(self.seed, self.rank, self.epoch, batch)
-            )
+            yield Draw(order[start : start + self.batch_size], mixed_seed(self.seed, self.rank, self.epoch, batch))
 
 
 class OrderedBatches(DistributedSampler[int]):

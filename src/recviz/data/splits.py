@@ -33,8 +33,10 @@ def _parse_ranges(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
         if match is None:
             raise InputError(f'classes must look like "0-49" or "0-4,7", got {text!r}')
-        first = int(match[1])
-        labels += range(first, int(match[2] or first) + 1)
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise InputError(f'classes must count upwards, as in "0-49", got {text!r}')
+        labels += range(first, last + 1)
     return labels
 
 
@@ -53,7 +55,7 @@ def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> T
         return order[: max(1, round(fraction * count))].sort().values
     classes = labels[order]
     parts = []
-    for label in classes.unique():
+    for label in torch.unique(classes):
         members = order[classes == label]
         parts.append(members[: max(1, round(fraction * len(members)))])
     return torch.cat(parts).sort().values

@@ -10,9 +10,7 @@ from recviz.errors import InputError
 def check_embeddings(objective: str, a: Tensor, b: Tensor) -> None:
     """Raise InputError unless a and b are floating point [n, D] of one shape."""
     if a.shape != b.shape:
-        raise InputError(
-            f"{objective} needs two views of one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
-        )
+        raise InputError(f"{objective} needs two views of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.ndim != 2:
         raise InputError(f"{objective} needs embeddings of shape [n, D], got {tuple(a.shape)}")
     if not (a.is_floating_point() and b.is_floating_point()):

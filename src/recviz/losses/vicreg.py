@@ -111,9 +111,7 @@ class VICRegLoss(nn.Module):
             invariance = invariance_term(a, b)
             a, b = gather_rows_with_grad(a), gather_rows_with_grad(b)  # [N, D]
             if len(a) < 2:
-                raise InputError(
-                    f"VICReg needs at least 2 samples per batch, got embeddings of shape {tuple(a.shape)}"
-                )
+                raise InputError(f"VICReg needs at least 2 samples per batch, got embeddings of shape {tuple(a.shape)}")
             variance = (variance_term(a) + variance_term(b)) / 2
             covariance = covariance_term(a) + covariance_term(b)
             total = (

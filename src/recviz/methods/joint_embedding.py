@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -19,9 +19,9 @@ OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 
 
 class Objective(Protocol):
-    """What `loss` must do: give named terms, `total` first, for two views' embeddings [n, P]."""
+    """What `loss` must do: give a NamedTuple of terms, `total` first, for two views' embeddings [n, P]."""
 
-    def __call__(self, a: Tensor, b: Tensor) -> NamedTuple: ...
+    def __call__(self, a: Tensor, b: Tensor, /) -> Any: ...
 
 
 class JointEmbedding(LightningModule):
@@ -57,7 +57,7 @@ class JointEmbedding(LightningModule):
         super().__init__()
         if base_lr < 0 or warmup_epochs < 0:
             raise InputError(f"base_lr and warmup_epochs must not be negative, got {base_lr}, {warmup_epochs}")
-        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.projector = projector
         self.loss = loss
         self.optimizer = optimizer
@@ -82,7 +82,7 @@ class JointEmbedding(LightningModule):
             "features": features_a.detach(),
             "embeddings": a.detach(),
             "labels": labels,
-            "terms": terms,
+            "terms": terms._make(term.detach() for term in terms),
         }
 
     def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> dict[str, Any]:

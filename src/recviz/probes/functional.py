@@ -46,7 +46,7 @@ def extract_features(
         device: where backbone and transform are.
 
     Raises:
-        InputError: batches without labels, features that are not [n, D].
+        InputError: no batches, batches without labels, features that are not [n, D].
     """
     modes = [(module, module.training) for module in backbone.modules()] if isinstance(backbone, nn.Module) else []
     if isinstance(backbone, nn.Module):
@@ -62,6 +62,8 @@ def extract_features(
                 raise InputError(f"a backbone must give features [N, D], got {tuple(features.shape)}")
             rows.append(features.float())
             labels.append(batch[1].to(device))
+        if not rows:
+            raise InputError("a probe needs at least one batch, and there are no images")
         return Features(torch.cat(rows), torch.cat(labels))
     finally:
         for module, training in modes:
@@ -81,7 +83,7 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int, l2: float = 1
         l2: ridge on the weights, not on the bias.
 
     Raises:
-        InputError: features that are not [N, D], not finite, or without one label each.
+        InputError: features that are not [N, D], not finite, or without one label of 0 to C − 1 each.
     """
     if features.ndim != 2 or len(features) != len(labels) or not len(features):
         raise InputError(
@@ -89,6 +91,9 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int, l2: float = 1
         )
     if not torch.isfinite(features).all():
         raise InputError("a linear probe needs finite features, got some that are NaN or infinite")
+    least, most = (int(label) for label in labels.aminmax())
+    if least < 0 or most >= num_classes:
+        raise InputError(f"a linear probe of {num_classes} classes needs labels from 0, got {least} to {most}")
     with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
         features = features.detach().float()
         mean = features.mean(dim=0)
@@ -104,7 +109,7 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int, l2: float = 1
             loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        solver.step(objective)  # type: ignore[arg-type,no-untyped-call]
+        solver.step(objective)  # type: ignore[no-untyped-call]
     weight = weight.detach() * scale[:, None]
     return LinearClassifier(weight, bias.detach() - mean @ weight)
 
@@ -145,7 +150,7 @@ def knn_predict(
     k = min(k, len(bank))
     bank = F.normalize(bank.float(), dim=1).T.contiguous()  # [D, N]
     scores = []
-    for part in queries.split(chunk):
+    for part in torch.split(queries, chunk):
         similarity = F.normalize(part.float(), dim=1) @ bank  # [q, N]
         nearest = similarity.topk(k, dim=1)
         votes = (nearest.values / temperature - 1 / temperature).exp()  # [q, k], at most 1

@@ -1,0 +1,44 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import recviz.cli
+
+
+@pytest.fixture(autouse=True)
+def _fresh_seeds() -> None:
+    torch.manual_seed(0)
+    os.environ.pop("PL_GLOBAL_SEED", None)
+
+
+@pytest.fixture
+def recviz_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs `recviz …` in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str) -> tuple[int, str, str]:
+        with warnings.catch_warnings():
+            code = recviz.cli.main(list(args))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("data") and not Path(os.environ.get("RECVIZ_DATA", "")).joinpath("cifar100").is_dir():
+            item.add_marker(pytest.mark.skip(reason="RECVIZ_DATA names no folder with cifar100/"))

@@ -1,0 +1,146 @@
+"""CIFAR-10 and CIFAR-100 from torchvision's files and from class folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recviz.augment.views import CIFAR10_MEAN
+from recviz.data import CIFAR10DataModule, CIFAR100DataModule
+from recviz.data.cifar import CIFAR100_MEAN
+from recviz.errors import InputError
+from tests.datasets import Kind, make_cifar, make_folder, make_splits, picture, trust_cifar
+
+MODULES = {"cifar10": (CIFAR10DataModule, 10), "cifar100": (CIFAR100DataModule, 100)}
+KINDS: list[Kind] = ["cifar10", "cifar100"]
+
+
+def assert_is_picture(image: torch.Tensor, label: int, index: int) -> None:
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), picture(label, index))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_torchvisions_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    trust_cifar(monkeypatch)
+    module, classes = MODULES[kind]
+    make_cifar(tmp_path, kind, n=120, n_test=105)
+    data = module(str(tmp_path), download=False, batch_size=16)
+    data.prepare_data()
+    data.setup()
+    assert data.train is not None
+    assert data.val is not None
+    assert len(data.train.images) == 120
+    assert len(data.val.images) == 105
+    assert data.train.labels is not None
+    assert data.val.labels is not None
+    assert data.train.labels.tolist() == [i % classes for i in range(120)]
+    assert data.val.labels.tolist() == [i % classes for i in range(120, 225)]
+    assert data.class_names == [f"{kind}-{label}" for label in range(classes)]
+    images = data.train.images.clean(torch.tensor([0, 57, 119]))
+    assert images.shape == (3, 3, 32, 32)
+    assert images.dtype == torch.uint8
+    for image, i in zip(images, (0, 57, 119), strict=True):
+        assert_is_picture(image, i % classes, i)
+    assert_is_picture(data.val.images.clean(torch.tensor([2]))[0], 122 % classes, 122)
+
+
+def test_class_folders_of_cifar(tmp_path: Path) -> None:
+    names = [f"c{label}" for label in range(10)]
+    make_folder(tmp_path / "train", names=names, per_class=3)
+    make_folder(tmp_path / "test", names=names, per_class=1, start=50)
+    data = CIFAR10DataModule(str(tmp_path), batch_size=8)
+    data.prepare_data()  # downloads nothing
+    data.setup()
+    assert data.train is not None
+    assert data.val is not None
+    assert data.class_names == names
+    assert data.train.labels is not None
+    assert data.train.labels.tolist() == [i // 3 for i in range(30)]
+    assert_is_picture(data.train.images.clean(torch.tensor([4]))[0], 1, 1)
+    assert len(data.val.images) == 10
+    assert_is_picture(data.val.images.clean(torch.tensor([7]))[0], 7, 50)
+
+
+def test_class_folders_of_cifar100(tmp_path: Path) -> None:
+    names = [f"c{label:02d}" for label in range(100)]
+    for split in ("train", "val"):
+        make_folder(tmp_path / split, names=names, per_class=1)
+    data = CIFAR100DataModule(str(tmp_path), batch_size=8, classes="90-99")
+    data.setup()
+    assert data.class_names == names[90:]
+    assert data.train is not None
+    assert data.train.labels is not None
+    assert data.train.labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_classes_are_relabelled_in_both_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    trust_cifar(monkeypatch)
+    module, classes = MODULES[kind]
+    make_cifar(tmp_path, kind, n=2 * classes, n_test=classes)
+    data = module(str(tmp_path), download=False, batch_size=2, classes=[7, 2])
+    data.setup()
+    assert data.class_names == [f"{kind}-7", f"{kind}-2"]
+    assert data.train is not None
+    assert data.val is not None
+    assert data.train.labels is not None
+    assert data.train.labels.tolist() == [1, 0, 1, 0]
+    assert data.val.labels is not None
+    assert data.val.labels.tolist() == [1, 0]
+    for i, (label, index) in enumerate([(2, 2), (7, 7), (2, classes + 2), (7, classes + 7)]):
+        assert_is_picture(data.train.images.clean(torch.tensor([i]))[0], label, index)
+
+
+def test_fraction_takes_of_each_class_of_train_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust_cifar(monkeypatch)
+    make_cifar(tmp_path, "cifar10", n=100, n_test=50)
+    seen = []
+    for fraction in (0.2, 0.5):
+        data = CIFAR10DataModule(str(tmp_path), download=False, batch_size=4, fraction=fraction)
+        data.setup()
+        assert data.train is not None
+        assert data.train.labels is not None
+        assert data.val is not None
+        assert data.train.labels.bincount().tolist() == [round(10 * fraction)] * 10
+        assert len(data.val.images) == 50
+        pixels = data.train.images.clean(torch.arange(len(data.train.images)))
+        seen.append({tuple(image.flatten()[:50].tolist()) for image in pixels})
+    assert seen[0] < seen[1]
+
+
+def test_each_dataset_has_its_own_statistics() -> None:
+    assert CIFAR10DataModule().views.mean.tolist() == pytest.approx(CIFAR10_MEAN)
+    assert CIFAR100DataModule().views.mean.tolist() == pytest.approx(CIFAR100_MEAN)
+    assert CIFAR10_MEAN != CIFAR100_MEAN
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_files_are_explained(tmp_path: Path, kind: Kind) -> None:
+    data = MODULES[kind][0](str(tmp_path / "nowhere"), download=False)
+    data.prepare_data()
+    with pytest.raises(InputError, match=r"nowhere.*download"):
+        data.setup()
+
+
+def test_damaged_files_are_explained(tmp_path: Path) -> None:
+    make_cifar(tmp_path, "cifar10", n=20)  # torchvision finds other checksums
+    with pytest.raises(InputError, match="no CIFAR10"):
+        CIFAR10DataModule(str(tmp_path), download=False).setup()
+
+
+def test_a_failed_download_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", fail)
+    with pytest.raises(InputError, match="no route to host"):
+        CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
+
+
+def test_other_folders_are_not_taken_for_cifar(tmp_path: Path) -> None:
+    make_splits(tmp_path, classes=3)
+    with pytest.raises(InputError, match=r"3 classes .* 10"):
+        CIFAR10DataModule(str(tmp_path)).setup()

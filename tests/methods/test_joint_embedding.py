@@ -1,0 +1,128 @@
+"""The training loop, its learning rate and what it hands to callbacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from recviz import LARS, VICReg
+from recviz.errors import InputError
+from recviz.losses import VICRegLoss
+from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
+
+
+class Recorder(Callback):
+    """Keeps the outputs of every step, the learning rates, and the metrics."""
+
+    def __init__(self) -> None:
+        self.outputs: list[dict[str, Any]] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.outputs.append(outputs)
+
+
+def test_training_lowers_the_loss_and_moves_every_parameter() -> None:
+    module, recorder = tiny_vicreg(base_lr=2.0), Recorder()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    tiny_trainer(recorder, epochs=12).fit(module, datamodule=tiny_data())
+    losses = [float(o["terms"].total) for o in recorder.outputs]
+    assert sum(losses[-4:]) < 0.97 * sum(losses[:4])
+    unmoved = [name for name, p in module.named_parameters() if torch.equal(p, before[name])]
+    assert unmoved == []
+
+
+def test_step_outputs_are_detached_and_have_the_shapes_promised() -> None:
+    recorder = Recorder()
+    tiny_trainer(recorder, epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+    output = recorder.outputs[0]
+    assert output["features"].shape == (16, 16)
+    assert output["embeddings"].shape == (16, 16)
+    assert output["labels"].shape == (16,)
+    assert not output["features"].requires_grad
+    assert not output["embeddings"].requires_grad
+    assert output["terms"]._fields == ("total", "invariance", "variance", "covariance")
+
+
+def test_peak_rate_follows_the_global_batch_and_the_schedule_is_per_step() -> None:
+    module, recorder = tiny_vicreg(base_lr=0.8), Recorder()
+    tiny_trainer(recorder, epochs=3).fit(module, datamodule=tiny_data())
+    peak = 0.8 * 16 / 256
+    assert recorder.rates[:4] == pytest.approx([0, peak / 4, peak / 2, 3 * peak / 4])
+    assert max(recorder.rates) == pytest.approx(peak)
+    assert recorder.rates[4] == pytest.approx(peak)
+    assert all(a > b for a, b in zip(recorder.rates[4:], recorder.rates[5:], strict=False))
+
+
+def test_everything_a_person_follows_is_logged() -> None:
+    trainer = tiny_trainer(epochs=1)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    names = {"train/total", "train/invariance", "train/variance", "train/covariance", "train/lr"}
+    assert names <= set(trainer.callback_metrics)
+
+
+def test_views_pass_one_after_the_other() -> None:
+    """BatchNorm sees each view alone: the loss equals the one of two separate forward passes."""
+    module, recorder = tiny_vicreg(), Recorder()
+    data = tiny_data()
+    data.setup()
+    raw = next(iter(data.train_dataloader()))
+    (a, b), _ = data.on_after_batch_transfer(raw, 0)
+    module.train()
+    with torch.no_grad():
+        expected = VICRegLoss()(module.projector(module.backbone(a)), module.projector(module.backbone(b))).total
+    tiny_trainer(recorder, epochs=1, limit_train_batches=1).fit(tiny_vicreg(), datamodule=tiny_data())
+    assert float(recorder.outputs[0]["terms"].total) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_works_with_anybodys_loader_of_views_and_labels() -> None:
+    a, b, labels = torch.randn(32, 3, 16, 16), torch.randn(32, 3, 16, 16), torch.zeros(32)
+    loader = DataLoader(
+        TensorDataset(a, b, labels),
+        batch_size=8,
+        collate_fn=lambda rows: (
+            (torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows])),
+            torch.stack([r[2] for r in rows]),
+        ),
+    )
+    recorder = Recorder()
+    tiny_trainer(recorder, epochs=2).fit(tiny_vicreg(base_lr=1.0), loader)
+    assert max(recorder.rates) == pytest.approx(8 / 256)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [lambda p, lr: torch.optim.AdamW(p, lr), lambda p, lr: torch.optim.SGD(p, lr, 0.9), lambda p, lr: LARS(p, lr)],
+)
+def test_any_optimiser(optimizer: Any) -> None:
+    trainer = tiny_trainer(epochs=1)
+    trainer.fit(tiny_vicreg(optimizer=optimizer), datamodule=tiny_data())
+    flat = trainer.optimizers[0].param_groups[1]
+    assert flat["weight_decay"] == 0
+    assert all(p.ndim == 1 for p in flat["params"])
+
+
+def test_accumulation_is_refused() -> None:
+    with pytest.raises(InputError, match="statistic of the batch"):
+        tiny_trainer(accumulate_grad_batches=2).fit(tiny_vicreg(), datamodule=tiny_data())
+
+
+def test_negative_settings_are_refused() -> None:
+    with pytest.raises(InputError, match=r"got -0\.1, 10"):
+        VICReg(TinyBackbone(), base_lr=-0.1)
+
+
+def test_a_classifier_is_removed_from_the_backbone() -> None:
+    import torchvision
+
+    module = VICReg(torchvision.models.resnet18(), projector_dims=[8])
+    assert isinstance(module.backbone.fc, nn.Identity)
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 512)

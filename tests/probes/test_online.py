@@ -1,0 +1,168 @@
+"""The online probe: right, and without a trace in the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recviz import OnlineProbe
+from recviz.errors import InputError
+from recviz.probes.final import FinalProbe
+from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
+
+
+class RandomState(Callback):
+    """The state of the global generator at each step."""
+
+    def __init__(self) -> None:
+        self.states: list[Tensor] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.states.append(torch.get_rng_state())
+
+
+@pytest.mark.parametrize("probe", ["own data", "other data"])
+def test_training_with_it_equals_training_without(probe: str) -> None:
+    finals, states = [], []
+    for use in (True, False):
+        module, random = tiny_vicreg(base_lr=1.0), RandomState()
+        other = tiny_data(train_size=40) if probe == "other data" else None
+        callbacks = [OnlineProbe(data=other), FinalProbe()] if use else []
+        torch.manual_seed(7)
+        trainer = tiny_trainer(random, *callbacks, epochs=3)
+        trainer.fit(module, datamodule=tiny_data())
+        finals.append({**module.state_dict(), "lr": torch.tensor(trainer.optimizers[0].param_groups[0]["lr"])})
+        states.append(torch.stack(random.states))
+    assert all(torch.equal(finals[0][key], finals[1][key]) for key in finals[1])
+    assert torch.equal(*states)
+
+
+class Oracle(LightningModule):
+    """Somebody else's module, whose features are the one-hot labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        _, labels = batch
+        features = F.one_hot(labels, 12).float()
+        return {"loss": self.layer(torch.ones(1, 1)).sum(), "features": features, "labels": labels}
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        _, labels = batch
+        return {"features": F.one_hot(labels, 12).float(), "labels": labels}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_perfect_features_score_everything_in_anybodys_module() -> None:
+    trainer = tiny_trainer(OnlineProbe(lr=0.1), epochs=4)
+    trainer.fit(Oracle(), datamodule=tiny_data())
+    assert trainer.callback_metrics["probe/linear_top1"] == 1
+    assert trainer.callback_metrics["probe/linear_top5"] == 1
+    assert trainer.callback_metrics["probe/knn"] == 1
+
+
+def test_useless_features_score_at_chance() -> None:
+    class Blind(Oracle):
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            output = super().training_step(batch, batch_idx)
+            return {**output, "features": torch.ones_like(output["features"])}
+
+        def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            output = super().validation_step(batch, batch_idx)
+            return {**output, "features": torch.ones_like(output["features"])}
+
+    trainer = tiny_trainer(OnlineProbe(), epochs=1)
+    trainer.fit(Blind(), datamodule=tiny_data())
+    assert trainer.callback_metrics["probe/linear_top1"] == pytest.approx(0.1)
+
+
+def test_other_data_serve_when_the_pretraining_data_have_no_labels() -> None:
+    data = tiny_data()
+    data.setup()
+    data.train.labels, data.val = None, None  # type: ignore[union-attr]
+    trainer = tiny_trainer(OnlineProbe(data=tiny_data(train_size=60)), epochs=2)
+    trainer.fit(tiny_vicreg(), datamodule=data)
+    assert 0 <= float(trainer.callback_metrics["probe/linear_top1"]) <= 1
+    assert "probe/knn" in trainer.callback_metrics
+
+
+def test_without_labels_nothing_is_logged() -> None:
+    data = tiny_data()
+    data.setup()
+    data.train.labels, data.val = None, None  # type: ignore[union-attr]
+    trainer = tiny_trainer(OnlineProbe(), epochs=1)
+    trainer.fit(tiny_vicreg(), datamodule=data)
+    assert not [name for name in trainer.callback_metrics if name.startswith("probe/")]
+
+
+def test_every_n_epochs_with_other_data() -> None:
+    class Counter(OnlineProbe):
+        times = 0
+
+        def _log(self, pl_module: LightningModule) -> None:
+            self.times += 1
+            super()._log(pl_module)
+
+    probe = Counter(data=tiny_data(), every_n_epochs=2)
+    tiny_trainer(probe, epochs=5).fit(tiny_vicreg(), datamodule=tiny_data())
+    assert probe.times == 2
+
+
+def test_the_bank_keeps_the_most_recent_rows() -> None:
+    probe = OnlineProbe(bank_size=40)
+    tiny_trainer(probe, epochs=2).fit(tiny_vicreg(), datamodule=tiny_data())
+    assert probe._bank.shape == (40, 16)
+    assert probe._bank_rows == 128
+    assert bool((probe._bank.abs().sum(dim=1) > 0).all())
+
+
+def test_a_resumed_probe_ends_as_the_uninterrupted_one(tmp_path: Path) -> None:
+    def fit(ckpt_path: str | None) -> OnlineProbe:
+        probe = OnlineProbe(bank_size=32)
+        keep = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        trainer = tiny_trainer(probe, keep, epochs=3, enable_checkpointing=True)
+        trainer.fit(tiny_vicreg(), datamodule=tiny_data(), ckpt_path=ckpt_path, weights_only=True)
+        return probe
+
+    whole, resumed = fit(None).state_dict(), fit(str(tmp_path / "epoch=0.ckpt")).state_dict()
+    assert whole["bank_rows"] == resumed["bank_rows"] == 192
+    assert torch.equal(whole["bank"], resumed["bank"])
+    assert torch.equal(whole["bank_labels"], resumed["bank_labels"])
+    assert all(torch.equal(a, b) for a, b in zip(whole["head"], resumed["head"], strict=True))
+
+
+def test_settings_are_checked() -> None:
+    with pytest.raises(InputError, match="positive k"):
+        OnlineProbe(k=0)
+    unlabelled = tiny_data()
+    unlabelled.setup()
+    unlabelled.train.labels = None  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="needs labels"):
+        tiny_trainer(OnlineProbe(data=unlabelled), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+
+
+def test_final_probe_measures_all_three_and_learns_something() -> None:
+    final = FinalProbe()
+    tiny_trainer(final, epochs=1).fit(tiny_vicreg(), datamodule=tiny_data(train_size=200, val_size=100))
+    assert list(final.results) == ["raw pixels", "untrained", "trained"]
+    assert all(0 <= value <= 1 for result in final.results.values() for value in result)
+    assert final.results["trained"] != final.results["untrained"]
+
+
+def test_tiny_backbone_restores_its_mode() -> None:
+    backbone = TinyBackbone().train()
+    from recviz.probes import extract_features
+
+    extract_features(backbone, [(torch.zeros(2, 3, 32, 32), torch.zeros(2))], lambda images: images)
+    assert all(part.training for part in backbone.modules())

@@ -1,0 +1,125 @@
+"""The house: who may import whom, how large its rooms are, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recviz
+
+SRC = Path(recviz.__file__).parent
+FILES = sorted(SRC.rglob("*.py"))
+
+FOUNDATION = {"errors", "distributed"}
+MATH = {"losses", "augment", "backbones", "projector", "optim", "probes.functional"}
+MAY_IMPORT = {
+    "errors": set(),
+    "distributed": {"errors"},
+    **{room: FOUNDATION | MATH for room in MATH},
+    "methods": FOUNDATION | MATH | {"methods"},
+    "data": FOUNDATION | MATH | {"data"},
+    "probes": FOUNDATION | MATH | {"probes"},
+    "callbacks": FOUNDATION | MATH | {"methods", "callbacks"},
+    "reports": FOUNDATION | MATH | {"methods", "data", "probes", "callbacks", "reports"},
+}
+LIGHTNING_FREE = FOUNDATION | MATH
+
+
+def room(module: str) -> str:
+    """The room of a dotted module name below recviz."""
+    parts = module.split(".")
+    return "probes.functional" if parts[:2] == ["probes", "functional"] else parts[0]
+
+
+def imports(path: Path) -> list[str]:
+    """Modules that a file imports, at its top and within, except for type checking."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "recviz"]
+    return found
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    here = room(module_name(path))
+    if here in ("__init__", "__main__", "cli", "commands"):
+        return
+    allowed = MAY_IMPORT[here] if path.name != "__init__.py" else MAY_IMPORT[here] | {here}
+    for name in imports(path):
+        if name.startswith("recviz."):
+            target = room(name.removeprefix("recviz."))
+            assert target in allowed | {here, "__version__"}, f"{here} may not import {name}"
+        if here in LIGHTNING_FREE:
+            assert not name.startswith(("lightning", "wandb", "matplotlib", "jsonargparse")), f"{here} imports {name}"
+
+
+def test_nothing_imports_the_command_line() -> None:
+    importers = [module_name(p) for p in FILES if any(re.match(r"recviz\.(cli|commands)", n) for n in imports(p))]
+    assert {room(name) for name in importers} <= {"__main__", "commands"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_rooms_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+            assert lines <= 50, f"{node.name} is {lines} lines long"
+
+
+def test_the_training_loop_is_under_150_lines() -> None:
+    assert (SRC / "methods/joint_embedding.py").read_text(encoding="utf-8").count("\n") < 150
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if module_name(path) != "commands.recipes" and path.stat().st_size:
+        assert ast.get_docstring(tree), "the module says what it holds"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, recviz\n"
+        "heavy = ['torch', 'lightning', 'wandb', 'matplotlib', 'sklearn', 'torchvision']\n"
+        "sys.exit(','.join(name for name in heavy if name in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"]])
+def test_help_imports_nothing_heavy(args: list[str]) -> None:
+    code = (
+        "import sys\nfrom recviz.cli import main\n"
+        f"main({args!r})\nsys.exit('torch' if 'torch' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "recviz" in done.stdout
+
+
+def test_every_public_name_loads() -> None:
+    for name in recviz.__all__:
+        assert getattr(recviz, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        recviz.nonsense  # noqa: B018
