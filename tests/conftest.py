@@ -40,5 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-        if item.get_closest_marker("data") and not Path(os.environ.get("RECVIZ_DATA", "")).joinpath("cifar100").is_dir():
+        if (
+            item.get_closest_marker("data")
+            and not Path(os.environ.get("RECVIZ_DATA", "")).joinpath("cifar100").is_dir()
+        ):
             item.add_marker(pytest.mark.skip(reason="RECVIZ_DATA names no folder with cifar100/"))

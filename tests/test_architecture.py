@@ -110,8 +110,7 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize("args", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy(args: list[str]) -> None:
     code = (
-        "import sys\nfrom recviz.cli import main\n"
-        f"main({args!r})\nsys.exit('torch' if 'torch' in sys.modules else 0)"
+        f"import sys\nfrom recviz.cli import main\nmain({args!r})\nsys.exit('torch' if 'torch' in sys.modules else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

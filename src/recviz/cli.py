@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 130
+    except SystemExit as done:  # of --help and --print_config
+        return int(done.code or 0)
     return 0
 
 

@@ -103,9 +103,7 @@ def test_adjustments_are_torchvisions(name: str, low: float, high: float, within
         ("saturation", ImageEnhance.Color),
     ],
 )
-def test_adjustments_are_pils_up_to_rounding(
-    name: str, enhance: Callable[..., ImageEnhance._Enhance]
-) -> None:
+def test_adjustments_are_pils_up_to_rounding(name: str, enhance: Callable[..., ImageEnhance._Enhance]) -> None:
     images, factors = colourful(), spread(0.2, 1.8)
     ours = getattr(F, f"adjust_{name}")(images, factors)
     theirs = [unpil(enhance(pil(x)).enhance(f)) for x, f in zip(images, factors.tolist(), strict=True)]
@@ -221,15 +219,11 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "solarize": (F.solarize, ()),
     "normalize": (lambda images: F.normalize(images, (0.5,) * 3, (0.2,) * 3), ()),
 }
-each_operation = pytest.mark.parametrize(
-    ("operation", "settings"), OPERATIONS.values(), ids=OPERATIONS.keys()
-)
+each_operation = pytest.mark.parametrize(("operation", "settings"), OPERATIONS.values(), ids=OPERATIONS.keys())
 
 
 @each_operation
-def test_a_batch_is_its_images_one_by_one(
-    operation: Callable[..., Tensor], settings: tuple[Tensor, ...]
-) -> None:
+def test_a_batch_is_its_images_one_by_one(operation: Callable[..., Tensor], settings: tuple[Tensor, ...]) -> None:
     images = noise(N, 3, 12, 12)
     batch = operation(images, *settings)
     for i in range(N):

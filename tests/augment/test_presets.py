@@ -91,9 +91,7 @@ def test_evaluation_of_images_of_the_right_size_only_normalises() -> None:
     ("shape", "short"),
     [((60, 60), 32), ((45, 71), 32), ((71, 45), 32), ((28, 40), 28), ((20, 31), 28), ((9, 9), 28)],
 )
-def test_evaluation_resizes_and_cuts_out_the_centre_as_torchvision(
-    shape: tuple[int, int], short: int
-) -> None:
+def test_evaluation_resizes_and_cuts_out_the_centre_as_torchvision(shape: tuple[int, int], short: int) -> None:
     images = noise(5, 3, *shape)
     resized = tv.resize(images / 255, [short], tv.InterpolationMode.BILINEAR, antialias=True)
     expected = tv.normalize(tv.center_crop(resized, [28, 28]), list(HALF), list(QUARTER))

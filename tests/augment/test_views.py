@@ -175,9 +175,7 @@ def test_autocast_changes_nothing() -> None:
 # What goes in and comes out
 
 
-@pytest.mark.parametrize(
-    "shape", [(4, 3, 32, 32), (4, 3, 5, 40), (4, 1, 20, 9), (0, 3, 20, 20), (4, 3, 1, 1)]
-)
+@pytest.mark.parametrize("shape", [(4, 3, 32, 32), (4, 3, 5, 40), (4, 1, 20, 9), (0, 3, 20, 20), (4, 3, 1, 1)])
 @pytest.mark.parametrize("size", [1, 16, 33])
 def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> None:
     images, two_views = noise(*shape), TwoViews(size, BUSY, BUSY)
@@ -190,9 +188,7 @@ def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> N
 
 def test_grey_images_are_three_equal_channels() -> None:
     grey, two_views = noise(6, 1, 20, 20), TwoViews.vicreg(16)
-    for ours, theirs in zip(
-        two_views(grey, seeded()), two_views(grey.repeat(1, 3, 1, 1), seeded()), strict=True
-    ):
+    for ours, theirs in zip(two_views(grey, seeded()), two_views(grey.repeat(1, 3, 1, 1), seeded()), strict=True):
         assert torch.equal(ours, theirs)
 
 

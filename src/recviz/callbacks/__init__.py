@@ -1,8 +1,21 @@
 """Lightning callbacks of a pretraining run; each works alone."""
 
+from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteLoss
+from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
+from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.throughput import Throughput
 
-__all__ = ["Bar", "CollapseMonitor", "EpochLines", "FiniteLoss", "Throughput"]
+__all__ = [
+    "Bar",
+    "CollapseMonitor",
+    "EpochLines",
+    "FiniteLoss",
+    "Header",
+    "KeptCheckpoints",
+    "LastCheckpoint",
+    "RunFolder",
+    "Throughput",
+]

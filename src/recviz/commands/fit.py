@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
@@ -26,6 +27,7 @@ from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
+from recviz.methods.joint_embedding import check_trainer
 from recviz.probes.online import OnlineProbe
 
 
@@ -43,6 +45,7 @@ def run(argv: list[str]) -> None:
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
+    check_trainer(trainer)
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         check_checkpoint(checkpoint, cli.model)
@@ -127,15 +130,8 @@ class FitCLI(LightningCLI):
             Throughput(),
             self.config_init["probe"],
             Bar() if interactive else EpochLines(),
-            ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False),
-            ModelCheckpoint(
-                folder,
-                filename="epoch-{epoch:04d}",
-                auto_insert_metric_name=False,
-                save_top_k=-1,
-                every_n_epochs=self.config["keep_every_n_epochs"],
-                save_on_train_epoch_end=True,
-            ),
+            LastCheckpoint(folder),
+            KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
         ]
         return self._instantiate_trainer(settings, own)
 

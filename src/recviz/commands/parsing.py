@@ -34,10 +34,10 @@ def one_line_errors(options: Iterable[str] = ()) -> Iterator[None]:
         raise
     except (ArgumentError, MisconfigurationException) as error:
         raise InputError(_one_line(str(error), options)) from error
-    except ModuleNotFoundError as error:
-        if "tensorboard" in str(error):
-            raise InputError('TensorBoard is not installed: pip install "recviz[tensorboard]"') from error
-        raise
+    except ModuleNotFoundError as error:  # a package that a logger, accelerator or backbone needs
+        extra = next((name for name in ("tensorboard", "timm") if name in str(error)), None)
+        hint = f': pip install "recviz[{extra}]"' if extra else ""
+        raise InputError(_one_line(str(error), options) + hint) from error
     except (ValueError, TypeError) as error:
         if "Does not validate against" not in str(error) and "Problem with given class_path" not in str(error):
             raise

@@ -93,11 +93,7 @@ class JointEmbedding(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimiser at the peak learning rate base_lr × global batch / 256, and the schedule per step."""
         trainer = self.trainer
-        if trainer.accumulate_grad_batches != 1:
-            raise InputError(
-                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
-                "the batch, so accumulated gradients are not a larger batch's; use 1 and raise data.batch_size"
-            )
+        check_trainer(trainer)
         total_steps = int(trainer.estimated_stepping_batches)
         warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
         optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
@@ -108,6 +104,15 @@ class JointEmbedding(LightningModule):
     def peak_lr(self) -> float:
         """Learning rate at the end of the warm-up; needs a trainer with its training data."""
         return self.base_lr * global_batch_size(self.trainer) / 256
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """Raise InputError where the trainer accumulates gradients."""
+    if trainer.accumulate_grad_batches != 1:
+        raise InputError(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
+            "the batch, so accumulated gradients are not a larger batch's; use 1 and raise data.batch_size"
+        )
 
 
 def global_batch_size(trainer: Trainer) -> int:

@@ -1,0 +1,134 @@
+"""Collapse, bad numbers, throughput, the run folder and what is printed."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from recviz.callbacks.collapse import CollapseMonitor, rankme, spread
+from recviz.callbacks.finite import FiniteLoss
+from recviz.callbacks.header import Header
+from recviz.callbacks.progress import EpochLines, duration
+from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.throughput import Throughput
+from recviz.errors import TrainingError
+from recviz.losses import VICRegLoss, VICRegTerms
+from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
+
+
+def test_spread_is_one_for_directions_at_random_and_zero_for_one_direction() -> None:
+    assert float(spread(torch.randn(2000, 64))) == pytest.approx(1, abs=0.02)
+    assert float(spread(torch.randn(1, 64).expand(50, 64))) == pytest.approx(0, abs=1e-5)
+
+
+def test_rankme_counts_directions_of_equal_strength() -> None:
+    basis = torch.linalg.qr(torch.randn(32, 32)).Q
+    for rank in (1, 5, 32):
+        assert float(rankme(basis[:, :rank] @ basis[:rank])) == pytest.approx(rank, rel=1e-3)
+
+
+def test_a_collapse_is_warned_of_once_and_a_healthy_run_is_not() -> None:
+    healthy = tiny_vicreg(base_lr=1.0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiny_trainer(CollapseMonitor(), epochs=3).fit(healthy, datamodule=tiny_data())
+    assert not [w for w in caught if "collapsing" in str(w.message)]
+    invariance_only = tiny_vicreg(base_lr=50.0, variance_weight=0.0, covariance_weight=0.0)
+    invariance_only.optimizer = lambda groups, lr: torch.optim.Adam(groups, 0.05)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tiny_trainer(CollapseMonitor(), epochs=30).fit(invariance_only, datamodule=tiny_data())
+    assert len([w for w in caught if "collapsing" in str(w.message)]) == 1
+
+
+def test_collapse_measures_are_logged() -> None:
+    trainer = tiny_trainer(CollapseMonitor(), Throughput(), epochs=1)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    metrics = trainer.callback_metrics
+    assert 1 <= float(metrics["collapse/embeddings_rankme"]) <= 16
+    assert float(metrics["collapse/embeddings_std"]) > 0
+    assert float(metrics["collapse/features_std"]) > 0
+    assert 0 < float(metrics["collapse/embeddings_spread"]) < 1.1
+    assert float(metrics["train/images_per_s"]) > 0
+
+
+class Breaks(VICRegLoss):
+    """VICReg whose `term` becomes a bad number at step 6."""
+
+    def __init__(self, term: str, value: float) -> None:
+        super().__init__()
+        self.term, self.value, self.step = term, value, 0
+
+    def forward(self, a: Tensor, b: Tensor) -> VICRegTerms:
+        self.step += 1
+        terms = super().forward(a, b)
+        if self.step < 6:
+            return terms
+        bad = getattr(terms, self.term) * self.value
+        return terms._replace(**{self.term: bad, "total": terms.total + bad})
+
+
+@pytest.mark.parametrize(
+    ("term", "value", "shown"),
+    [("variance", float("nan"), "variance is nan"), ("covariance", float("inf"), "covariance is inf")],
+)
+def test_a_bad_term_is_named_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, term: str, value: float, shown: str
+) -> None:
+    module = tiny_vicreg()
+    module.loss = Breaks(term, value)
+    keep = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    trainer = tiny_trainer(FiniteLoss(), keep, epochs=3, enable_checkpointing=True)
+    with pytest.raises(TrainingError, match=f"{shown} by step 6 .epoch 1."):
+        trainer.fit(module, datamodule=tiny_data())
+    weights = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert weights["epoch"] == 0
+    assert all(bool(torch.isfinite(w).all()) for w in weights["state_dict"].values())
+
+
+def test_an_overflow_of_the_sum_alone_is_called_total() -> None:
+    module = tiny_vicreg()
+
+    class Overflows(VICRegLoss):
+        def forward(self, a: Tensor, b: Tensor) -> VICRegTerms:
+            terms = super().forward(a, b)
+            return terms._replace(total=terms.total * float("inf"))
+
+    module.loss = Overflows()
+    with pytest.raises(TrainingError, match="total is inf by step 1"):
+        tiny_trainer(FiniteLoss(), epochs=1).fit(module, datamodule=tiny_data())
+
+
+def test_run_folder_and_checkpoint_tell_the_settings(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    keep = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True)
+    trainer = tiny_trainer(RunFolder(folder, "model: x\n"), keep, epochs=1, enable_checkpointing=True)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    assert (folder / "config.yaml").read_text() == "model: x\n"
+    assert (folder / "views.png").read_bytes().startswith(b"\x89PNG")
+    assert torch.load(folder / "last.ckpt", weights_only=True)["recviz"]["config"] == "model: x\n"
+
+
+def test_header_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    module = tiny_vicreg(base_lr=0.8)
+    mode: dict[str, Any] = {}
+    module.on_train_start = lambda: mode.update(training=module.backbone.training)  # type: ignore[method-assign]
+    tiny_trainer(Header(), EpochLines(), epochs=1).fit(module, datamodule=tiny_data())
+    out = capsys.readouterr().out
+    assert "batch 16 = 16 × 1 process, peak lr 0.05 = 0.8 × 16 / 256, 4 steps × 1 epochs" in out
+    assert "PatternsDataModule, 64 images, 10 classes, 30 held out" in out
+    assert "GFLOPs at 32×32" in out
+    assert "note: 1 epochs end within the 1 of warm-up" in out
+    assert "epoch 1/1  loss" in out
+    assert mode["training"], "counting operations leaves the backbone in training mode"
+
+
+def test_duration() -> None:
+    assert duration(3725.4) == "1:02:05"
+    assert duration(-3) == "0:00:00"

@@ -1,0 +1,200 @@
+"""`recviz fit` through its real entry point."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from recviz.commands.recipes import recipes_folder
+from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
+
+Command = Callable[..., tuple[int, str, str]]
+
+SMALL = ["--model.backbone.width", "0.125", "--model.projector_dims", "[32,32]", "--trainer.accelerator", "cpu"]
+TWO_STEPS = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
+TWO_STEPS += ["--trainer.log_every_n_steps", "1"]
+ONE_PROCESS = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+QUICK = ["fit", "--config", "quickstart.yaml", "--data.train_size", "300", "--data.val_size", "100"]
+QUICK += ["--data.batch_size", "64", *SMALL]
+
+TRAINING_RECIPES = sorted({p.name for p in recipes_folder().glob("*.yaml")} - {"wandb.yaml", "tensorboard.yaml"})
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def real_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with small datasets in the real on-disk formats."""
+    root = tmp_path / "sets"
+    make_cifar(root, "cifar10", 40)
+    make_cifar(root, "cifar100", 40)
+    for split in ("train", "val"):
+        make_folder(root / "imagenet" / split, classes=4, per_class=5)
+    trust_cifar(monkeypatch)
+    monkeypatch.setattr("recviz.data.imagenet100.imagenet100_classes", lambda: _classes(root / "imagenet" / "train"))
+    return root
+
+
+def _classes(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("recipe", TRAINING_RECIPES)
+def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Path, recipe: str) -> None:
+    data: list[str] = ["--data.batch_size", "8"]
+    if "cifar" in recipe:
+        data += ["--data.root", str(real_format)]
+    elif "image" in recipe or "folder" in recipe:
+        data += ["--data.root", str(real_format / "imagenet"), "--data.num_workers", "0", "--data.views.size", "32"]
+    if recipe == "cifar-cpu.yaml":
+        data += ["--trainer.callbacks", "[]"]  # its closing probe of raw pixels takes seconds
+    code, out, err = recviz_command(
+        "fit", "--config", recipe, *SMALL, *ONE_PROCESS, *TWO_STEPS, *data, "--run_dir", "run"
+    )
+    assert (code, err) == (0, "")
+    rows = metrics(Path("run"))
+    assert [row for row in rows if row["probe/linear_top1"]]
+    assert {p.name for p in Path("run").iterdir()} == {
+        "checkpoints", "config.yaml", "curves.png", "metrics.csv", "views.png",
+    }  # fmt: skip
+    assert "next:" in out
+
+
+@pytest.mark.parametrize("recipe", TRAINING_RECIPES)
+def test_recipes_state_every_number_of_their_views(recipe: str) -> None:
+    """Settings left out come from TwoViews' defaults, the authors' pair: a recipe must not lean on them."""
+    config = yaml.safe_load((recipes_folder() / recipe).read_text())
+    views = config["data"]["init_args"]["views"]["init_args"]
+    needed = {"scale", "jitter", "brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize"}
+    assert needed <= set(views["a"])
+    assert needed <= set(views["b"])
+
+
+def test_overrides_reach_the_run_and_its_config(recviz_command: Command) -> None:
+    code, out, _ = recviz_command(*QUICK, "--trainer.max_epochs", "2", "--model.base_lr", "0.2", "--run_dir", "run")
+    assert code == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["model"]["init_args"]["base_lr"] == 0.2
+    assert config["data"]["init_args"]["batch_size"] == 64
+    assert "peak lr 0.05 = 0.2 × 64 / 256" in out
+    assert "raw pixels" in out
+    assert "untrained" in out
+    assert Path("run/checkpoints/last.ckpt").is_file()
+
+
+def test_a_runs_config_repeats_it_and_a_path_comes_before_a_recipe(recviz_command: Command) -> None:
+    recviz_command(*QUICK, *TWO_STEPS, "--run_dir", "one")
+    Path("quickstart.yaml").write_text(Path("one/config.yaml").read_text().replace("run_dir: one", "run_dir: two"))
+    code, _, err = recviz_command("fit", "--config", "quickstart.yaml")
+    assert (code, err) == (0, "")
+    first, second = metrics(Path("one")), metrics(Path("two"))
+    assert [r["train/total"] for r in first] == [r["train/total"] for r in second]
+    weights = [torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("one", "two")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_default_run_folder_and_kept_checkpoints(recviz_command: Command) -> None:
+    code, _, _ = recviz_command(*QUICK, "--trainer.max_epochs", "2", "--keep_every_n_epochs", "1")
+    assert code == 0
+    (run,) = Path("runs/quickstart").iterdir()
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "epoch-0000.ckpt", "epoch-0001.ckpt"}
+
+
+def test_going_on_from_a_checkpoint_ends_as_the_uninterrupted_run(recviz_command: Command) -> None:
+    recviz_command(*QUICK, "--trainer.max_epochs", "3", "--keep_every_n_epochs", "1", "--run_dir", "whole")
+    code, _, err = recviz_command(
+        *QUICK, "--trainer.max_epochs", "3", "--run_dir", "rest", "--ckpt_path", "whole/checkpoints/epoch-0000.ckpt"
+    )
+    assert (code, err) == (0, "")
+    whole, rest = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "rest"))
+    assert rest["global_step"] == whole["global_step"]
+    assert all(torch.equal(whole["state_dict"][key], rest["state_dict"][key]) for key in whole["state_dict"])
+
+
+def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:
+    make_flat(tmp_path / "flat", 20)
+    code, out, err = recviz_command(
+        "fit", "--config", "folder.yaml", "--data.root", str(tmp_path / "flat"), "--data.batch_size", "8",
+        "--data.views.size", "32", "--data.num_workers", "0", *SMALL, *TWO_STEPS, "--run_dir", "run",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "no labels" in out
+    assert not [name for name in metrics(Path("run"))[0] if name.startswith("probe/")]
+
+
+def test_anybodys_backbone_by_class_path(recviz_command: Command) -> None:
+    for class_path, settings in (
+        ("torchvision.models.resnet18", []),
+        ("timm.create_model", ["--model.backbone.init_args.model_name", "resnet10t"]),
+    ):
+        if class_path.startswith("timm"):
+            pytest.importorskip("timm")
+        config = yaml.safe_load((recipes_folder() / "quickstart.yaml").read_text())
+        config["model"]["init_args"]["backbone"] = {"class_path": class_path}
+        config["trainer"]["callbacks"] = None
+        Path("own.yaml").write_text(yaml.safe_dump(config))
+        code, _, err = recviz_command(
+            "fit", "--config", "own.yaml", *settings, *TWO_STEPS, "--data.train_size", "64", "--data.val_size", "20",
+            "--data.batch_size", "16", "--run_dir", class_path,
+        )  # fmt: skip
+        assert (code, err) == (0, ""), err
+
+
+def test_weights_and_biases_offline(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, _, err = recviz_command(
+        *QUICK, "--config", "wandb.yaml", "--trainer.logger.offline", "true", *TWO_STEPS, "--run_dir", "run"
+    )
+    assert code == 0, err
+    assert list(Path("run/wandb").glob("offline-run-*/*.wandb"))
+    assert not Path("wandb").exists()
+    assert Path("run/metrics.csv").is_file()
+
+
+def test_tensorboard(recviz_command: Command) -> None:
+    pytest.importorskip("tensorboard")
+    code, _, err = recviz_command(*QUICK, "--config", "tensorboard.yaml", *TWO_STEPS, "--run_dir", "run")
+    assert code == 0, err
+    assert list(Path("run").rglob("events.out.tfevents*"))
+
+
+def test_print_config(recviz_command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = recviz_command("fit", "--config", "cifar100.yaml", "--print_config")
+    assert code == 0
+    assert yaml.safe_load(out)["data"]["class_path"] == "recviz.CIFAR100DataModule"
+    assert not Path("runs").exists()
+
+
+def test_a_non_finite_loss_stops_the_run_with_one_line(recviz_command: Command) -> None:
+    code, _, err = recviz_command(
+        *QUICK, "--model.base_lr", "1e30", "--model.optimizer", "torch.optim.SGD", "--trainer.max_epochs", "3",
+        "--model.warmup_epochs", "1", "--run_dir", "run",
+    )  # fmt: skip
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "by step" in err
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_one_set_of_weights(tmp_path: Path) -> None:
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = [sys.executable, "-m", "recviz", *QUICK, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = subprocess.run(
+        [*run, "--data.batch_size", "32", *TWO_STEPS, "--run_dir", "run"],
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "batch 64 = 32 × 2 processes" in done.stdout
+    assert done.stdout.count("epoch 1/1") == 1
+    assert [row for row in metrics(tmp_path / "run") if row["probe/linear_top1"]]
