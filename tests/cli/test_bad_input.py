@@ -35,7 +35,7 @@ CASES = {
     "class out of range": ([*QUICK, "--data.classes", "5-12"], "classes must be from 0 to 9, got 10"),
     "classes that are no list": ([*QUICK, "--data.classes", "a-b"], "classes must look like"),
     "k of zero": ([*QUICK, "--probe.k", "0"], "OnlineProbe needs positive k"),
-    "a device that is not there": ([*QUICK, "--trainer.accelerator", "tpu"], "tpu"),
+    "a device that is not there": ([*QUICK, "--trainer.accelerator", "tpu"], "torch_xla"),
     "accumulation": ([*QUICK, "--trainer.accumulate_grad_batches", "2"], "statistic of the batch"),
     "missing root": ([*FOLDER, "--data.root", "nowhere"], "data.root nowhere is not a folder"),
     "root without images": ([*FOLDER, "--data.root", "empty"], "empty holds no images"),

@@ -1,0 +1,177 @@
+"""Where a training step's time goes: ResNet-18 with the CIFAR stem on this machine's CPU.
+
+    python benchmarks/step.py [--batch_size 256] [--width 1.0] [--steps 3]
+
+Prints images/s of the backbone's and projector's forward and backward pass at each precision and memory format, then,
+for the fastest, the parts of a step beside the whole step as `recviz fit` runs it (Trainer, callbacks, logging). All
+parts are measured in turn in one run; figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from recviz import LARS, OnlineProbe, TwoViews, VICReg
+from recviz.backbones import resnet18
+from recviz.callbacks import CollapseMonitor, FiniteLoss, Throughput
+from recviz.data.base import Split, ViewsDataModule
+from recviz.data.images import MemoryImages
+from recviz.optim import parameter_groups
+
+
+class RandomImages(ViewsDataModule):
+    """Noise of CIFAR's shape."""
+
+    def __init__(self, count: int, batch_size: int) -> None:
+        super().__init__(TwoViews.cifar(), batch_size, 0, None, 1.0, 0)
+        self.count = count
+
+    def load_train(self) -> Split:
+        """Noise, with labels."""
+        images = torch.randint(256, (self.count, 3, 32, 32), dtype=torch.uint8)
+        return Split(MemoryImages(images), torch.arange(self.count) % 100, [str(i) for i in range(100)])
+
+    def load_val(self) -> None:
+        """None."""
+        return
+
+
+class StepClock(Callback):
+    """Wall-clock from one step's end to the next's."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        """Read the clock."""
+        self.ends.append(time.perf_counter())
+
+
+def optimizer(groups: Any, lr: float) -> LARS:
+    """The CIFAR recipes' LARS."""
+    return LARS(groups, lr, weight_decay=1e-4, eta=0.02, clip=True)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall-clock of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def passes(module: VICReg, views: tuple[Tensor, Tensor], bf16: bool) -> None:
+    """Both views forward through backbone and projector, and back."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        total = sum(module.projector(module.backbone(view)).float().square().mean() for view in views)
+    total.backward()
+
+
+def formats(batch: int, width: float, steps: int) -> None:
+    """Images/s by precision and memory format."""
+    print(f"| precision | memory format | images/s (batch {batch}) |\n|---|---|---|")
+    settings = [(bf16, form) for bf16 in (False, True) for form in (torch.contiguous_format, torch.channels_last)]
+    times: dict[Any, list[float]] = {setting: [] for setting in settings}
+    modules = {form: VICReg(resnet18("cifar", width), (2048, 2048, 2048)) for _, form in settings[:2]}
+    for form, module in modules.items():
+        module.backbone.to(memory_format=form)  # type: ignore[call-overload]
+    for repeat in range(steps + 1):
+        for bf16, form in settings:
+            views = tuple(torch.randn(batch, 3, 32, 32).contiguous(memory_format=form) for _ in range(2))
+            spent = seconds(lambda m=modules[form], v=views, b=bf16: passes(m, v, b))  # type: ignore[misc]
+            if repeat:  # the first is a warm-up
+                times[bf16, form].append(spent)
+    for (bf16, form), spent_times in times.items():
+        name = "channels-last" if form is torch.channels_last else "contiguous"
+        print(f"| {'bf16' if bf16 else 'fp32'} | {name} | {batch / statistics.median(spent_times):.1f} |")
+
+
+def parts(batch: int, width: float, steps: int) -> None:
+    """Parts of a step, and the whole step under the Trainer, by turns."""
+    data = RandomImages(batch * 2, batch)
+    data.setup()
+    module = VICReg(resnet18("cifar", width), (2048, 2048, 2048), optimizer=optimizer, base_lr=0.3)
+    solver = optimizer(parameter_groups(module), 0.01)
+    names = ["views", "backbone", "projector", "loss", "optimiser", "whole step"]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    raw = next(iter(data.train_dataloader()))
+    for repeat in range(steps + 1):
+        spent = one_step_in_parts(module, data, raw, solver)
+        clock = StepClock()
+        trainer = Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            precision="bf16-mixed",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            log_every_n_steps=1,
+            callbacks=[FiniteLoss(), CollapseMonitor(), Throughput(), OnlineProbe(), clock],
+        )
+        trainer.fit(module, datamodule=data)
+        spent["whole step"] = clock.ends[-1] - clock.ends[-2]  # two steps an epoch: both of one epoch
+        for name in names if repeat else []:
+            times[name].append(spent[name])
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    whole = medians.pop("whole step")
+    medians["rest (Trainer, callbacks, logging, probe)"] = whole - sum(medians.values())
+    print(f"\n| part (bf16, channels-last) | ms | share |\n|---|---|---|\n| whole step | {whole * 1e3:.0f} | 100% |")
+    for name, median in medians.items():
+        print(f"| {name} | {median * 1e3:.1f} | {median / whole:.1%} |")
+    print(f"\n{batch / whole:.1f} images/s for the whole step")
+
+
+def one_step_in_parts(module: VICReg, data: RandomImages, raw: Any, solver: LARS) -> dict[str, float]:
+    """Seconds of each part, forward and backward; the graph is cut between them."""
+    spent: dict[str, float] = {}
+    clock = time.perf_counter
+
+    def lap(name: str, since: float) -> None:
+        spent[name] = spent.get(name, 0.0) + clock() - since
+
+    start = clock()
+    views, _ = data.on_after_batch_transfer(raw, 0)
+    lap("views", start)
+    with torch.autocast("cpu", torch.bfloat16):
+        start = clock()
+        features = [module.backbone(view) for view in views]
+        lap("backbone", start)
+        cut = [f.detach().requires_grad_() for f in features]
+        start = clock()
+        embeddings = [module.projector(f) for f in cut]
+        lap("projector", start)
+    ends = [z.detach().requires_grad_() for z in embeddings]
+    start = clock()
+    module.loss(*ends).total.backward()
+    lap("loss", start)
+    start = clock()
+    torch.autograd.backward(embeddings, [z.grad for z in ends])
+    lap("projector", start)
+    start = clock()
+    torch.autograd.backward(features, [f.grad for f in cut])
+    lap("backbone", start)
+    start = clock()
+    solver.step()
+    solver.zero_grad()
+    lap("optimiser", start)
+    return spent
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--steps", type=int, default=3)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    formats(args.batch_size, args.width, args.steps)
+    parts(args.batch_size, args.width, args.steps)
