@@ -20,7 +20,7 @@ MATH = {"losses", "augment", "backbones", "projector", "optim", "probes.function
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
-    **{room: FOUNDATION | MATH for room in MATH},
+    **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"data"},
     "probes": FOUNDATION | MATH | {"probes"},

@@ -186,15 +186,16 @@ def test_a_non_finite_loss_stops_the_run_with_one_line(recviz_command: Command) 
     assert "by step" in err
 
 
-@pytest.mark.slow
-def test_two_processes_end_with_one_set_of_weights(tmp_path: Path) -> None:
+def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "recviz", *QUICK, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     done = subprocess.run(
-        [*run, "--data.batch_size", "32", *TWO_STEPS, "--run_dir", "run"],
+        [*run, "--data.batch_size", "32", "--data.val_size", "31", "--trainer.max_epochs", "1", "--run_dir", "run"],
         cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "batch 64 = 32 × 2 processes" in done.stdout
     assert done.stdout.count("epoch 1/1") == 1
-    assert [row for row in metrics(tmp_path / "run") if row["probe/linear_top1"]]
+    probed = [row for row in metrics(tmp_path / "run") if row["probe/knn"]]
+    hits = float(probed[-1]["probe/knn"]) * 31
+    assert hits == pytest.approx(round(hits), abs=1e-3), "31 held-out images count once each"

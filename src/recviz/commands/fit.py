@@ -50,7 +50,7 @@ def run(argv: list[str]) -> None:
     if checkpoint is not None:
         check_checkpoint(checkpoint, cli.model)
     with one_line_errors():
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
@@ -119,6 +119,8 @@ class FitCLI(LightningCLI):
         others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
         settings["logger"] = [CSVLogger(self.run_dir.parent, name=self.run_dir.name, version=""), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
+        if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
+            settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
         settings["enable_progress_bar"] = interactive
         folder = self.run_dir / "checkpoints"
@@ -139,6 +141,11 @@ class FitCLI(LightningCLI):
         """All settings in use, as YAML that `recviz fit --config` takes."""
         text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
         return text
+
+
+def on_cpu(accelerator: Any) -> bool:
+    """Whether the Trainer's accelerator setting means the CPU on this machine."""
+    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
 def check_checkpoint(path: str, module: LightningModule) -> None:

@@ -56,6 +56,8 @@ def _one_line(message: str, options: Iterable[str]) -> str:
         return f"no class {match[1]!r}{_nearest(match[1].split('.')[-1], recviz.__all__)}"
     if match := re.search(r"Key '([\w.]+)' is not expected", text):
         return f"no setting {match[1]!r}{_nearest('--' + match[1], options).replace('--', '')}"
+    if "backend found" in text or "accelerator" in text.lower():
+        return f"{text} Set --trainer.accelerator auto (or cpu) to use what is there"
     if match := re.search(r"class_path '([\w.]+)': Parser key \"([\w.]+)\": (.*)", text):
         return f"{match[1]}: {match[2]}: {match[3]}"
     return text
