@@ -93,6 +93,24 @@ def formats(batch: int, width: float, steps: int) -> None:
         print(f"| {'bf16' if bf16 else 'fp32'} | {name} | {batch / statistics.median(spent_times):.1f} |")
 
 
+def together(batch: int, width: float, steps: int) -> None:
+    """The two views one after the other (BatchNorm statistics per view) beside both as one batch."""
+    backbone = resnet18("cifar", width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    views = [torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last) for _ in range(2)]
+    both = torch.cat(views)
+
+    def encode(*batches: Tensor) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            total = sum(backbone(images).float().square().mean() for images in batches)
+        total.backward()
+
+    times = [(seconds(lambda: encode(*views)), seconds(lambda: encode(both))) for _ in range(steps + 1)][1:]
+    ratio = statistics.median(one_by_one / as_one for one_by_one, as_one in times)
+    print(
+        f"\nviews one after the other take {ratio:.2f} times as long as both in one batch (backbone, median of pairs)"
+    )
+
+
 def parts(batch: int, width: float, steps: int) -> None:
     """Parts of a step, and the whole step under the Trainer, by turns."""
     data = RandomImages(batch * 2, batch)
@@ -174,4 +192,5 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     formats(args.batch_size, args.width, args.steps)
+    together(args.batch_size, args.width, args.steps)
     parts(args.batch_size, args.width, args.steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class FileImages:
 
     def __init__(self, paths: Sequence[str | Path], views: TwoViews) -> None:
         self.paths = np.array([str(path) for path in paths])  # one block of memory, shared by forked workers
-        self.views = views
+        self.views = deepcopy(views)  # stays on the CPU, where the workers are, when the other moves
 
     def __len__(self) -> int:
         return len(self.paths)
