@@ -25,34 +25,51 @@ def shown_metrics(trainer: Trainer) -> dict[str, str]:
     return {name: form.format(float(metrics[key])) for key, (name, form) in _SHOWN.items() if key in metrics}
 
 
+class _Clock:
+    """How long the run will take from here, at its own pace so far."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.since, self.first_step = time.perf_counter(), trainer.global_step
+
+    def left(self, trainer: Trainer) -> str:
+        steps = trainer.global_step - self.first_step
+        total = (trainer.max_epochs or 0) * int(trainer.num_training_batches) - self.first_step
+        return duration((time.perf_counter() - self.since) / max(1, steps) * (total - steps))
+
+
 class Bar(TQDMProgressBar):
-    """Lightning's bar with loss terms, images/s and the probe."""
+    """Lightning's bar with loss terms, images/s, the probe, and the time left of the whole run."""
+
+    _clock: _Clock | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self._clock = _Clock(trainer)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """See TQDMProgressBar."""
-        return dict(shown_metrics(trainer))
+        left = {"left": self._clock.left(trainer)} if self._clock and trainer.global_step else {}
+        return {**shown_metrics(trainer), **left}
 
 
 class EpochLines(Callback):
     """One line per epoch, for logs."""
 
-    def __init__(self) -> None:
-        self._since = 0.0
-        self._first = 0
+    _clock: _Clock | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._since, self._first = time.perf_counter(), trainer.current_epoch
+        self._clock = _Clock(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self._clock is None:
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        spent = time.perf_counter() - self._since
-        left = spent / (done - self._first) * (total - done)
         figures = "  ".join(f"{name} {value}" for name, value in shown_metrics(trainer).items())
-        print(f"epoch {done:>{len(str(total))}}/{total}  {figures}  left {duration(left)}", flush=True)
+        left = self._clock.left(trainer)
+        print(f"epoch {done:>{len(str(total))}}/{total}  {figures}  left {left}", flush=True)
 
 
 def duration(seconds: float) -> str:
