@@ -138,8 +138,10 @@ class FitCLI(LightningCLI):
         return self._instantiate_trainer(settings, own)
 
     def config_text(self) -> str:
-        """All settings in use, as YAML that `recviz fit --config` takes."""
-        text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)
+        """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""
+        config = self.config.clone()
+        config["run_dir"] = None
+        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
 
 
