@@ -14,9 +14,10 @@ help: ## show this
 setup: $(READY) ## make .venv with recviz (editable) and its tools, at the versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	UV_COMPILE_BYTECODE=1 $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	if command -v uv >/dev/null; then uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
+	else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; fi
+	UV_COMPILE_BYTECODE=1 $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python $(BIN)/python \
+		-c constraints.txt -e '.[dev]'
 	touch $@
 
 quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores

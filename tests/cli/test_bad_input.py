@@ -36,6 +36,10 @@ CASES = {
     "classes that are no list": ([*QUICK, "--data.classes", "a-b"], "classes must look like"),
     "k of zero": ([*QUICK, "--probe.k", "0"], "OnlineProbe needs positive k"),
     "a device that is not there": ([*QUICK, "--trainer.accelerator", "tpu"], "torch_xla"),
+    "no such accelerator": ([*QUICK, "--trainer.accelerator", "foo"], "foo"),
+    "no such strategy": ([*QUICK, "--trainer.strategy", "foo"], "foo"),
+    "no end": ([*QUICK, "--trainer.max_epochs", "-1"], "set trainer.max_epochs"),
+    "probe data that are not there": ([*QUICK, "--config", "probe.yaml"], "nowhere is not a folder"),
     "accumulation": ([*QUICK, "--trainer.accumulate_grad_batches", "2"], "statistic of the batch"),
     "missing root": ([*FOLDER, "--data.root", "nowhere"], "data.root nowhere is not a folder"),
     "root without images": ([*FOLDER, "--data.root", "empty"], "empty holds no images"),
@@ -70,6 +74,9 @@ def test_bad_input_gets_one_line(recviz_command: Command, case: str) -> None:
         image.rename(Path("torn/class0/torn.png"))
     torn = Path("torn/class0/torn.png")
     torn.write_bytes(torn.read_bytes()[:60])
+    Path("probe.yaml").write_text(
+        "probe: {data: {class_path: recviz.ImageFolderDataModule, init_args: {root: nowhere}}}"
+    )
     Path("text.ckpt").write_text("hello")
     torch.save({"state_dict": {"backbone.conv1.weight": torch.zeros(1)}}, "other.ckpt")
     before = sorted(str(p) for p in Path().rglob("*"))

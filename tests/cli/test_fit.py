@@ -122,6 +122,20 @@ def test_going_on_from_a_checkpoint_ends_as_the_uninterrupted_run(recviz_command
     assert all(torch.equal(whole["state_dict"][key], rest["state_dict"][key]) for key in whole["state_dict"])
 
 
+def test_going_on_with_other_settings_is_refused(recviz_command: Command) -> None:
+    recviz_command(*QUICK, "--trainer.max_epochs", "1", "--run_dir", "one")
+    ckpt = ["--ckpt_path", "one/checkpoints/last.ckpt", "--trainer.max_epochs", "2", "--run_dir", "two"]
+    code, _, err = recviz_command(*QUICK, *ckpt, "--model.base_lr", "0.001")
+    assert code == 2
+    assert "was trained with model.base_lr 0.6, and here it is 0.001" in err
+    assert not Path("two").exists()
+
+
+def test_fast_dev_run(recviz_command: Command) -> None:
+    code, _, err = recviz_command(*QUICK, "--trainer.fast_dev_run", "true", "--run_dir", "run")
+    assert (code, err) == (0, "")
+
+
 def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "flat", 20)
     code, out, err = recviz_command(

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from recviz import OnlineProbe
 from recviz.errors import InputError
@@ -69,6 +70,16 @@ def test_perfect_features_score_everything_in_anybodys_module() -> None:
     trainer.fit(Oracle(), datamodule=tiny_data())
     assert trainer.callback_metrics["probe/linear_top1"] == 1
     assert trainer.callback_metrics["probe/linear_top5"] == 1
+    assert trainer.callback_metrics["probe/knn"] == 1
+
+
+def test_anybodys_loaders_with_the_number_of_classes() -> None:
+    data = tiny_data()
+    data.setup()
+    trainer = tiny_trainer(OnlineProbe(lr=0.1, num_classes=10), epochs=4)
+    images, labels = data.train.images.clean(torch.arange(64)).float(), data.train.labels  # type: ignore[union-attr]
+    loader = DataLoader(TensorDataset(images, labels), batch_size=16)  # type: ignore[arg-type]
+    trainer.fit(Oracle(), loader, loader)
     assert trainer.callback_metrics["probe/knn"] == 1
 
 

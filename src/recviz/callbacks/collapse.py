@@ -57,7 +57,7 @@ class CollapseMonitor(Callback):
         if not isinstance(outputs, dict) or "embeddings" not in outputs:
             return
         self._last = outputs["embeddings"]
-        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         embeddings, features = outputs["embeddings"].float(), outputs["features"].float()
         pl_module.log("collapse/embeddings_std", embeddings.std(dim=0).mean())

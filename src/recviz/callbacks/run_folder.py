@@ -30,11 +30,12 @@ class RunFolder(Callback):
         """Write what is known before the first step."""
         if not trainer.is_global_zero:
             return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        picture = data.preview() if hasattr(data, "preview") else None  # reads images: before anything is written
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if hasattr(data, "preview"):
-            write_png(data.preview(), str(self.folder / "views.png"))
+        if picture is not None:
+            write_png(picture, str(self.folder / "views.png"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the settings."""

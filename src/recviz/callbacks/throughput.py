@@ -26,7 +26,7 @@ class Throughput(Callback):
     ) -> None:
         """Read the clock at logging steps."""
         self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
             rate = self._steps * global_batch_size(trainer) / (now - self._since)
             pl_module.log("train/images_per_s", rate, prog_bar=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -42,22 +43,29 @@ def run(argv: list[str]) -> None:
     _quiet_lightning()
     cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
     trainer = cli.trainer
+    check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
-    check_trainer(trainer)
+        if cli.config_init["probe"].data is not None:
+            cli.config_init["probe"].data.prepare_data()
+            cli.config_init["probe"].data.setup("fit")
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
-        check_checkpoint(checkpoint, cli.model)
-    with one_line_errors():
-        trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if trainer.is_global_zero:
+        check_checkpoint(checkpoint, cli.model, cli.config_text())
+    try:
+        with one_line_errors():
+            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
+    if trainer.is_global_zero and (cli.run_dir / "metrics.csv").is_file():
         from recviz.reports.curves import draw_curves
 
         draw_curves(cli.run_dir)
         print(closing_summary(cli.run_dir, trainer))
+    if trainer.interrupted:
+        raise KeyboardInterrupt
 
 
 class FitCLI(LightningCLI):
@@ -135,12 +143,15 @@ class FitCLI(LightningCLI):
             LastCheckpoint(folder),
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
         ]
-        return self._instantiate_trainer(settings, own)
+        try:
+            return self._instantiate_trainer(settings, own)
+        except ValueError as error:  # a name of an accelerator, strategy or precision that there is not
+            raise InputError(" ".join(str(error).split())) from error
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""
         config = self.config.clone()
-        config["run_dir"] = None
+        config["run_dir"] = config["ckpt_path"] = None
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
 
@@ -150,8 +161,12 @@ def on_cpu(accelerator: Any) -> bool:
     return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
-def check_checkpoint(path: str, module: LightningModule) -> None:
-    """Raise InputError unless the file is a checkpoint of a module with these weights' names and shapes."""
+def check_checkpoint(path: str, module: LightningModule, config: str) -> None:
+    """Raise InputError unless the file is a checkpoint of these weights' names and shapes, and of these settings.
+
+    Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
+    ignored. Where the data lie and how many workers read them may differ.
+    """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         weights = checkpoint["state_dict"]
@@ -169,6 +184,28 @@ def check_checkpoint(path: str, module: LightningModule) -> None:
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
+    then, now = (settings(text) for text in (checkpoint.get("recviz", {}).get("config", config), config))
+    for key in [*now, *then]:
+        free = key.endswith((".root", ".num_workers", ".download"))
+        if key.startswith(("model.", "data.")) and then.get(key) != now.get(key) and not free:
+            raise InputError(
+                f"{path} was trained with {key} {then.get(key)}, and here it is {now.get(key)}: make them agree"
+            )
+
+
+def settings(text: str) -> dict[str, Any]:
+    """The leaves of a YAML text by dotted keys, without the levels called init_args."""
+    leaves: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                walk(part, key if name == "init_args" else f"{key}.{name}" if key else name)
+        else:
+            leaves[key] = value
+
+    walk(yaml.safe_load(text), "")
+    return leaves
 
 
 def _quiet_lightning() -> None:

@@ -119,6 +119,10 @@ class ViewsDataModule(LightningDataModule):
                 f"the training split has {count} images, fewer than one batch of {self.batch_size} on each of "
                 f"{processes} process{'es' * (processes > 1)}: lower data.batch_size"
             )
+        if self.val is not None and len(self.val.images) < processes:
+            raise InputError(
+                f"the held-out split has {len(self.val.images)} images, fewer than the {processes} processes"
+            )
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
         """Shuffled batches for training."""

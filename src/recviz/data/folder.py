@@ -88,7 +88,9 @@ def split_folders(root: Path) -> dict[str, Path]:
     for name in ("val", "test"):
         if (root / name).is_dir():
             return {**folders, "val": root / name}
-    return folders
+    flat, _ = list_images(folders["train"])
+    others = [entry for entry in root.iterdir() if entry.is_dir() and entry.name != "train"]
+    return {} if flat and others else folders  # beside others, a folder of images is a class that is called train
 
 
 def load_folder(folder: Path, views: TwoViews, memory_size: int | None, class_names: list[str] | None = None) -> Split:

@@ -37,8 +37,8 @@ class JointEmbedding(LightningModule):
     `labels`. Callbacks such as OnlineProbe live on these.
 
     Args:
-        backbone: images [N, 3, H, W] to features [N, D]; any module with .feature_dim, or a timm or torchvision
-            model, whose classifier is removed.
+        backbone: images [N, 3, H, W] to features [N, D]; any module with .feature_dim, other models
+            through backbones.as_backbone, as VICReg does.
         projector: features to embeddings [N, P].
         loss: an objective, e.g. VICRegLoss.
         optimizer: called with parameter groups and the peak learning rate.
@@ -108,7 +108,9 @@ class JointEmbedding(LightningModule):
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Raise InputError where the trainer accumulates gradients."""
+    """Raise InputError where the trainer accumulates gradients, or has no end for the schedule to reach."""
+    if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:
+        raise InputError("the learning rate's schedule needs an end: set trainer.max_epochs")
     if trainer.accumulate_grad_batches != 1:
         raise InputError(
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "

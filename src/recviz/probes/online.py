@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
@@ -38,29 +38,32 @@ class OnlineProbe(Callback):
         bank_size: features kept for the k-NN, over all processes.
         lr: learning rate of the linear head.
         every_n_epochs: with `data`, how often to probe.
+        num_classes: number of classes; None: as many as the datamodule has `class_names`.
     """
 
     def __init__(
         self,
-        data: Any | None = None,
+        data: LightningDataModule | None = None,
         k: int = 20,
         temperature: float = 0.07,
         bank_size: int = 8192,
         lr: float = 0.003,
         every_n_epochs: int = 1,
+        num_classes: int | None = None,
     ) -> None:
         if k < 1 or bank_size < 1 or every_n_epochs < 1 or temperature <= 0 or lr <= 0:
             raise InputError(
                 "OnlineProbe needs positive k, temperature, bank_size, lr and every_n_epochs, got "
                 f"{k}, {temperature}, {bank_size}, {lr}, {every_n_epochs}"
             )
-        self.data = data
+        self.data: Any = data
         self.k = k
         self.temperature = temperature
         self.bank_size = bank_size
         self.lr = lr
         self.every_n_epochs = every_n_epochs
-        self.num_classes = 0
+        self.num_classes = num_classes or 0
+        self._evaluate: Any = None  # with `data`: uint8 images to what the backbone takes
         self._head: list[Tensor] = []  # weight [D, C], bias [C]; empty until features have been seen
         self._optimizer: torch.optim.Optimizer | None = None
         self._bank = torch.empty(0)  # [bank_size, D]
@@ -78,7 +81,9 @@ class OnlineProbe(Callback):
             self.data.setup("fit")
             if self.data.train.labels is None or self.data.val is None:
                 raise InputError("probe.data needs labels and a held-out split")
-        self.num_classes = len(getattr(source, "class_names", ()))
+            views = getattr(trainer.datamodule, "views", self.data.views)  # type: ignore[attr-defined]
+            self._evaluate = views.to(pl_module.device).evaluate  # the size and normalisation of the pretraining
+        self.num_classes = self.num_classes or len(getattr(source, "class_names", ()))
         if self._head:  # restored from a checkpoint
             self._move(pl_module.device)
 
@@ -143,10 +148,9 @@ class OnlineProbe(Callback):
         if self.data is None or (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         data = self.data
-        data.views.to(pl_module.device)
         with trainer.precision_plugin.forward_context():
             train, held_out = (
-                extract_features(pl_module, data.clean_dataloader(split), data.views.evaluate, pl_module.device)
+                extract_features(pl_module, data.clean_dataloader(split), self._evaluate, pl_module.device)
                 for split in (data.train, data.val)
             )
         features, labels = gather_rows(train.features), gather_rows(train.labels)
@@ -187,7 +191,7 @@ class OnlineProbe(Callback):
 
     def _build(self, feature_dim: int, device: torch.device) -> None:
         if self.num_classes < 1:
-            raise InputError("OnlineProbe needs a datamodule with class_names to know the number of classes")
+            raise InputError("OnlineProbe needs num_classes, or a datamodule with class_names")
         self._head = [
             torch.zeros(feature_dim, self.num_classes, device=device),
             torch.zeros(self.num_classes, device=device),
