@@ -81,7 +81,7 @@ class OnlineProbe(Callback):
             self.data.setup("fit")
             if self.data.train.labels is None or self.data.val is None:
                 raise InputError("probe.data needs labels and a held-out split")
-            views = getattr(trainer.datamodule, "views", self.data.views)  # type: ignore[attr-defined]
+            views: Any = getattr(trainer.datamodule, "views", self.data.views)  # type: ignore[attr-defined]
             self._evaluate = views.to(pl_module.device).evaluate  # the size and normalisation of the pretraining
         self.num_classes = self.num_classes or len(getattr(source, "class_names", ()))
         if self._head:  # restored from a checkpoint
