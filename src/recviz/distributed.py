@@ -1,7 +1,13 @@
-"""Every collective of the package. Each function is the identity on one process."""
+"""Every collective of the package. Each function is the identity on one process.
+
+How an objective over all processes' rows gets its gradient: each process works out the derivative of the global value
+by its own rows, from what it gathered in the forward pass, and times `world_size()`. DistributedDataParallel's mean
+over the processes then leaves exactly the gradient of the global batch, and the backward pass needs no collective.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,7 +29,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     """Sum of `tensor` over the processes, as a new tensor on each; no gradient flows through it."""
     if not _active():
         return tensor
-    total = tensor.detach().clone()
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
@@ -33,61 +39,104 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
     return all_reduce_sum(tensor) / world_size()
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes, in the order of their ranks, without gradients.
+def sum_over_processes(share: Tensor) -> Tensor:
+    """Sum of every process's share of a value, with a gradient to this process's share, times world_size().
+
+    One all-reduce in the forward pass; none in the backward pass.
+
+    Args:
+        share: any shape, the same on each process.
+    """
+    total: Tensor = _SumOverProcesses.apply(share) if _active() else share
+    return total
+
+
+def with_gradient(value: Tensor, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """`value` as it is, with d value / d tensor = gradient for each pair, times world_size(), in the backward pass.
+
+    Args:
+        value: a scalar without a graph.
+        tensors: what it was worked out from.
+        gradients: of the tensors' shapes; kept until the backward pass.
+    """
+    result: Tensor = _WithGradient.apply(value, len(tensors), *tensors, *gradients)
+    return result
+
+
+def row_counts(rows: Tensor) -> list[int]:
+    """Number of rows on each process, by rank.
+
+    The counts go from host to host (over gloo, also where the group is NCCL's), so that no process waits for its
+    device to learn them.
+    """
+    if not _active():
+        return [len(rows)]
+    count = torch.tensor([len(rows)])
+    counts = [torch.empty_like(count) for _ in range(world_size())]
+    dist.all_gather(counts, count, group=_host_group())
+    return [int(c) for c in torch.cat(counts).tolist()]
+
+
+def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
+    """Rows of all processes, in the order of their ranks, without gradients: one all-gather.
 
     Args:
         rows: [n, …]; n may differ between processes, the other dimensions may not.
+        counts: row_counts(rows), where it is known already.
 
     Returns:
         [N, …], N the sum of every n, equal on each process.
     """
     if not _active():
-        return rows
-    counts = _row_counts(rows)
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])
-    padded[: len(rows)] = rows.detach()
-    parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(parts, padded)
-    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+        return rows.detach()
+    counts = row_counts(rows) if counts is None else counts
+    longest = max(counts)
+    padded = rows.detach().contiguous()
+    if len(rows) < longest:
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows.detach()
+    gathered = padded.new_empty(len(counts) * longest, *padded.shape[1:])
+    dist.all_gather_into_tensor(gathered, padded)
+    if min(counts) == longest:
+        return gathered
+    return torch.cat([part[:count] for part, count in zip(gathered.split(longest), counts, strict=True)])
 
 
-def gather_rows_with_grad(rows: Tensor) -> Tensor:
-    """`gather_rows` through which gradients flow back, summed over the processes.
-
-    Each process computes the same loss of the gathered rows. The backward pass sums the processes' gradients, so
-    a process receives world_size times the gradient of its own rows; the mean that DistributedDataParallel takes
-    over the processes then leaves exactly the gradient of the global batch.
-
-    Args:
-        rows: [n, D]; n may differ between processes.
-
-    Returns:
-        [N, D], equal on each process.
-    """
-    if not _active():
-        return rows
-    gathered: Tensor = _GatherRows.apply(rows)
-    return gathered
-
-
-class _GatherRows(torch.autograd.Function):
+class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        counts = _row_counts(rows)
-        ctx.start, ctx.length = sum(counts[: rank()]), len(rows)
-        return gather_rows(rows)
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        return all_reduce_sum(share)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return all_reduce_sum(grads[0].contiguous())[ctx.start : ctx.start + ctx.length]
+        return grads[0] * world_size()
 
 
-def _row_counts(rows: Tensor) -> list[int]:
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.empty_like(count) for _ in range(world_size())]
-    dist.all_gather(counts, count)
-    return [int(c) for c in torch.cat(counts).tolist()]
+class _WithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, count: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[count:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        scale = grads[0] * world_size()
+        gradients = [gradient * scale for gradient in ctx.saved_tensors]
+        return None, None, *gradients, *([None] * len(gradients))
+
+
+_hosts: tuple[Any, Any] | None = None  # the default group, and the group over gloo that was made beside it
+
+
+def _host_group() -> Any:
+    """A group whose collectives take tensors on the CPU."""
+    global _hosts
+    default = dist.group.WORLD
+    if "cpu:gloo" in dist.get_backend_config(default):
+        return default
+    if _hosts is None or _hosts[0] is not default:
+        _hosts = (default, dist.new_group(backend="gloo"))
+    return _hosts[1]
 
 
 def _active() -> bool:

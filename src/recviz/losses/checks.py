@@ -1,20 +1,43 @@
-"""Checks that every objective makes of its input."""
+"""What every objective does with its input first."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from recviz.distributed import row_counts
 from recviz.errors import InputError
 
 
-def check_embeddings(objective: str, a: Tensor, b: Tensor) -> None:
-    """Raise InputError unless a and b are floating point [n, D] of one shape."""
+def checked_rows(objective: str, a: Tensor, b: Tensor) -> list[int]:
+    """The rows of each process, after a look at the embeddings of two views.
+
+    The values are looked at in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
+    detect_anomaly=True), because the look makes the host wait for the device.
+
+    Raises:
+        InputError: not floating point [n, D] of one shape, fewer than 2 rows over all processes, or, in anomaly
+            mode, values that are not finite.
+    """
     if a.shape != b.shape:
         raise InputError(f"{objective} needs two views of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.ndim != 2:
         raise InputError(f"{objective} needs embeddings of shape [n, D], got {tuple(a.shape)}")
     if not (a.is_floating_point() and b.is_floating_point()):
         raise InputError(f"{objective} needs floating point embeddings, got {a.dtype} and {b.dtype}")
+    if torch.is_anomaly_enabled():
+        for name, z in (("a", a), ("b", b)):
+            bad = ~z.isfinite()
+            if bad.any():
+                row, column = bad.nonzero()[0].tolist()
+                raise InputError(
+                    f"{objective} needs finite embeddings, got {z[row, column].item()} in row {row}, column {column} "
+                    f"of view {name} {tuple(z.shape)}, and {int(bad.sum())} such values in all"
+                )
+    counts = row_counts(a)
+    if sum(counts) < 2:
+        raise InputError(f"{objective} needs at least 2 samples per batch, got embeddings of shape {tuple(a.shape)}")
+    return counts
 
 
 def check_weight(name: str, value: float) -> float:
@@ -22,3 +45,15 @@ def check_weight(name: str, value: float) -> float:
     if not 0 <= value < float("inf"):
         raise InputError(f"{name} must be a finite number that is not negative, got {value}")
     return value
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return `value`, or raise InputError where it is not a finite number above 0."""
+    if not 0 < value < float("inf"):
+        raise InputError(f"{name} must be a finite number above 0, got {value}")
+    return value
+
+
+def float32(z: Tensor) -> Tensor:
+    """z in float32, or as it is where it is float64."""
+    return z if z.dtype == torch.float64 else z.float()

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.distributed import gather_rows_with_grad
-from recviz.errors import InputError
-from recviz.losses.checks import check_embeddings, check_weight
+from recviz.distributed import all_reduce_sum, row_counts, sum_over_processes, with_gradient
+from recviz.losses.checks import check_positive, check_weight, checked_rows, float32
+from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
 
 class VICRegTerms(NamedTuple):
-    """The weighted sum and its three terms before the weights; each a float32 scalar."""
+    """The weighted sum and its three terms before the weights; each a float32 scalar with its own gradient."""
 
     total: Tensor
     invariance: Tensor
@@ -26,62 +26,82 @@ def invariance_term(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error between the two views' embeddings (paper, equation 5, divided by D as the authors' code).
 
     Args:
-        a, b: [N, D], row i of both from the same image.
+        a, b: [n, D], this process's rows; row i of both from the same image.
 
     Returns:
-        Scalar: mean over rows and columns of (a − b)².
+        Scalar: mean over all processes' rows and the columns of (a − b)².
     """
-    return F.mse_loss(a, b)
+    return _invariance(a, b, row_counts(a))
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
     """Hinge that keeps each column's standard deviation above 1 (paper, equation 1, γ = 1).
 
     Args:
-        z: [N, D], N at least 2.
+        z: [n, D], this process's rows; at least 2 over all processes.
         eps: added to the unbiased variance below the root.
 
     Returns:
-        Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)).
+        Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over all processes' rows.
     """
-    return F.relu(1 - torch.sqrt(z.var(dim=0) + eps)).mean()
+    counts = row_counts(z)
+    return _variance(centre([z], counts)[0], counts, eps)
 
 
-def covariance_term(z: Tensor) -> Tensor:
+def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
     """Sum of the squared off-diagonal covariances over D (paper, equations 3 and 4).
 
-    Σ_{i≠j} C_ij² is ‖C‖² less the diagonal's squares, and ‖ZᵀZ‖ = ‖ZZᵀ‖ in the Frobenius norm, so the smaller of the
-    two Gram matrices serves: N×N where N < D, else D×D.
+    Makes no D×D matrix where N < D, and each process does its own rows' share: see gram.times_off_diagonal.
 
     Args:
-        z: [N, D], N at least 2.
+        z: [n, D], this process's rows; at least 2 over all processes.
+        matrix_limit: elements of a Gram matrix held at a time.
 
     Returns:
-        Scalar: Σ_{i≠j} C_ij² / D, with C = centred zᵀz / (N − 1), for the N rows that are there.
+        Scalar: Σ_{i≠j} C_ij² / D, with C = centred zᵀz / (N − 1) over the N rows of all processes.
     """
-    n, d = z.shape
-    z = z - z.mean(dim=0)
-    gram = z @ z.T if n < d else z.T @ z  # [N, N] or [D, D]; the same Frobenius norm
-    variances = z.square().sum(dim=0)  # [D], the diagonal of zᵀz
-    return (gram.square().sum() - variances.square().sum()) / ((n - 1) ** 2 * d)
+    counts = row_counts(z)
+    return _covariance(centre([z], counts)[0], counts, matrix_limit)
+
+
+def _invariance(a: Tensor, b: Tensor, counts: list[int]) -> Tensor:
+    return sum_over_processes(F.mse_loss(a, b, reduction="sum")) / (sum(counts) * a.shape[1])
+
+
+def _variance(z: Centred, counts: list[int], eps: float = 1e-4) -> Tensor:
+    return F.relu(1 - torch.sqrt(z.squares / (sum(counts) - 1) + eps)).mean()
+
+
+def _covariance(z: Centred, counts: list[int], matrix_limit: int) -> Tensor:
+    rows = Rows(z.rows, counts)
+    product = times_off_diagonal(rows, rows, rows, z.squares.detach(), matrix_limit)  # [n, D], z · offdiag(zᵀz)
+    scale = 1 / ((sum(counts) - 1) ** 2 * product.shape[1])
+    value = all_reduce_sum(torch.vdot(rows.own.flatten(), product.flatten())) * scale
+    return with_gradient(value, [z.rows], [product.mul_(4 * scale)])
 
 
 class VICRegLoss(nn.Module):
     """total = 25 · invariance + 25 · variance + 1 · covariance (paper, equation 6), usable without Lightning.
 
     The variance term is the mean of the two views' hinges and the covariance term the sum of the two views', as in
-    the authors' code. The invariance term is over the process's own rows; variance and covariance are over the rows
-    of all processes, through a gather whose gradient makes DistributedDataParallel's mean equal to the gradient of
-    the global batch. The math runs in float32 whatever the autocast.
+    the authors' code. All terms are over the rows of all processes, and equal on each; DistributedDataParallel's mean
+    of the gradients is the gradient of the global batch. The math runs in float32 whatever the autocast.
 
-    Deviation from the authors' code: the covariance divides by the rows that are there less one, also in a ragged
-    last batch, and not by a batch-size flag.
+    On W processes of n rows, N in all, each process communicates in the forward pass, per view: D float64 and D
+    float32 all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
+    the covariance), and a scalar; for both views the invariance's scalar and, between the hosts, one count of rows.
+    The backward pass communicates nothing.
+
+    Deviations from the authors' code: the covariance divides by the rows that are there less one, also in a ragged
+    last batch, and not by a batch-size flag; the invariance is the global batch's mean and not each process's own,
+    which is the same gradient where all processes have as many rows.
 
     Args:
         invariance_weight, variance_weight, covariance_weight: the weights λ, μ, ν of the paper; not negative.
+        matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
 
     Raises:
-        InputError: a negative weight.
+        InputError: a negative weight, a limit below 1.
 
     >>> terms = VICRegLoss()(torch.zeros(4, 8), torch.zeros(4, 8))
     >>> round(terms.total.item(), 2), round(terms.variance.item(), 2)
@@ -89,12 +109,17 @@ class VICRegLoss(nn.Module):
     """
 
     def __init__(
-        self, invariance_weight: float = 25.0, variance_weight: float = 25.0, covariance_weight: float = 1.0
+        self,
+        invariance_weight: float = 25.0,
+        variance_weight: float = 25.0,
+        covariance_weight: float = 1.0,
+        matrix_limit: int = MATRIX_LIMIT,
     ) -> None:
         super().__init__()
         self.invariance_weight = check_weight("invariance_weight", invariance_weight)
         self.variance_weight = check_weight("variance_weight", variance_weight)
         self.covariance_weight = check_weight("covariance_weight", covariance_weight)
+        self.matrix_limit = int(check_positive("matrix_limit", matrix_limit))
 
     def forward(self, a: Tensor, b: Tensor) -> VICRegTerms:
         """Terms of one batch.
@@ -103,24 +128,18 @@ class VICRegLoss(nn.Module):
             a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
 
         Raises:
-            InputError: shapes that differ or are not [n, D], integers, fewer than 2 rows over all processes.
+            InputError: see checks.checked_rows.
         """
-        check_embeddings("VICReg", a, b)
+        counts = checked_rows("VICReg", a, b)
         with torch.autocast(a.device.type, enabled=False):
-            a, b = _float32(a), _float32(b)
-            invariance = invariance_term(a, b)
-            a, b = gather_rows_with_grad(a), gather_rows_with_grad(b)  # [N, D]
-            if len(a) < 2:
-                raise InputError(f"VICReg needs at least 2 samples per batch, got embeddings of shape {tuple(a.shape)}")
-            variance = (variance_term(a) + variance_term(b)) / 2
-            covariance = covariance_term(a) + covariance_term(b)
+            a, b = float32(a), float32(b)
+            invariance = _invariance(a, b, counts)
+            centred = centre([a, b], counts)
+            variance = sum(_variance(z, counts) for z in centred) / 2
+            covariance = sum(_covariance(z, counts, self.matrix_limit) for z in centred)
             total = (
                 self.invariance_weight * invariance
                 + self.variance_weight * variance
                 + self.covariance_weight * covariance
             )
         return VICRegTerms(total, invariance, variance, covariance)
-
-
-def _float32(z: Tensor) -> Tensor:
-    return z if z.dtype == torch.float64 else z.float()

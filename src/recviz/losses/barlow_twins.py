@@ -1,0 +1,101 @@
+"""Barlow Twins (Zbontar, Jing, Misra, LeCun, Deny, ICML 2021, arXiv 2103.03230)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recviz.distributed import all_reduce_sum, sum_over_processes, with_gradient
+from recviz.losses.checks import check_positive, check_weight, checked_rows, float32
+from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
+
+
+class BarlowTwinsTerms(NamedTuple):
+    """The scaled sum and its two terms before weight and scale; each a float32 scalar with its own gradient."""
+
+    total: Tensor
+    invariance: Tensor
+    redundancy: Tensor
+
+
+def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
+    """Diagonal of the cross-correlation matrix C of two views (paper, equation 2): [D], over all processes' rows."""
+    diagonal = sum_over_processes((a.rows * b.rows).sum(dim=0))  # [D]
+    return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
+
+
+def redundancy_term(
+    a: Centred, b: Centred, counts: list[int], eps: float = 1e-5, matrix_limit: int = MATRIX_LIMIT
+) -> Tensor:
+    """Σ_{i≠j} C_ij² of the cross-correlation matrix C (paper, equation 1, second sum), over all processes' rows.
+
+    With â and b̂ the normalised rows, Σ C_ij² = ‖âᵀb̂‖² / N² = ⟨ââᵀ, b̂b̂ᵀ⟩ / N², so no D×D matrix is made where N < D:
+    see gram.times_off_diagonal. With P = b̂ · offdiag(b̂ᵀâ) and E_i = Σ_j C_ij² the share of column i, the derivative
+    by the centred rows is (2 P / N² − 2 â E / N) / σ, whose second part is the normalisation's.
+
+    Communicates, besides what `centre` does, both views' rows (N·D each, gathered) where N < D, else 2·D²
+    all-reduced; and 3·D all-reduced. Nothing in the backward pass.
+    """
+    n = sum(counts)
+    stds = [torch.sqrt(z.squares.detach() / n + eps) for z in (a, b)]  # [D]
+    x, y = (Rows(z.rows.detach() / std, counts) for z, std in zip((a, b), stds, strict=True))
+    with torch.no_grad():
+        diagonal = all_reduce_sum((x.own * y.own).sum(dim=0))  # [D]
+        products = [
+            times_off_diagonal(y, y, x, diagonal, matrix_limit),  # [n, D]
+            times_off_diagonal(x, x, y, diagonal, matrix_limit),
+        ]
+        shares = torch.stack([(z.own * product).sum(dim=0) for z, product in zip((x, y), products, strict=True)])
+        shares = all_reduce_sum(shares) / n**2  # [2, D]: Σ_j C_ij² without the diagonal, by row and by column
+        for z, product, share, std in zip((x, y), products, shares, stds, strict=True):
+            product.mul_(2 / n**2).addcmul_(z.own, share, value=-2 / n).div_(std)
+    return with_gradient(shares[0].sum(), [a.rows, b.rows], products)
+
+
+class BarlowTwinsLoss(nn.Module):
+    """total = scale · (Σ (1 − C_ii)² + redundancy_weight · Σ_{i≠j} C_ij²) (paper, equation 1), without Lightning.
+
+    C is the cross-correlation of the two views' embeddings, normalised per column over the rows of all processes by
+    the biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. Values are equal on each
+    process, and DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in
+    float32 whatever the autocast.
+
+    Args:
+        redundancy_weight: λ; the paper's 0.0051.
+        scale: factor on the whole; the authors' ImageNet recipe uses 0.024, solo-learn's CIFAR recipes 0.1.
+        matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
+
+    Raises:
+        InputError: a negative weight or scale, a limit below 1.
+
+    >>> z = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    >>> round(BarlowTwinsLoss()(z, z).invariance.item(), 3)
+    0.0
+    """
+
+    def __init__(
+        self, redundancy_weight: float = 0.0051, scale: float = 0.024, matrix_limit: int = MATRIX_LIMIT
+    ) -> None:
+        super().__init__()
+        self.redundancy_weight = check_weight("redundancy_weight", redundancy_weight)
+        self.scale = check_weight("scale", scale)
+        self.matrix_limit = int(check_positive("matrix_limit", matrix_limit))
+
+    def forward(self, a: Tensor, b: Tensor) -> BarlowTwinsTerms:
+        """Terms of one batch.
+
+        Args:
+            a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+
+        Raises:
+            InputError: see checks.checked_rows.
+        """
+        counts = checked_rows("Barlow Twins", a, b)
+        with torch.autocast(a.device.type, enabled=False):
+            x, y = centre([float32(a), float32(b)], counts)
+            invariance = (1 - correlations(x, y, sum(counts))).square().sum()
+            redundancy = redundancy_term(x, y, counts, matrix_limit=self.matrix_limit)
+            total = self.scale * (invariance + self.redundancy_weight * redundancy)
+        return BarlowTwinsTerms(total, invariance, redundancy)

@@ -1,0 +1,111 @@
+"""What VICReg and Barlow Twins share: columns over all processes, and products with the Gram matrix, at its true cost.
+
+‖offdiag(zᵀz)‖² is ⟨z, z · offdiag(zᵀz)⟩ and its derivative by z is 4 z · offdiag(zᵀz), so one product with the D×D
+matrix is all that these objectives need of it, and (z zᵀ) z is the same product without the matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recviz.distributed import all_reduce_sum, gather_rows, sum_over_processes
+
+MATRIX_LIMIT = 2**26
+"""Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32."""
+
+
+class Centred(NamedTuple):
+    """One view's own rows less the column means over all processes' rows."""
+
+    rows: Tensor
+    """[n, D]"""
+    squares: Tensor
+    """[D], sums over all processes' rows of the squares."""
+
+
+def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
+    """Take the column means over all processes' rows off each view [n, D].
+
+    The means are worked out in float64 and taken off in two parts, so that columns with a mean far larger than their
+    spread keep the digits that they have. They count as constants in the backward pass, which is right where the
+    columns of the derivative by the centred rows sum to zero, as for every statistic of centred rows here.
+
+    Communicates, on each process, D float64 and D elements of z's precision per view, in one all-reduce each.
+
+    Args:
+        views: [n, D] each, this process's rows.
+        counts: rows of each process.
+    """
+    total = sum(counts)
+    sums = torch.stack([z.detach().sum(dim=0, dtype=torch.float64) for z in views])  # [V, D]
+    centred = []
+    for z, mean in zip(views, all_reduce_sum(sums) / total, strict=True):
+        high = mean.to(z.dtype)
+        centred.append((z - high).sub_((mean - high).to(z.dtype)))
+    squares = sum_over_processes(torch.stack([rows.square().sum(dim=0) for rows in centred]))
+    return [Centred(rows, square) for rows, square in zip(centred, squares.unbind(), strict=True)]
+
+
+class Rows:
+    """This process's rows [n, D], and those of all processes, gathered when they are first asked for.
+
+    Args:
+        own: [n, D]; no gradient is passed on.
+        counts: rows of each process.
+    """
+
+    def __init__(self, own: Tensor, counts: list[int]) -> None:
+        self.own = own.detach()
+        self.counts = counts
+
+    @cached_property
+    def everyone(self) -> Tensor:
+        """[N, D], by rank."""
+        return gather_rows(self.own, self.counts)
+
+
+def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int = MATRIX_LIMIT) -> Tensor:
+    """x · offdiag(yᵀz) for this process's rows of x, with yᵀz over all processes' rows; no gradient.
+
+    offdiag sets the diagonal of the D×D matrix to zero. The cheaper of two ways is taken, for N rows in all:
+
+        N < D:  (x yᵀ) z − x ∘ diagonal   each process makes its own n×N matrix; the rows of y and z are gathered
+                                          (N·D elements each), then 4·n·N·D operations
+        else:   x · offdiag(yᵀz)          each process adds its own rows' yᵀz to the D×D matrix, which is all-reduced
+                                          (D² elements): 4·n·D² operations
+
+    so each of W processes does 1/W of one process's work. What exceeds `limit` elements is done block by block.
+
+    Args:
+        x, y, z: rows of the same images.
+        diagonal: [D], the diagonal of yᵀz over all processes' rows.
+        limit: elements of a matrix held at a time.
+
+    Returns:
+        [n, D]
+    """
+    n, d = x.own.shape
+    total = sum(x.counts)
+    product = torch.empty_like(x.own, memory_format=torch.contiguous_format)
+    with torch.no_grad():
+        if total < d:
+            for block in blocks(n, total, limit):
+                gram = x.own[block] @ y.everyone.T  # [block, N]
+                torch.mm(gram, z.everyone, out=product[block])
+            return product.addcmul_(x.own, diagonal, value=-1)
+        for block in blocks(d, d, limit):
+            matrix = all_reduce_sum(y.own.T @ z.own[:, block])  # [D, block]
+            matrix[block].fill_diagonal_(0)
+            product[:, block] = x.own @ matrix
+        return product
+
+
+def blocks(length: int, width: int, limit: int) -> list[slice]:
+    """Slices of `length` rows of `width` elements, each of at most `limit` elements, or of one row."""
+    step = max(1, limit // max(1, width))
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
