@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.optim import LARS, parameter_groups, warmup_cosine
+from recviz.optim import LARS, _portions, parameter_groups, warmup_cosine
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -25,11 +25,11 @@ def textbook_step(p: Tensor, g: Tensor, m: Tensor, settings: dict[str, Any]) -> 
     if p.ndim > 1:
         d = g + settings["weight_decay"] * p
         p_norm, d_norm = math.sqrt(p.pow(2).sum()), math.sqrt(d.pow(2).sum())
+        if settings["clip"]:
+            d_norm = math.sqrt(g.pow(2).sum()) + settings["weight_decay"] * p_norm
         if p_norm > 0 and d_norm > 0:
-            rate = settings["eta"] * p_norm / d_norm
-            if settings["clip"]:
-                rate = min(rate, settings["lr"]) / settings["lr"]
-            d = d * rate
+            factor = settings["eta"] * p_norm / d_norm
+            d = d * (min(1.0, factor / settings["lr"]) if settings["clip"] else factor)
     m = settings["momentum"] * m + d
     return p - settings["lr"] * m, m
 
@@ -50,6 +50,35 @@ def test_five_steps_are_the_textbook_ones(clip: bool, eta: float) -> None:
     for p, (value, momentum) in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach(), value, rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(optimizer.state[p]["momentum"], momentum, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("piece", [1, 5, 12, 1000])
+def test_working_piece_by_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch, piece: int, clip: bool) -> None:
+    shapes = [(4, 3), (3,), (2, 3, 3, 3), (1, 7), (5, 1)]
+    results = []
+    for size in (piece, 10**9):
+        monkeypatch.setattr("recviz.optim._PIECE", size)
+        params = [nn.Parameter(normal(*shape, seed=i)) for i, shape in enumerate(shapes)]
+        params[2].data = params[2].data.contiguous(memory_format=torch.channels_last)
+        optimizer = LARS(params, lr=0.3, weight_decay=0.05, eta=0.5, clip=clip)
+        for step in range(3):
+            for i, p in enumerate(params):
+                p.grad = normal(*shapes[i], seed=100 * step + i)
+            optimizer.step()
+        results.append([p.detach() for p in params])
+    for p, whole in zip(*results, strict=True):
+        torch.testing.assert_close(p, whole, rtol=1e-13, atol=1e-15)
+
+
+def test_no_portion_holds_much_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recviz.optim._PIECE", 100)
+    params = [torch.zeros(64, 10), torch.zeros(7, 300), torch.zeros(2, 2), torch.zeros(1, 50), torch.zeros(99, 3)]
+    portions = _portions(params)
+    held = [sum(params[i][rows].numel() for i, rows in portion) for portion in portions]
+    assert sum(held) == sum(p.numel() for p in params)
+    assert max(held) <= 300 + 100  # a row is the least that a tensor is cut into
+    assert len(portions) == 15
 
 
 def test_gradients_are_left_as_they_were() -> None:

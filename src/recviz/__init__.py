@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
     from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
+    from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
+    from recviz.losses.ntxent import NTXentLoss as NTXentLoss
+    from recviz.losses.sigreg import SIGRegLoss as SIGRegLoss
     from recviz.losses.vicreg import VICRegLoss as VICRegLoss
+    from recviz.methods.barlow_twins import BarlowTwins as BarlowTwins
     from recviz.methods.joint_embedding import JointEmbedding as JointEmbedding
+    from recviz.methods.sigreg import SIGReg as SIGReg
+    from recviz.methods.simclr import SimCLR as SimCLR
     from recviz.methods.vicreg import VICReg as VICReg
     from recviz.optim import LARS as LARS
     from recviz.probes.online import OnlineProbe as OnlineProbe
@@ -32,8 +38,14 @@ _HOMES = {
     "ImageFolderDataModule": "recviz.data.folder",
     "ImageNet100DataModule": "recviz.data.imagenet100",
     "PatternsDataModule": "recviz.data.patterns",
+    "BarlowTwinsLoss": "recviz.losses.barlow_twins",
+    "NTXentLoss": "recviz.losses.ntxent",
+    "SIGRegLoss": "recviz.losses.sigreg",
     "VICRegLoss": "recviz.losses.vicreg",
+    "BarlowTwins": "recviz.methods.barlow_twins",
     "JointEmbedding": "recviz.methods.joint_embedding",
+    "SIGReg": "recviz.methods.sigreg",
+    "SimCLR": "recviz.methods.simclr",
     "VICReg": "recviz.methods.vicreg",
     "LARS": "recviz.optim",
     "OnlineProbe": "recviz.probes.online",

@@ -99,7 +99,8 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     dist.all_gather_into_tensor(gathered, padded)
     if min(counts) == longest:
         return gathered
-    return torch.cat([part[:count] for part, count in zip(gathered.split(longest), counts, strict=True)])
+    parts = torch.split(gathered, longest)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -23,8 +23,9 @@ class LARS(Optimizer):
         m = momentum · m + d
         p = p − lr · m
 
-    Parameters of one dimension (biases, normalisation) get neither decay nor adaptation. Works on whole lists of
-    tensors at a time and never waits for the device.
+    Parameters of one dimension (biases, normalisation) get neither decay nor adaptation. Works on lists of tensors at
+    a time and never waits for the device; on a CPU piece by piece, each small enough to stay in the cache for the
+    whole update.
 
     Args:
         params: parameters or parameter groups.
@@ -32,8 +33,8 @@ class LARS(Optimizer):
         momentum: m's decay per step.
         weight_decay: L2 coefficient, per parameter group.
         eta: the trust coefficient.
-        clip: cap the adapted rate at lr (eta · ‖p‖ / ‖d‖ at most lr, then divided by lr), as the CIFAR recipes
-            of solo-learn do.
+        clip: the variant of solo-learn's CIFAR recipes. The factor is min(1, eta · ‖p‖ / (‖g‖ + weight_decay · ‖p‖) /
+            lr), so that the adapted rate is at most lr; the denominator is the LARS paper's (equation 6).
 
     Raises:
         InputError: a negative setting.
@@ -63,31 +64,30 @@ class LARS(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            directions = [p.grad for p in params]
-            wide = [i for i, p in enumerate(params) if p.ndim > 1]
-            if wide:
-                adapted = self._adapt([params[i] for i in wide], [directions[i] for i in wide], group)
-                for i, d in zip(wide, adapted, strict=True):
-                    directions[i] = d
-            momenta = [self._momentum(p) for p in params]
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, directions)
-            torch._foreach_add_(params, momenta, alpha=-group["lr"])
+            self._adapted_step([p for p in params if p.ndim > 1], group)
+            self._plain_step([p for p in params if p.ndim <= 1], group)
         return loss
 
-    @staticmethod
-    def _adapt(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        directions = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-        param_norms = torch.stack(torch._foreach_norm(params))  # [L]
-        norms = torch.stack(torch._foreach_norm(directions))  # [L]
-        trust = group["eta"] * param_norms / norms
-        if group["clip"]:
-            trust = (trust / max(group["lr"], 1e-30)).clamp(max=1.0)
-        trust = torch.where((param_norms > 0) & (norms > 0), trust, torch.ones_like(trust))
-        torch._foreach_mul_(directions, list(trust.unbind()))
-        return directions
+    def _adapted_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
+        grads, momenta = _grads(params), [self._momentum(p) for p in params]
+        portions = _portions(params)
+        factors = _trust(params, grads, portions, group)
+        for portion in portions:
+            p, g, m = (_cut(tensors, portion) for tensors in (params, grads, momenta))
+            directions = torch._foreach_add(g, p, alpha=group["weight_decay"])
+            torch._foreach_mul_(m, group["momentum"])
+            torch._foreach_addcmul_(m, directions, [factors[i] for i, _ in portion])
+            torch._foreach_add_(p, m, alpha=-group["lr"])
+
+    def _plain_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        if not params:
+            return
+        momenta = [self._momentum(p) for p in params]
+        torch._foreach_mul_(momenta, group["momentum"])
+        torch._foreach_add_(momenta, _grads(params))
+        torch._foreach_add_(params, momenta, alpha=-group["lr"])
 
     def _momentum(self, p: Tensor) -> Tensor:
         state = self.state[p]
@@ -95,6 +95,65 @@ class LARS(Optimizer):
             state["momentum"] = torch.zeros_like(p)
         momentum: Tensor = state["momentum"]
         return momentum
+
+
+Portion = list[tuple[int, slice]]
+"""Pieces of tensors: the index of each, and its rows."""
+
+_PIECE = 2**17
+"""Elements per portion on a CPU; parameter, gradient, momentum and direction then fill 2 MiB in float32."""
+
+
+def _portions(params: list[Tensor]) -> list[Portion]:
+    """All the parameters as one portion; on a CPU as portions of about _PIECE elements."""
+    if params[0].device.type != "cpu":
+        return [[(i, slice(None)) for i in range(len(params))]]
+    portions: list[Portion] = [[]]
+    filled = 0
+    for i, p in enumerate(params):
+        step = max(1, _PIECE * len(p) // max(1, p.numel()))  # rows
+        for start in range(0, len(p), step):
+            if filled >= _PIECE:
+                portions.append([])
+                filled = 0
+            portions[-1].append((i, slice(start, start + step)))
+            filled += p.numel() // len(p) * min(step, len(p) - start)
+    return portions
+
+
+def _grads(params: list[Tensor]) -> list[Tensor]:
+    return [p.grad for p in params if p.grad is not None]
+
+
+def _cut(tensors: list[Tensor], portion: Portion) -> list[Tensor]:
+    return [tensors[i][rows] for i, rows in portion]
+
+
+def _trust(params: list[Tensor], grads: list[Tensor], portions: list[Portion], group: dict[str, Any]) -> list[Tensor]:
+    """The factor of each parameter's direction, as scalars on the device."""
+    decay = group["weight_decay"]
+    of_params: list[Tensor] = []
+    of_directions: list[Tensor] = []
+    for portion in portions:
+        p, g = _cut(params, portion), _cut(grads, portion)
+        of_params += torch._foreach_norm(p)
+        of_directions += torch._foreach_norm(g if group["clip"] else torch._foreach_add(g, p, alpha=decay))
+    owners = torch.tensor([i for portion in portions for i, _ in portion])
+    p_norms, d_norms = (_whole_norms(norms, owners, len(params)) for norms in (of_params, of_directions))  # [L]
+    if group["clip"]:
+        factors = group["eta"] * p_norms / (d_norms + decay * p_norms) / max(group["lr"], 1e-30)
+        factors = factors.clamp(max=1.0)
+    else:
+        factors = group["eta"] * p_norms / d_norms
+    return list(torch.where((p_norms > 0) & (d_norms > 0), factors, torch.ones_like(factors)).unbind())
+
+
+def _whole_norms(norms: list[Tensor], owners: Tensor, count: int) -> Tensor:
+    """Norms of tensors [count] from the norms of their pieces; owners are the tensors' indices by piece."""
+    pieces = torch.stack(norms)
+    if len(norms) == count:
+        return pieces
+    return pieces.new_zeros(count).index_add(0, owners, pieces.square()).sqrt()
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final: float = 0.001) -> float:

@@ -2,6 +2,7 @@
 
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
+from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
@@ -11,6 +12,7 @@ from recviz.callbacks.throughput import Throughput
 __all__ = [
     "Bar",
     "CollapseMonitor",
+    "Compiled",
     "EpochLines",
     "FiniteLoss",
     "Header",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -38,9 +39,14 @@ class _Clock:
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar with loss terms, images/s, the probe, and the time left of the whole run."""
+    """Lightning's bar with loss terms, images/s, the probe, and the time left of the whole run.
+
+    The figures are read twice a second at the most, because each reading waits for the device.
+    """
 
     _clock: _Clock | None = None
+    _shown: dict[str, Any] | None = None
+    _read_at = -math.inf
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -49,8 +55,11 @@ class Bar(TQDMProgressBar):
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """See TQDMProgressBar."""
-        left = {"left": self._clock.left(trainer)} if self._clock and trainer.global_step else {}
-        return {**shown_metrics(trainer), **left}
+        now = time.perf_counter()
+        if now - self._read_at > 0.5:
+            left = {"left": self._clock.left(trainer)} if self._clock and trainer.global_step else {}
+            self._shown, self._read_at = {**shown_metrics(trainer), **left}, now
+        return dict(self._shown or {})
 
 
 class EpochLines(Callback):

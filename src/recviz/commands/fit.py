@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
+from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
@@ -98,6 +99,7 @@ class FitCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
+        parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
         parser.add_lightning_class_args(OnlineProbe, "probe")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -142,6 +144,7 @@ class FitCLI(LightningCLI):
             Bar() if interactive else EpochLines(),
             LastCheckpoint(folder),
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
+            *([Compiled()] if self.config["compile"] else []),
         ]
         try:
             return self._instantiate_trainer(settings, own)

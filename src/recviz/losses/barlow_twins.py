@@ -22,8 +22,8 @@ class BarlowTwinsTerms(NamedTuple):
 
 def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
     """Diagonal of the cross-correlation matrix C of two views (paper, equation 2): [D], over all processes' rows."""
-    diagonal = sum_over_processes((a.rows * b.rows).sum(dim=0))  # [D]
-    return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
+    diagonal = sum_over_processes((a.rows * b.rows).sum(dim=0, dtype=a.squares.dtype))  # [D]
+    return (diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))).to(a.rows.dtype)
 
 
 def redundancy_term(
@@ -39,10 +39,10 @@ def redundancy_term(
     all-reduced; and 3·D all-reduced. Nothing in the backward pass.
     """
     n = sum(counts)
-    stds = [torch.sqrt(z.squares.detach() / n + eps) for z in (a, b)]  # [D]
+    stds = [torch.sqrt(z.squares.detach() / n + eps).to(z.rows.dtype) for z in (a, b)]  # [D]
     x, y = (Rows(z.rows.detach() / std, counts) for z, std in zip((a, b), stds, strict=True))
     with torch.no_grad():
-        diagonal = all_reduce_sum((x.own * y.own).sum(dim=0))  # [D]
+        diagonal = all_reduce_sum((x.own * y.own).sum(dim=0, dtype=a.squares.dtype))  # [D]
         products = [
             times_off_diagonal(y, y, x, diagonal, matrix_limit),  # [n, D]
             times_off_diagonal(x, x, y, diagonal, matrix_limit),

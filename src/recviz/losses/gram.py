@@ -25,7 +25,7 @@ class Centred(NamedTuple):
     rows: Tensor
     """[n, D]"""
     squares: Tensor
-    """[D], sums over all processes' rows of the squares."""
+    """[D], sums over all processes' rows of the squares, in `wide` precision."""
 
 
 def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
@@ -35,20 +35,25 @@ def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
     spread keep the digits that they have. They count as constants in the backward pass, which is right where the
     columns of the derivative by the centred rows sum to zero, as for every statistic of centred rows here.
 
-    Communicates, on each process, D float64 and D elements of z's precision per view, in one all-reduce each.
+    Communicates, on each process, 2·D float64 per view, in two all-reduces.
 
     Args:
         views: [n, D] each, this process's rows.
         counts: rows of each process.
     """
-    total = sum(counts)
-    sums = torch.stack([z.detach().sum(dim=0, dtype=torch.float64) for z in views])  # [V, D]
+    dtype, total = wide(views[0]), sum(counts)
+    sums = torch.stack([z.detach().sum(dim=0, dtype=dtype) for z in views])  # [V, D]
     centred = []
     for z, mean in zip(views, all_reduce_sum(sums) / total, strict=True):
         high = mean.to(z.dtype)
         centred.append((z - high).sub_((mean - high).to(z.dtype)))
-    squares = sum_over_processes(torch.stack([rows.square().sum(dim=0) for rows in centred]))
+    squares = sum_over_processes(torch.stack([rows.square().sum(dim=0, dtype=dtype) for rows in centred]))
     return [Centred(rows, square) for rows, square in zip(centred, squares.unbind(), strict=True)]
+
+
+def wide(z: Tensor) -> torch.dtype:
+    """The precision of sums that cancel: float64, or float32 on a device that has no other (Apple's GPUs)."""
+    return torch.float32 if z.device.type == "mps" else torch.float64
 
 
 class Rows:
@@ -65,8 +70,8 @@ class Rows:
 
     @cached_property
     def everyone(self) -> Tensor:
-        """[N, D], by rank."""
-        return gather_rows(self.own, self.counts)
+        """[N, D] by rank, in `wide` precision."""
+        return gather_rows(self.own, self.counts).to(wide(self.own))
 
 
 def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int = MATRIX_LIMIT) -> Tensor:
@@ -75,7 +80,8 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
     offdiag sets the diagonal of the D×D matrix to zero. The cheaper of two ways is taken, for N rows in all:
 
         N < D:  (x yᵀ) z − x ∘ diagonal   each process makes its own n×N matrix; the rows of y and z are gathered
-                                          (N·D elements each), then 4·n·N·D operations
+                                          (N·D elements each), then 4·n·N·D operations, in float64: where a few
+                                          columns hold most of the variance, the two parts nearly cancel
         else:   x · offdiag(yᵀz)          each process adds its own rows' yᵀz to the D×D matrix, which is all-reduced
                                           (D² elements): 4·n·D² operations
 
@@ -95,9 +101,10 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
     with torch.no_grad():
         if total < d:
             for block in blocks(n, total, limit):
-                gram = x.own[block] @ y.everyone.T  # [block, N]
-                torch.mm(gram, z.everyone, out=product[block])
-            return product.addcmul_(x.own, diagonal, value=-1)
+                rows = x.own[block].to(y.everyone.dtype)
+                gram = rows @ y.everyone.T  # [block, N]
+                product[block] = (gram @ z.everyone).addcmul_(rows, diagonal, value=-1)
+            return product
         for block in blocks(d, d, limit):
             matrix = all_reduce_sum(y.own.T @ z.own[:, block])  # [D, block]
             matrix[block].fill_diagonal_(0)

@@ -69,7 +69,7 @@ def _invariance(a: Tensor, b: Tensor, counts: list[int]) -> Tensor:
 
 
 def _variance(z: Centred, counts: list[int], eps: float = 1e-4) -> Tensor:
-    return F.relu(1 - torch.sqrt(z.squares / (sum(counts) - 1) + eps)).mean()
+    return F.relu(1 - torch.sqrt(z.squares / (sum(counts) - 1) + eps)).mean().to(z.rows.dtype)
 
 
 def _covariance(z: Centred, counts: list[int], matrix_limit: int) -> Tensor:
@@ -87,8 +87,8 @@ class VICRegLoss(nn.Module):
     the authors' code. All terms are over the rows of all processes, and equal on each; DistributedDataParallel's mean
     of the gradients is the gradient of the global batch. The math runs in float32 whatever the autocast.
 
-    On W processes of n rows, N in all, each process communicates in the forward pass, per view: D float64 and D
-    float32 all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
+    On W processes of n rows, N in all, each process communicates in the forward pass, per view: 2·D float64
+    all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
     the covariance), and a scalar; for both views the invariance's scalar and, between the hosts, one count of rows.
     The backward pass communicates nothing.
 
@@ -134,9 +134,9 @@ class VICRegLoss(nn.Module):
         with torch.autocast(a.device.type, enabled=False):
             a, b = float32(a), float32(b)
             invariance = _invariance(a, b, counts)
-            centred = centre([a, b], counts)
-            variance = sum(_variance(z, counts) for z in centred) / 2
-            covariance = sum(_covariance(z, counts, self.matrix_limit) for z in centred)
+            x, y = centre([a, b], counts)
+            variance = (_variance(x, counts) + _variance(y, counts)) / 2
+            covariance = _covariance(x, counts, self.matrix_limit) + _covariance(y, counts, self.matrix_limit)
             total = (
                 self.invariance_weight * invariance
                 + self.variance_weight * variance

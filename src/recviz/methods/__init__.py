@@ -1,6 +1,9 @@
 """Pretraining methods as LightningModules."""
 
+from recviz.methods.barlow_twins import BarlowTwins
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.methods.sigreg import SIGReg
+from recviz.methods.simclr import SimCLR
 from recviz.methods.vicreg import VICReg
 
-__all__ = ["JointEmbedding", "VICReg"]
+__all__ = ["BarlowTwins", "JointEmbedding", "SIGReg", "SimCLR", "VICReg"]

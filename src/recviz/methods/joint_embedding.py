@@ -77,7 +77,8 @@ class JointEmbedding(LightningModule):
         a, b = self.projector(features_a), self.projector(features_b)  # [N, P]
         terms = self.loss(a, b)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms._asdict().items()})
-        self.log("train/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", torch.full((), lr, device=self.device))  # filled in there: a copy would wait
         return {
             "loss": terms[0],
             "features": features_a.detach(),

@@ -1,0 +1,39 @@
+"""torch.compile for the parts of a run that take its time."""
+
+from __future__ import annotations
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class Compiled(Callback):
+    """Compiles a module's `backbone` and `projector` with torch.compile, in place; names in checkpoints stay.
+
+    Where torch has no working compiler (no C++ compiler for a CPU, no Triton for a GPU), it says so in one line and
+    the run goes on without.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Try the compiler, then have the parts compiled at their first call."""
+        if stage != "fit":
+            return
+        reason = compiler_error(trainer.strategy.root_device)
+        if reason:
+            rank_zero_warn(f"training without torch.compile, which does not work here: {reason}")
+            return
+        for name in ("backbone", "projector"):
+            getattr(pl_module, name).compile()
+
+
+def compiler_error(device: torch.device) -> str | None:
+    """Why torch.compile does not work for `device`, in one line; None where it does."""
+    try:
+        torch.compile(_try_me)(torch.ones(8, device=device))
+    except Exception as error:  # its many layers raise as many kinds
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    return None
+
+
+def _try_me(x: torch.Tensor) -> torch.Tensor:
+    return x.sin() + 1

@@ -1,0 +1,49 @@
+"""SIGReg (LeJEPA without a predictor), as a named construction on JointEmbedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from recviz.backbones import as_backbone
+from recviz.losses.sigreg import SIGRegLoss
+from recviz.methods.joint_embedding import JointEmbedding, OptimizerFactory
+from recviz.optim import LARS
+from recviz.projector import projector
+
+
+class SIGReg(JointEmbedding):
+    """LeJEPA's objective (Balestriero, LeCun, 2025, arXiv 2511.08544) on two views.
+
+    The weight and the number of directions are the paper's; projector and optimiser are not: the paper trains many
+    backbones with AdamW, which `optimizer` takes.
+
+    Args:
+        backbone: see JointEmbedding.
+        projector_dims: widths of the projector's layers; narrow embeddings serve this objective best.
+        sigreg_weight, num_slices: see SIGRegLoss.
+        optimizer: called with parameter groups and the peak learning rate.
+        base_lr: learning rate per 256 samples of the global batch.
+        warmup_epochs: epochs of linear warm-up from 0.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector_dims: Sequence[int] = (2048, 2048, 128),
+        sigreg_weight: float = 0.05,
+        num_slices: int = 1024,
+        optimizer: OptimizerFactory = LARS,
+        base_lr: float = 0.3,
+        warmup_epochs: float = 10,
+    ) -> None:
+        backbone = as_backbone(backbone)
+        super().__init__(
+            backbone=backbone,
+            projector=projector(backbone.feature_dim, projector_dims),  # type: ignore[arg-type]
+            loss=SIGRegLoss(sigreg_weight, num_slices),
+            optimizer=optimizer,
+            base_lr=base_lr,
+            warmup_epochs=warmup_epochs,
+        )
