@@ -82,9 +82,7 @@ def test_symmetric_in_the_views(n: int, d: int) -> None:
     a, b = leaves(*pair(n, d))
     forth, back = BarlowTwinsLoss()(a, b), BarlowTwinsLoss()(b, a)
     torch.testing.assert_close(torch.stack(forth), torch.stack(back), rtol=1e-12, atol=0)
-    torch.testing.assert_close(
-        gradient(forth.total, (a, b)), gradient(back.total, (a, b)), rtol=1e-10, atol=1e-15
-    )
+    torch.testing.assert_close(gradient(forth.total, (a, b)), gradient(back.total, (a, b)), rtol=1e-10, atol=1e-15)
 
 
 @settings(max_examples=20, deadline=None)
@@ -136,9 +134,7 @@ def test_a_matrix_limit_changes_neither_value_nor_gradient(n: int, d: int, limit
     whole, parts = leaves(*pair(n, d)), leaves(*pair(n, d))
     expected, terms = BarlowTwinsLoss()(*whole), BarlowTwinsLoss(matrix_limit=limit)(*parts)
     torch.testing.assert_close(torch.stack(terms), torch.stack(expected), rtol=1e-12, atol=0)
-    torch.testing.assert_close(
-        gradient(terms.total, parts), gradient(expected.total, whole), rtol=1e-9, atol=1e-15
-    )
+    torch.testing.assert_close(gradient(terms.total, parts), gradient(expected.total, whole), rtol=1e-9, atol=1e-15)
 
 
 @pytest.mark.parametrize(("n", "d"), [(6, 40), (40, 6)])

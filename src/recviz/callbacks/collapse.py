@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn import functional as F
 
 from recviz.distributed import gather_rows
+
+_log = logging.getLogger(__name__)
 
 
 def spread(z: Tensor) -> Tensor:
@@ -74,7 +76,9 @@ class CollapseMonitor(Callback):
         now = spread(embeddings)
         if not self._warned and (now < self.threshold or rank < 1 + self.threshold * width):
             self._warned = True
-            rank_zero_warn(
-                f"the embeddings are collapsing at epoch {trainer.current_epoch}: spread {float(now):.3f} of 1, "
-                f"effective rank {float(rank):.1f} of {width}; check the variance weight and the learning rate"
-            )
+            if trainer.is_global_zero:
+                _log.warning(
+                    "the embeddings are collapsing at epoch %d: spread %.3f of 1, effective rank %.1f of %d; check the "
+                    "weights of the loss and the learning rate",
+                    trainer.current_epoch, float(now), float(rank), width,
+                )  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+
+_log = logging.getLogger(__name__)
 
 
 class Compiled(Callback):
@@ -20,7 +23,8 @@ class Compiled(Callback):
             return
         reason = compiler_error(trainer.strategy.root_device)
         if reason:
-            rank_zero_warn(f"training without torch.compile, which does not work here: {reason}")
+            if trainer.is_global_zero:
+                _log.warning("training without torch.compile, which does not work here: %s", reason)
             return
         for name in ("backbone", "projector"):
             getattr(pl_module, name).compile()

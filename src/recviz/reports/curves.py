@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+_NO_TERMS = ("train/total", "train/lr", "train/images_per_s")
 _PANELS = {
     "loss": ["train/total"],
-    "terms": ["train/invariance", "train/variance", "train/covariance"],
+    "terms": [],  # whatever the objective names
     "probe accuracy": ["probe/linear_top1", "probe/knn"],
     "collapse": ["collapse/embeddings_std", "collapse/embeddings_spread", "collapse/features_std"],
 }
@@ -29,7 +30,9 @@ def draw_curves(folder: str | Path) -> Path:
     from matplotlib.figure import Figure  # heavy, and only needed here
 
     series = read_metrics(folder)
-    panels = {title: [name for name in names if name in series] for title, names in _PANELS.items()}
+    terms = [name for name in series if name.startswith("train/") and name not in _NO_TERMS]
+    wanted = {**_PANELS, "terms": terms}
+    panels = {title: [name for name in names if name in series] for title, names in wanted.items()}
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(4.5 * max(1, len(panels)), 3.6), layout="constrained")
     for place, (title, names) in enumerate(panels.items(), start=1):

@@ -1,0 +1,144 @@
+"""Each method as a LightningModule: its construction, its logs, its training, on the one loop."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from recviz import BarlowTwins, JointEmbedding, SIGReg, SimCLR, VICReg
+from recviz.errors import InputError
+from recviz.losses import BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
+from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
+
+METHODS: dict[type[JointEmbedding], tuple[type, dict[str, Any], set[str]]] = {
+    VICReg: (VICRegLoss, {"variance_weight": 7.0}, {"invariance", "variance", "covariance"}),
+    SimCLR: (NTXentLoss, {"temperature": 0.25}, {"alignment", "uniformity"}),
+    BarlowTwins: (BarlowTwinsLoss, {"redundancy_weight": 0.02, "scale": 0.5}, {"invariance", "redundancy"}),
+    SIGReg: (SIGRegLoss, {"sigreg_weight": 0.3, "num_slices": 32}, {"invariance", "gaussianity"}),
+}
+
+
+class Totals(Callback):
+    """Keeps the loss of every step."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.values.append(float(outputs["loss"]))
+
+
+def tiny(method: type[JointEmbedding], **settings: Any) -> JointEmbedding:
+    torch.manual_seed(0)
+    return method(**{"backbone": TinyBackbone(), "projector_dims": [32, 16], "warmup_epochs": 1, **settings})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_settings_reach_the_objective(method: type[JointEmbedding]) -> None:
+    objective, settings, _ = METHODS[method]
+    module = tiny(method, **settings, base_lr=0.7)
+    assert type(module.loss) is objective
+    for name, value in settings.items():
+        assert getattr(module.loss, name) == value
+    assert module.base_lr == 0.7
+    assert type(module).training_step is JointEmbedding.training_step
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_training_lowers_the_loss_and_logs_each_term(method: type[JointEmbedding]) -> None:
+    totals = Totals()
+    module = tiny(method, optimizer=lambda groups, lr: torch.optim.SGD(groups, 0.05, momentum=0.9))
+    trainer = tiny_trainer(totals, epochs=10)
+    trainer.fit(module, datamodule=tiny_data())
+    assert sum(totals.values[-4:]) < 0.97 * sum(totals.values[:4])
+    logged = {name.removeprefix("train/") for name in trainer.callback_metrics if name.startswith("train/")}
+    assert logged == METHODS[method][2] | {"total", "lr"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_parameter_of_a_method_is_documented(method: type[JointEmbedding]) -> None:
+    for name in inspect.signature(method).parameters:
+        assert name in (method.__doc__ or ""), name
+
+
+@pytest.mark.parametrize("method", [SimCLR, BarlowTwins, SIGReg])
+def test_a_classifier_is_removed_from_any_methods_backbone(method: type[JointEmbedding]) -> None:
+    import torchvision
+
+    module = tiny(method, backbone=torchvision.models.resnet18())
+    assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+
+
+def test_a_resumed_sigreg_draws_on(tmp_path: Any) -> None:
+    module = tiny(SIGReg, num_slices=8)
+    trainer = tiny_trainer(epochs=2)
+    trainer.fit(module, datamodule=tiny_data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    other = tiny(SIGReg, num_slices=8)
+    other.load_state_dict(torch.load(tmp_path / "a.ckpt", weights_only=True)["state_dict"])
+    assert isinstance(other.loss, SIGRegLoss)
+    assert other.loss._calls == module.loss._calls == 8  # type: ignore[union-attr]
+
+
+class Reads(TorchDispatchMode):
+    """Counts what makes a host wait for its device: a tensor read as a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select"):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_number_is_read_from_the_device_in_a_step(method: type[JointEmbedding]) -> None:
+    module = tiny(method)
+    optimizer = module.optimizer([{"params": list(module.parameters())}], 0.1)
+    with Reads() as reads:
+        for _ in range(2):
+            a, b = (module.projector(module.backbone(torch.randn(8, 3, 32, 32))) for _ in range(2))
+            module.loss(a, b).total.backward()
+            optimizer.step()
+    assert reads.names == []
+    with reads:
+        float(torch.ones(()))
+    assert reads.names
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_on_a_gpu_never_waits(method: type[JointEmbedding]) -> None:
+    module = tiny(method).cuda()
+    optimizer = module.optimizer([{"params": list(module.parameters())}], 0.1)
+    views = [torch.randn(8, 3, 32, 32, device="cuda") for _ in range(2)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            a, b = (module.projector(module.backbone(view)) for view in views)
+            module.loss(a, b).total.backward()
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "shown"),
+    [
+        (VICReg, {"covariance_weight": -1.0}, "covariance_weight must be a finite number that is not negative, got -1"),
+        (SimCLR, {"temperature": 0.0}, "temperature must be a finite number above 0, got 0"),
+        (BarlowTwins, {"scale": float("nan")}, "scale must be .* got nan"),
+        (SIGReg, {"num_slices": 0}, "num_slices must be a finite number above 0, got 0"),
+        (SIGReg, {"sigreg_weight": 1.5}, "sigreg_weight"),
+    ],
+)
+def test_bad_settings_are_refused(method: type[JointEmbedding], settings: dict[str, Any], shown: str) -> None:
+    with pytest.raises(InputError, match=shown):
+        tiny(method, **settings)
