@@ -16,8 +16,6 @@ from recviz.callbacks.compiled import compiler_error
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 
-
-
 def test_compiled_parts_train_as_the_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     modules = [tiny_vicreg(), tiny_vicreg()]

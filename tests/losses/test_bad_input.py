@@ -49,11 +49,11 @@ SETTINGS: list[tuple[type[nn.Module], str, float]] = [
     ],
     (NTXentLoss, "temperature", 0.0),
     (SIGRegLoss, "sigreg_weight", 1.25),
-    *[(SIGRegLoss, "num_slices", value) for value in (0, -2, 0.5)],
+    *[(SIGRegLoss, "num_slices", value) for value in (0, -2, 0.5, 2.5, math.nan)],
     *[
         (objective, "matrix_limit", value)
         for objective in (VICRegLoss, BarlowTwinsLoss, NTXentLoss)
-        for value in (0, -3, 0.5, math.nan)
+        for value in (0, -3, 0.5, 2.5, math.nan)
     ],
 ]
 

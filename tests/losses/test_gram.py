@@ -18,8 +18,7 @@ LIMITS = [1, 7, 10**9]
 def textbook_product(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """x · offdiag(yᵀz), with the D×D matrix written out and masked."""
     d = x.shape[1]
-    matrix = sum(torch.outer(one, other) for one, other in zip(y, z, strict=True))
-    return x @ torch.where(torch.eye(d, dtype=torch.bool), 0, matrix)
+    return x @ torch.where(torch.eye(d, dtype=torch.bool), 0, y.T @ z)
 
 
 def product(x: Tensor, y: Tensor, z: Tensor, limit: int = 10**9) -> Tensor:
@@ -33,6 +32,15 @@ def test_product_of_one_of_two_and_of_three_matrices_is_the_textbook_one(n: int,
     x, y, z = (normal(n, d, seed=seed) for seed in range(3))
     for rows in ((x, x, x), (y, y, x), (x, y, y), (x, y, z)):
         torch.testing.assert_close(product(*rows, limit), textbook_product(*rows), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_product_of_rows_that_no_cache_holds_is_the_textbook_one(dtype: torch.dtype) -> None:
+    x, y, z = (normal(300, 1000, seed=seed).to(dtype) for seed in range(3))
+    expected = textbook_product(x.double(), y.double(), z.double())
+    atol = 1e-7 * expected.abs().max().item()
+    torch.testing.assert_close(product(x, y, z).double(), expected, rtol=0, atol=atol)
+    torch.testing.assert_close(product(x, y, z, 40_000).double(), expected, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)

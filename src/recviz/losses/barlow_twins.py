@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.distributed import all_reduce_sum, sum_over_processes, with_gradient
-from recviz.losses.checks import check_positive, check_weight, checked_rows, float32
+from recviz.losses.checks import check_count, check_weight, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
 
@@ -81,7 +81,7 @@ class BarlowTwinsLoss(nn.Module):
         super().__init__()
         self.redundancy_weight = check_weight("redundancy_weight", redundancy_weight)
         self.scale = check_weight("scale", scale)
-        self.matrix_limit = int(check_positive("matrix_limit", matrix_limit))
+        self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
     def forward(self, a: Tensor, b: Tensor) -> BarlowTwinsTerms:
         """Terms of one batch.

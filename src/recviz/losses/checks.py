@@ -54,6 +54,13 @@ def check_positive(name: str, value: float) -> float:
     return value
 
 
+def check_count(name: str, value: int) -> int:
+    """Return `value`, or raise InputError where it is not a whole number of at least 1."""
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value}")
+    return value
+
+
 def float32(z: Tensor) -> Tensor:
     """z in float32, or as it is where it is float64."""
     return z if z.dtype == torch.float64 else z.float()

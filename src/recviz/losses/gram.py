@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from recviz.distributed import all_reduce_sum, gather_rows, sum_over_processes
 
 MATRIX_LIMIT = 2**26
 """Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32."""
+
+_CACHED = 2**19
+"""Elements that are converted to float64 at a time on a CPU: 4 MiB, about two cores' caches."""
 
 
 class Centred(NamedTuple):
@@ -47,8 +50,23 @@ def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
     for z, mean in zip(views, all_reduce_sum(sums) / total, strict=True):
         high = mean.to(z.dtype)
         centred.append((z - high).sub_((mean - high).to(z.dtype)))
-    squares = sum_over_processes(torch.stack([rows.square().sum(dim=0, dtype=dtype) for rows in centred]))
+    squares = sum_over_processes(torch.stack([_SumOfSquares.apply(rows) for rows in centred]))
     return [Centred(rows, square) for rows, square in zip(centred, squares.unbind(), strict=True)]
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """Of each column, [n, D] to [D], in `wide` precision without a copy of the rows in it."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        norms: Tensor = torch.linalg.vector_norm(rows, dim=0, dtype=wide(rows))
+        return norms.square_()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        rows: Tensor = ctx.saved_tensors[0]
+        return rows * (2 * grads[0]).to(rows.dtype)
 
 
 def wide(z: Tensor) -> torch.dtype:
@@ -70,8 +88,8 @@ class Rows:
 
     @cached_property
     def everyone(self) -> Tensor:
-        """[N, D] by rank, in `wide` precision."""
-        return gather_rows(self.own, self.counts).to(wide(self.own))
+        """[N, D], by rank."""
+        return gather_rows(self.own, self.counts)
 
 
 def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int = MATRIX_LIMIT) -> Tensor:
@@ -95,21 +113,28 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
     Returns:
         [n, D]
     """
-    n, d = x.own.shape
-    total = sum(x.counts)
     product = torch.empty_like(x.own, memory_format=torch.contiguous_format)
     with torch.no_grad():
-        if total < d:
-            for block in blocks(n, total, limit):
-                rows = x.own[block].to(y.everyone.dtype)
-                gram = rows @ y.everyone.T  # [block, N]
-                product[block] = (gram @ z.everyone).addcmul_(rows, diagonal, value=-1)
-            return product
-        for block in blocks(d, d, limit):
-            matrix = all_reduce_sum(y.own.T @ z.own[:, block])  # [D, block]
-            matrix[block].fill_diagonal_(0)
-            product[:, block] = x.own @ matrix
-        return product
+        if sum(x.counts) < x.own.shape[1]:
+            for block in blocks(len(x.own), sum(x.counts), limit):
+                _by_rows(x.own[block], y.everyone, z.everyone, diagonal, product[block])
+        else:
+            for block in blocks(len(diagonal), len(diagonal), limit):
+                matrix = all_reduce_sum(y.own.T @ z.own[:, block])  # [D, block]
+                matrix[block].fill_diagonal_(0)
+                product[:, block] = x.own @ matrix
+    return product
+
+
+def _by_rows(x: Tensor, y: Tensor, z: Tensor, diagonal: Tensor, out: Tensor) -> None:
+    """out = (x yᵀ) z − x ∘ diagonal in `wide` precision, by columns; on a CPU as many at a time as its cache holds."""
+    dtype = wide(x)
+    columns = blocks(x.shape[1], len(y), _CACHED if x.device.type == "cpu" else MATRIX_LIMIT)
+    gram = x.new_zeros(len(x), len(y), dtype=dtype)  # [n, N]
+    for part in columns:
+        gram += x[:, part].to(dtype) @ y[:, part].to(dtype).T
+    for part in columns:
+        out[:, part] = (gram @ z[:, part].to(dtype)).addcmul_(x[:, part], diagonal[part], value=-1)
 
 
 def blocks(length: int, width: int, limit: int) -> list[slice]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import all_reduce_sum, gather_rows, rank, sum_over_processes, with_gradient
-from recviz.losses.checks import check_positive, checked_rows, float32
+from recviz.losses.checks import check_count, check_positive, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, blocks
 
 
@@ -49,12 +49,16 @@ def uniformity_term(z: Tensor, temperature: float, counts: list[int], limit: int
         everyone = gather_rows(z, counts)  # [M, D]
         first, anchors = sum(counts[: rank()]), z.detach()
         parts = blocks(len(anchors), len(everyone), limit)
-        own = torch.cat([_similarities(anchors, everyone, part, first, temperature).logsumexp(1) for part in parts])
-        others = gather_rows(own, counts)  # [M]
-        gradient = torch.empty_like(anchors)
+        own = anchors.new_empty(len(anchors))
         for part in parts:
             similarities = _similarities(anchors, everyone, part, first, temperature)  # [part, M]
-            weights = (similarities - own[part, None]).exp_() + (similarities - others).exp_()
+            own[part] = similarities.logsumexp(dim=1)
+        others = gather_rows(own, counts)  # [M]
+        gradient = torch.empty_like(anchors)
+        for part in reversed(parts):  # the last one is still there
+            if part != parts[-1]:
+                similarities = _similarities(anchors, everyone, part, first, temperature)
+            weights = (similarities - own[part, None]).exp_().add_(similarities.sub_(others).exp_())
             torch.mm(weights, everyone, out=gradient[part])
         value = all_reduce_sum(own.sum()) / len(everyone)
         gradient /= len(everyone) * temperature
@@ -93,7 +97,7 @@ class NTXentLoss(nn.Module):
     def __init__(self, temperature: float = 0.5, matrix_limit: int = MATRIX_LIMIT) -> None:
         super().__init__()
         self.temperature = check_positive("temperature", temperature)
-        self.matrix_limit = int(check_positive("matrix_limit", matrix_limit))
+        self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
     def forward(self, a: Tensor, b: Tensor) -> NTXentTerms:
         """Terms of one batch.

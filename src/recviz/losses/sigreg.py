@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import sum_over_processes
-from recviz.losses.checks import check_positive, check_weight, checked_rows, float32
+from recviz.errors import InputError
+from recviz.losses.checks import check_count, checked_rows, float32
 
 
 class SIGRegTerms(NamedTuple):
@@ -76,9 +77,10 @@ class SIGRegLoss(nn.Module):
 
     def __init__(self, sigreg_weight: float = 0.05, num_slices: int = 1024, seed: int = 0) -> None:
         super().__init__()
-        self.sigreg_weight = check_weight("sigreg_weight", sigreg_weight)
-        check_weight("1 - sigreg_weight", 1 - sigreg_weight)
-        self.num_slices = int(check_positive("num_slices", num_slices))
+        if not 0 <= sigreg_weight <= 1:
+            raise InputError(f"sigreg_weight must be in [0, 1], got {sigreg_weight}")
+        self.sigreg_weight = sigreg_weight
+        self.num_slices = check_count("num_slices", num_slices)
         self.seed = seed
         self._calls = 0
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import all_reduce_sum, row_counts, sum_over_processes, with_gradient
-from recviz.losses.checks import check_positive, check_weight, checked_rows, float32
+from recviz.losses.checks import check_count, check_weight, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
 
@@ -119,7 +119,7 @@ class VICRegLoss(nn.Module):
         self.invariance_weight = check_weight("invariance_weight", invariance_weight)
         self.variance_weight = check_weight("variance_weight", variance_weight)
         self.covariance_weight = check_weight("covariance_weight", covariance_weight)
-        self.matrix_limit = int(check_positive("matrix_limit", matrix_limit))
+        self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
     def forward(self, a: Tensor, b: Tensor) -> VICRegTerms:
         """Terms of one batch.
