@@ -1,12 +1,12 @@
 """What the objectives and LARS cost, beside what they would cost written out: this machine's CPU, or its GPU for LARS.
 
-    python benchmarks/losses.py [--repeats 5]
+    python benchmarks/losses.py [--repeats 5] [--only TABLE]
 
 Prints four tables. Each pair is timed by turns in one process, forward and backward; ratios are medians of the pairs'
 ratios. "Textbook" is the D×D covariance with its diagonal masked away; "strided" is the D×D covariance whose diagonal
 is cut out by a strided view, as the authors' code does. Memory is the peak of the resident set beyond what was there
 (Linux). Processes are pinned to a core each, as far as there are cores, and timed by their main thread's CPU time, so
-that neither waiting for each other nor sharing a core counts.
+that neither waiting for each other nor sharing a core counts; the gather of the embeddings is left out.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import recviz.losses.gram
 import recviz.optim
 from recviz import LARS, BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.backbones import resnet50
@@ -175,12 +176,21 @@ def one_share(rank: int, world: int, folder: str, n: int, d: int, repeats: int) 
     dist.init_process_group("gloo", init_method=f"file://{folder}/store{world}", world_size=world, rank=rank)
     torch.manual_seed(0)
     a, b = (z.detach()[rank * n // world : (rank + 1) * n // world].clone().requires_grad_() for z in views(n, d))
-    loss, times = VICRegLoss(), []
+    loss, times, gathering = VICRegLoss(), [], [0.0]
+    gather = recviz.losses.gram.gather_rows
+
+    def timed_gather(*args: Any) -> Tensor:
+        start = time.thread_time()
+        rows = gather(*args)
+        gathering[0] += time.thread_time() - start
+        return rows
+
+    recviz.losses.gram.gather_rows = timed_gather
     for _ in range(repeats + 1):
         dist.barrier()
-        start = time.thread_time()
+        gathering[0], start = 0.0, time.thread_time()
         loss(a, b).total.backward()
-        times.append(time.thread_time() - start)
+        times.append(time.thread_time() - start - gathering[0])
     torch.save(statistics.median(times[1:]), f"{folder}/{world}-{rank}.pt")
     dist.destroy_process_group()
 
@@ -279,10 +289,11 @@ def _kernels(optimizer: torch.optim.Optimizer) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--only", choices=["losses", "errors", "shares", "lars"], help="one table")
+    args = parser.parse_args()
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32\n")
-    losses(repeats)
-    errors()
-    shares(repeats)
-    lars(repeats)
+    tables = {"losses": losses, "errors": lambda _: errors(), "shares": shares, "lars": lars}
+    for name, table in tables.items():
+        if args.only in (None, name):
+            table(args.repeats)

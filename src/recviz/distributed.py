@@ -121,6 +121,8 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True
+            raise RuntimeError("this objective has a first derivative only: do without create_graph=True")
         scale = grads[0] * world_size()
         gradients = [gradient * scale for gradient in ctx.saved_tensors]
         return None, None, *gradients, *([None] * len(gradients))

@@ -112,3 +112,23 @@ def test_anomaly_mode_shows_the_first_value_that_is_not_finite_and_where(name: s
     assert message(error).startswith(name)
     assert f"got {value} in row 2, column 5 of view {view} (4, 8)" in message(error)
     assert "2 such values" in message(error)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_no_columns_are_shown(name: str) -> None:
+    with pytest.raises(InputError, match=r"at least one column, got \(4, 0\)"):
+        OBJECTIVES[name]()(torch.zeros(4, 0), torch.zeros(4, 0))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_views_of_two_precisions_count_as_the_finer(name: str) -> None:
+    a, b = torch.randn(6, 3), torch.randn(6, 3)
+    assert torch.equal(OBJECTIVES[name]()(a, b.double()).total, OBJECTIVES[name]()(a.double(), b.double()).total)
+
+
+@pytest.mark.parametrize("name", ["VICReg", "Barlow Twins", "NT-Xent"])
+def test_a_second_derivative_is_refused_and_not_wrong(name: str) -> None:
+    a = torch.randn(6, 3, requires_grad=True)
+    total = OBJECTIVES[name]()(a, torch.randn(6, 3)).total
+    with pytest.raises(RuntimeError, match="first derivative only"):
+        torch.autograd.grad(total, a, create_graph=True)

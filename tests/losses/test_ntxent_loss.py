@@ -42,13 +42,12 @@ def two_means(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_terms_and_the_gradient_of_each_are_the_textbook_ones(n: int, d: int, temperature: float) -> None:
+def test_terms_and_the_gradient_are_the_textbook_ones(n: int, d: int, temperature: float) -> None:
     ours, theirs = leaves(*pair(n, d)), leaves(*pair(n, d))
     terms, expected = NTXentLoss(temperature)(*ours), textbook(*theirs, temperature)
     torch.testing.assert_close(torch.stack(terms), torch.stack(expected), rtol=1e-11, atol=1e-13)
-    for name in NTXentTerms._fields:
-        one, other = gradient(getattr(terms, name), ours), gradient(getattr(expected, name), theirs)
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}")
+    assert [term.requires_grad for term in terms] == [True, False, False]
+    torch.testing.assert_close(gradient(terms.total, ours), gradient(expected.total, theirs), rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
@@ -71,16 +70,15 @@ def test_float32_gradients_are_as_near_to_float64_as_the_textbook_s(n: int, d: i
     assert error < 1.5 * relative_error(gradient(textbook(*theirs, temperature).total, theirs), reference)
 
 
-@pytest.mark.parametrize(("n", "d"), [(16, 128), (128, 16)])
-@pytest.mark.parametrize("temperature", [0.02, 0.1, 0.5])
-@pytest.mark.parametrize("name", ["alignment", "uniformity"])
-def test_float32_gradients_of_the_parts_keep_their_digits_at_low_temperatures_too(
-    n: int, d: int, temperature: float, name: str
-) -> None:
-    ours = leaves(*(z.float() for z in pair(n, d)))
-    exact = leaves(*(z.detach().double() for z in ours))
-    reference = gradient(getattr(textbook(*exact, temperature), name), exact)
-    assert relative_error(gradient(getattr(NTXentLoss(temperature)(*ours), name), ours), reference) < 2e-6
+@pytest.mark.parametrize("temperature", [0.05, 0.1])
+def test_float32_gradients_at_low_temperatures_are_as_near_as_cross_entropys(temperature: float) -> None:
+    """Of views so near to each other that the two parts of the loss all but cancel."""
+    a = normal(64, 32).float()
+    views = [a, a + 0.05 * normal(64, 32, seed=1).float()]
+    ours, theirs, exact = leaves(*views), leaves(*views), leaves(*(z.double() for z in views))
+    reference = gradient(two_means(*exact, temperature), exact)
+    error = relative_error(gradient(2 * NTXentLoss(temperature)(*ours).total, ours), reference)
+    assert error < 1.5 * relative_error(gradient(two_means(*theirs, temperature), theirs), reference)
 
 
 def test_total_on_numbers_worked_by_hand() -> None:
@@ -109,7 +107,7 @@ def test_the_two_parts_on_numbers_worked_by_hand() -> None:
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 def test_total_is_alignment_plus_uniformity(n: int, d: int) -> None:
     terms = NTXentLoss()(*(z.float() for z in pair(n, d)))
-    assert torch.equal(terms.total, terms.alignment + terms.uniformity)
+    torch.testing.assert_close(terms.total, terms.alignment + terms.uniformity, rtol=1e-6, atol=1e-6)
     assert terms.alignment < 0 < terms.uniformity
 
 
@@ -127,7 +125,7 @@ def test_no_similarity_matrix_exceeds_the_limit_or_one_row_of_it(limit: int, row
     views = leaves(*pair(12, 5))
     with MatricesMade() as made:
         NTXentLoss(matrix_limit=limit)(*views).total.backward()
-    assert made.largest_without(5) == rows * 24
+    assert made.largest_without(5) == max(rows * 24, 24 * 2)  # or two numbers for each anchor
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)

@@ -21,9 +21,12 @@ class BarlowTwinsTerms(NamedTuple):
 
 
 def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
-    """Diagonal of the cross-correlation matrix C of two views (paper, equation 2): [D], over all processes' rows."""
-    diagonal = sum_over_processes((a.rows * b.rows).sum(dim=0, dtype=a.squares.dtype))  # [D]
-    return (diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))).to(a.rows.dtype)
+    """Diagonal of the cross-correlation matrix C of two views (paper, equation 2) over all processes' rows.
+
+    [D], in float64 where there is such, because what follows is its distance from 1.
+    """
+    diagonal = sum_over_processes((a.rows.to(a.squares.dtype) * b.rows).sum(dim=0))  # [D]
+    return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
 
 
 def redundancy_term(
@@ -42,7 +45,7 @@ def redundancy_term(
     stds = [torch.sqrt(z.squares.detach() / n + eps).to(z.rows.dtype) for z in (a, b)]  # [D]
     x, y = (Rows(z.rows.detach() / std, counts) for z, std in zip((a, b), stds, strict=True))
     with torch.no_grad():
-        diagonal = all_reduce_sum((x.own * y.own).sum(dim=0, dtype=a.squares.dtype))  # [D]
+        diagonal = all_reduce_sum((x.own.to(a.squares.dtype) * y.own).sum(dim=0))  # [D]
         products = [
             times_off_diagonal(y, y, x, diagonal, matrix_limit),  # [n, D]
             times_off_diagonal(x, x, y, diagonal, matrix_limit),
@@ -94,8 +97,8 @@ class BarlowTwinsLoss(nn.Module):
         """
         counts = checked_rows("Barlow Twins", a, b)
         with torch.autocast(a.device.type, enabled=False):
-            x, y = centre([float32(a), float32(b)], counts)
-            invariance = (1 - correlations(x, y, sum(counts))).square().sum()
+            x, y = centre(float32(a, b), counts)
+            invariance = (1 - correlations(x, y, sum(counts))).square().sum().to(x.rows.dtype)
             redundancy = redundancy_term(x, y, counts, matrix_limit=self.matrix_limit)
             total = self.scale * (invariance + self.redundancy_weight * redundancy)
         return BarlowTwinsTerms(total, invariance, redundancy)

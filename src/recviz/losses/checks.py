@@ -23,6 +23,8 @@ def checked_rows(objective: str, a: Tensor, b: Tensor) -> list[int]:
         raise InputError(f"{objective} needs two views of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
     if a.ndim != 2:
         raise InputError(f"{objective} needs embeddings of shape [n, D], got {tuple(a.shape)}")
+    if a.shape[1] == 0:
+        raise InputError(f"{objective} needs embeddings of at least one column, got {tuple(a.shape)}")
     if not (a.is_floating_point() and b.is_floating_point()):
         raise InputError(f"{objective} needs floating point embeddings, got {a.dtype} and {b.dtype}")
     if torch.is_anomaly_enabled():
@@ -61,6 +63,7 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
-def float32(z: Tensor) -> Tensor:
-    """z in float32, or as it is where it is float64."""
-    return z if z.dtype == torch.float64 else z.float()
+def float32(*views: Tensor) -> tuple[Tensor, ...]:
+    """The views in float32, or all in float64 where one of them is."""
+    dtype = torch.float64 if any(z.dtype == torch.float64 for z in views) else torch.float32
+    return tuple(z.to(dtype) for z in views)

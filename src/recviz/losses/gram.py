@@ -116,8 +116,9 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
     product = torch.empty_like(x.own, memory_format=torch.contiguous_format)
     with torch.no_grad():
         if sum(x.counts) < x.own.shape[1]:
+            gathered = y.everyone, z.everyone  # [N, D] each; also where this process has no rows of its own
             for block in blocks(len(x.own), sum(x.counts), limit):
-                _by_rows(x.own[block], y.everyone, z.everyone, diagonal, product[block])
+                _by_rows(x.own[block], *gathered, diagonal, product[block])
         else:
             for block in blocks(len(diagonal), len(diagonal), limit):
                 matrix = all_reduce_sum(y.own.T @ z.own[:, block])  # [D, block]

@@ -8,61 +8,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.distributed import all_reduce_sum, gather_rows, rank, sum_over_processes, with_gradient
+from recviz.distributed import all_reduce_sum, gather_rows, rank, with_gradient
 from recviz.losses.checks import check_count, check_positive, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, blocks
 
 
 class NTXentTerms(NamedTuple):
-    """The loss and its two parts, of which it is the sum; each a float32 scalar with its own gradient."""
+    """The loss, and the two parts that it is the sum of; float32 scalars. The parts are for looking at: no gradient."""
 
     total: Tensor
     alignment: Tensor
     uniformity: Tensor
 
 
-def alignment_term(a: Tensor, b: Tensor, temperature: float, total: int) -> Tensor:
-    """Minus the mean similarity of the positive pairs over the temperature (numerator of the paper's equation 1).
+def nt_xent(z: Tensor, temperature: float, counts: list[int], limit: int = MATRIX_LIMIT) -> NTXentTerms:
+    """Mean over anchors i, with positive j, of −sim(i, j) / τ + log Σ_{k≠i} exp(sim(i, k) / τ) (paper, equation 1).
+
+    With p_ik the softmax of anchor i over the others, τ times the derivative by row i is Σ_k (p_ik + p_ki) z_k − 2 z_j:
+    the row as an anchor, and as the others' negative or positive. p_ki needs nothing of the other processes but their
+    anchors' positives and losses. Exponents are relative to the positive's, without which the two parts of the loss
+    cancel where the temperature is low and the views agree.
+
+    Communicates the M·D elements of the rows and 2·M of the anchors', gathered, and two scalars, all-reduced; nothing
+    in the backward pass.
 
     Args:
-        a, b: [n, D], this process's normalised rows.
-        total: N, rows of all processes.
-    """
-    return sum_over_processes((a * b).sum()) * (-1 / (total * temperature))
-
-
-def uniformity_term(z: Tensor, temperature: float, counts: list[int], limit: int = MATRIX_LIMIT) -> Tensor:
-    """Mean over all anchors of log Σ_{k≠i} exp(sim(i, k) / temperature) (denominator of the paper's equation 1).
-
-    With p_ik the softmax of anchor i over the others, the derivative by row i is Σ_k (p_ik + p_ki) z_k over all
-    anchors and the temperature: the row as an anchor, and the row as the others' negative or positive. p_ki needs
-    nothing of the other processes but their anchors' log-sum-exp.
-
-    Communicates the M·D elements of the rows and M log-sum-exps, gathered; nothing in the backward pass.
-
-    Args:
-        z: [m, D], this process's normalised rows of both views; M over all processes.
+        z: [m, D], this process's normalised rows, all of the first view and then all of the second; M of all processes.
+        temperature: τ.
         counts: m of each process.
         limit: elements of the similarity matrix held at a time.
     """
     with torch.no_grad():
         everyone = gather_rows(z, counts)  # [M, D]
         first, anchors = sum(counts[: rank()]), z.detach()
+        positives = (torch.arange(len(z), device=z.device) + len(z) // 2) % max(1, len(z))  # [m], own rows
         parts = blocks(len(anchors), len(everyone), limit)
-        own = anchors.new_empty(len(anchors))
+        own = anchors.new_empty(len(anchors), 2)  # by anchor: similarity of the positive, and loss
         for part in parts:
             similarities = _similarities(anchors, everyone, part, first, temperature)  # [part, M]
-            own[part] = similarities.logsumexp(dim=1)
-        others = gather_rows(own, counts)  # [M]
+            own[part, :1] = similarities.gather(1, first + positives[part, None])
+            own[part, 1] = (similarities - own[part, :1]).logsumexp(dim=1)
+        others = gather_rows(own, counts).T[:, None]  # [2, 1, M]
         gradient = torch.empty_like(anchors)
         for part in reversed(parts):  # the last one is still there
             if part != parts[-1]:
                 similarities = _similarities(anchors, everyone, part, first, temperature)
-            weights = (similarities - own[part, None]).exp_().add_(similarities.sub_(others).exp_())
+            weights = (similarities - own[part, :1]).sub_(own[part, 1:]).exp_()
+            weights += similarities.sub_(others[0]).sub_(others[1]).exp_()
+            weights.scatter_add_(1, first + positives[part, None], weights.new_full((len(weights), 1), -2.0))
             torch.mm(weights, everyone, out=gradient[part])
-        value = all_reduce_sum(own.sum()) / len(everyone)
         gradient /= len(everyone) * temperature
-    return with_gradient(value, [z], [gradient])
+        positive, total = all_reduce_sum(own.sum(dim=0)).div(len(everyone)).unbind()
+    return NTXentTerms(with_gradient(total, [z], [gradient]), -positive, total + positive)
 
 
 def _similarities(anchors: Tensor, everyone: Tensor, part: slice, first: int, temperature: float) -> Tensor:
@@ -110,8 +107,5 @@ class NTXentLoss(nn.Module):
         """
         counts = checked_rows("NT-Xent", a, b)
         with torch.autocast(a.device.type, enabled=False):
-            a, b = F.normalize(float32(a), dim=1), F.normalize(float32(b), dim=1)
-            alignment = alignment_term(a, b, self.temperature, sum(counts))
-            both = [2 * count for count in counts]
-            uniformity = uniformity_term(torch.cat([a, b]), self.temperature, both, self.matrix_limit)
-        return NTXentTerms(alignment + uniformity, alignment, uniformity)
+            z = torch.cat([F.normalize(view, dim=1) for view in float32(a, b)])
+            return nt_xent(z, self.temperature, [2 * count for count in counts], self.matrix_limit)

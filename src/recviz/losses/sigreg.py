@@ -95,10 +95,10 @@ class SIGRegLoss(nn.Module):
         """
         counts = checked_rows("SIGReg", a, b)
         total = sum(counts)
-        slices = directions(a.shape[1], self.num_slices, self.seed + self._calls, a.device)
+        slices = directions(a.shape[1], self.num_slices, (self.seed * 1_000_003 + self._calls) % 2**32, a.device)
         self._calls += self.training
         with torch.autocast(a.device.type, enabled=False):
-            a, b = float32(a), float32(b)
+            a, b = float32(a, b)
             invariance = sum_over_processes(F.mse_loss(a, b, reduction="sum")) / (4 * total * a.shape[1])
             statistics = [epps_pulley(z @ slices.to(z.dtype), total).mean() for z in (a, b)]
             gaussianity = (statistics[0] + statistics[1]) / 2

@@ -31,7 +31,9 @@ def invariance_term(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         Scalar: mean over all processes' rows and the columns of (a − b)².
     """
-    return _invariance(a, b, row_counts(a))
+    with torch.autocast(a.device.type, enabled=False):
+        x, y = float32(a, b)
+        return _invariance(x, y, row_counts(a))
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -45,7 +47,8 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
         Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over all processes' rows.
     """
     counts = row_counts(z)
-    return _variance(centre([z], counts)[0], counts, eps)
+    with torch.autocast(z.device.type, enabled=False):
+        return _variance(centre(float32(z), counts)[0], counts, eps)
 
 
 def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
@@ -61,7 +64,8 @@ def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
         Scalar: Σ_{i≠j} C_ij² / D, with C = centred zᵀz / (N − 1) over the N rows of all processes.
     """
     counts = row_counts(z)
-    return _covariance(centre([z], counts)[0], counts, matrix_limit)
+    with torch.autocast(z.device.type, enabled=False):
+        return _covariance(centre(float32(z), counts)[0], counts, matrix_limit)
 
 
 def _invariance(a: Tensor, b: Tensor, counts: list[int]) -> Tensor:
@@ -132,7 +136,7 @@ class VICRegLoss(nn.Module):
         """
         counts = checked_rows("VICReg", a, b)
         with torch.autocast(a.device.type, enabled=False):
-            a, b = float32(a), float32(b)
+            a, b = float32(a, b)
             invariance = _invariance(a, b, counts)
             x, y = centre([a, b], counts)
             variance = (_variance(x, counts) + _variance(y, counts)) / 2
