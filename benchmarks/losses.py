@@ -12,6 +12,7 @@ that neither waiting for each other nor sharing a core counts; the gather of the
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import statistics
 import tempfile
@@ -104,6 +105,7 @@ def peak_mib(loss: Loss, a: Tensor, b: Tensor) -> float:
         return float("nan")
     seconds(loss, a, b)
     a.grad = b.grad = None
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer there
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, _ = _resident(status)
     seconds(loss, a, b)

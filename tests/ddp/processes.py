@@ -56,6 +56,7 @@ def _one_process(
         rank=rank,
         timeout=timedelta(seconds=timeout),
     )
+    dist.barrier()  # otherwise one that ends at once cuts off another that is still connecting
     try:
         torch.save(function(rank, *args), Path(folder, f"result{rank}.pt"))
     finally:

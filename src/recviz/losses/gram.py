@@ -18,8 +18,8 @@ from recviz.distributed import all_reduce_sum, gather_rows, sum_over_processes
 MATRIX_LIMIT = 2**26
 """Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32."""
 
-_CACHED = 2**19
-"""Elements that are converted to float64 at a time on a CPU: 4 MiB, about two cores' caches."""
+_CACHED = 2**18
+"""Elements that are converted to float64 at a time on a CPU: 2 MiB, about a core's cache."""
 
 
 class Centred(NamedTuple):
