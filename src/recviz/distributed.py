@@ -26,16 +26,16 @@ def rank() -> int:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum of `tensor` over the processes, as a new tensor on each; no gradient flows through it."""
+    """Sum of `tensor` over the processes; no gradient flows through it. On one process, `tensor` itself."""
     if not _active():
-        return tensor
+        return tensor.detach()
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
 def all_reduce_mean(tensor: Tensor) -> Tensor:
-    """Mean of `tensor` over the processes, as a new tensor on each; no gradient flows through it."""
+    """Mean of `tensor` over the processes; no gradient flows through it."""
     return all_reduce_sum(tensor) / world_size()
 
 
@@ -79,6 +79,8 @@ def row_counts(rows: Tensor) -> list[int]:
 
 def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     """Rows of all processes, in the order of their ranks, without gradients: one all-gather.
+
+    Communicates as many rows of each process as the longest has.
 
     Args:
         rows: [n, …]; n may differ between processes, the other dimensions may not.

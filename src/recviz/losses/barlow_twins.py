@@ -23,7 +23,8 @@ class BarlowTwinsTerms(NamedTuple):
 def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
     """Diagonal of the cross-correlation matrix C of two views (paper, equation 2) over all processes' rows.
 
-    [D], in float64 where there is such, because what follows is its distance from 1.
+    [D], in float64 where there is such, because what follows is its distance from 1. Communicates D float64,
+    all-reduced.
     """
     diagonal = sum_over_processes((a.rows.to(a.squares.dtype) * b.rows).sum(dim=0))  # [D]
     return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
@@ -39,7 +40,7 @@ def redundancy_term(
     by the centred rows is (2 P / N² − 2 â E / N) / σ, whose second part is the normalisation's.
 
     Communicates, besides what `centre` does, both views' rows (N·D each, gathered) where N < D, else 2·D²
-    all-reduced; and 3·D all-reduced. Nothing in the backward pass.
+    all-reduced; and D float64 and 2·D float32 all-reduced. Nothing in the backward pass.
     """
     n = sum(counts)
     stds = [torch.sqrt(z.squares.detach() / n + eps).to(z.rows.dtype) for z in (a, b)]  # [D]

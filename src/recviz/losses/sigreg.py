@@ -33,7 +33,7 @@ def epps_pulley(x: Tensor, total: int, knots: int = 17, t_max: float = 3.0) -> T
     N ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, with φ the columns' empirical characteristic function, by the trapezoidal
     rule over [−t_max, t_max] in 2·knots − 1 points; both functions are symmetric, so only t ≥ 0 is worked out.
 
-    Communicates 2·knots·M elements, all-reduced, and nothing in the backward pass.
+    Communicates 2·knots·M elements per view, all-reduced, and nothing in the backward pass.
 
     Args:
         x: [n, M], this process's rows.
