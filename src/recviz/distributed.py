@@ -26,7 +26,7 @@ def rank() -> int:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum of `tensor` over the processes; no gradient flows through it. On one process, `tensor` itself."""
+    """Sum of `tensor` over the processes; no gradient flows through it. On one process, it is the tensor, detached."""
     if not _active():
         return tensor.detach()
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
