@@ -88,7 +88,7 @@ class NTXentLoss(nn.Module):
         InputError: a temperature that is not above 0, a limit below 1.
 
     >>> round(NTXentLoss()(torch.eye(4), torch.eye(4)).total.item(), 3)  # log(1 + 6 exp(−1 / 0.5))
-    0.595
+    0.594
     """
 
     def __init__(self, temperature: float = 0.5, matrix_limit: int = MATRIX_LIMIT) -> None:
