@@ -15,6 +15,7 @@ from recviz.errors import InputError, TrainingError
 
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
+    "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 
 HELP = """usage: recviz COMMAND [options]

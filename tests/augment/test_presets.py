@@ -116,7 +116,7 @@ def cell(picture: Tensor, row: int, column: int, side: int) -> Tensor:
 
 def test_grid_shows_each_image_beside_its_views() -> None:
     images, a, b = (noise(5, 3, 32, 32, seed=seed) for seed in range(3))
-    views = Views(*(F.normalize(view, HALF, QUARTER) for view in (a, b)))
+    views = Views(F.normalize(view, HALF, QUARTER) for view in (a, b))
     picture = grid(images, views, HALF, QUARTER, rows=4)
     assert picture.dtype == torch.uint8
     assert picture.shape == (3, 4 * 100, 3 * 100)  # three times enlarged, two pixels of border
@@ -128,7 +128,7 @@ def test_grid_shows_each_image_beside_its_views() -> None:
 
 
 def test_grid_takes_other_sizes_and_kinds_of_images() -> None:
-    views = Views(*(F.normalize(noise(2, 3, 100, 100), HALF, QUARTER) for _ in range(2)))
+    views = Views(F.normalize(noise(2, 3, 100, 100), HALF, QUARTER) for _ in range(2))
     wide = cell(grid(torch.zeros(2, 1, 40, 80), views, torch.tensor(HALF), torch.tensor(QUARTER)), 1, 0, 100)
     assert (wide[:, :25] == 255).all()
     assert (wide[:, 25:75] == 0).all()
@@ -141,7 +141,7 @@ def test_grid_takes_other_sizes_and_kinds_of_images() -> None:
 
 
 def test_grid_clamps_what_leaves_0_to_1_and_needs_a_row() -> None:
-    beyond = Views(torch.full((1, 3, 96, 96), 9.0), torch.full((1, 3, 96, 96), -9.0))
+    beyond = Views([torch.full((1, 3, 96, 96), 9.0), torch.full((1, 3, 96, 96), -9.0)])
     picture = grid(noise(1, 3, 96, 96), beyond, HALF, QUARTER)
     assert (cell(picture, 0, 1, 96) == 255).all()
     assert (cell(picture, 0, 2, 96) == 0).all()

@@ -74,6 +74,9 @@ OBJECTIVES: dict[str, Objective] = {
     "NT-Xent": lambda a, b, limit: NTXentLoss(matrix_limit=limit)(a, b)._asdict(),
     "Barlow Twins": lambda a, b, limit: BarlowTwinsLoss(matrix_limit=limit)(a, b)._asdict(),
     "SIGReg": lambda a, b, limit: SIGRegLoss(num_slices=SLICES)(a, b)._asdict(),
+    "VICReg, a local view": lambda a, b, limit: VICRegLoss(matrix_limit=limit)(a, b, (a * b).tanh())._asdict(),
+    "Barlow Twins, a local view": lambda a, b, limit: BarlowTwinsLoss()(a, b, (a * b).tanh())._asdict(),
+    "SIGReg, a local view": lambda a, b, limit: SIGRegLoss(num_slices=SLICES)(a, b, (a * b).tanh())._asdict(),
 }
 
 TERMS = {
@@ -82,6 +85,9 @@ TERMS = {
     "NT-Xent": NTXentTerms._fields,
     "Barlow Twins": BarlowTwinsTerms._fields,
     "SIGReg": SIGRegTerms._fields,
+    "VICReg, a local view": VICRegTerms._fields,
+    "Barlow Twins, a local view": BarlowTwinsTerms._fields,
+    "SIGReg, a local view": SIGRegTerms._fields,
 }
 
 WITHOUT_GRADIENT = ("alignment", "uniformity")

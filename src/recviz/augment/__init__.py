@@ -1,6 +1,7 @@
 """Augmented views of image batches on their device, with every random choice drawn per image."""
 
+from recviz.augment.picture import grid
 from recviz.augment.view import View
-from recviz.augment.views import TwoViews, Views, grid
+from recviz.augment.views import Crops, TwoViews, Views
 
-__all__ = ["TwoViews", "View", "Views", "grid"]
+__all__ = ["Crops", "TwoViews", "View", "Views", "grid"]

@@ -8,22 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from recviz.augment.color import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    checked,
+    color_jitter,
+    grayscale,
+    solarize,
+    to_float,
+)
 from recviz.errors import InputError
 
-BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+__all__ = [
+    "adjust_brightness",
+    "adjust_contrast",
+    "adjust_hue",
+    "adjust_saturation",
+    "color_jitter",
+    "crop_boxes",
+    "denormalize",
+    "gaussian_blur",
+    "grayscale",
+    "mirror",
+    "normalize",
+    "random_crop_boxes",
+    "resized_crop",
+    "solarize",
+    "to_float",
+]
+
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _TRIES = 10
-
-
-def to_float(images: Tensor) -> Tensor:
-    """Images [N, 3, H, W] as float32 in 0..1: uint8 is divided by 255, floats are taken to be in 0..1."""
-    _check(images)
-    return images / 255 if images.dtype == torch.uint8 else images.float()
+_BAND = 32  # pixels blurred at a time by one matrix on a CPU; wider, most of the matrix is zeros
+BOX_DRAWS = 2 * _TRIES + 2
+"""Random numbers that a crop's box takes."""
 
 
 def random_crop_boxes(
@@ -33,20 +59,32 @@ def random_crop_boxes(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     generator: torch.Generator | None = None,
 ) -> Tensor:
+    """`crop_boxes` of new random numbers.
+
+    Args:
+        heights, widths, scale, ratio: see crop_boxes.
+        generator: source of the draws, on the device of `heights`.
+    """
+    draws = torch.rand(len(heights), BOX_DRAWS, generator=generator, device=heights.device)
+    return crop_boxes(draws, heights, widths, scale, ratio)
+
+
+def crop_boxes(
+    draws: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Tensor:
     """One random box per image: torchvision's RandomResizedCrop, the ten tries of all images at once.
 
-    A try draws a share of the area uniformly and a ratio width / height log-uniformly; the first that fits is
+    A try takes a share of the area uniformly and a ratio width / height log-uniformly; the first that fits is
     placed uniformly. Where none fits, the box is the largest central one whose ratio is in range.
 
     Args:
+        draws: uniform in 0..1, [N, BOX_DRAWS].
         heights, widths: size of each image in pixels, int64 [N]; images may differ.
         scale, ratio: smallest and largest share of the area, and width / height.
-        generator: source of the draws, on the device of `heights`.
 
     Returns:
         int64 [N, 4]: top, left, height, width in pixels, inside the image.
     """
-    draws = torch.rand(len(heights), 2 * _TRIES + 2, generator=generator, device=heights.device)
     size = torch.stack([heights, widths], dim=1)  # [N, 2]
     tall, wide = size.float()[:, :, None].unbind(1)  # [N, 1] each
     area = tall * wide * (scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES])  # [N, 10]
@@ -85,7 +123,7 @@ def resized_crop(
     Raises:
         InputError: a wrong shape, size or interpolation.
     """
-    _check(images)
+    checked(images)
     if interpolation not in _SUPPORT:
         raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {interpolation!r}")
     n, _, h, w = images.shape
@@ -98,7 +136,16 @@ def resized_crop(
         at = torch.where(flip[:, None], size - 1 - at, at)
     columns = _resize_weights(at, left, width, w, interpolation)  # [N, S, W]
     rows = rows.div_(255) if images.dtype == torch.uint8 else rows
-    return _rows_and_columns(images, rows, columns).clamp_(0, 1)
+    return _rows_and_columns(images, rows, columns).clamp_(0, 1).contiguous()
+
+
+def mirror(images: Tensor, chosen: Tensor) -> Tensor:
+    """The images [N, 3, H, W] of any dtype, mirrored left to right where chosen, bool [N]."""
+    if images.device.type != "cpu":
+        return torch.where(chosen[:, None, None, None], images.flip(3), images)
+    index = chosen.nonzero()[:, 0]  # a mask is slow on a CPU
+    images = images.clone(memory_format=torch.contiguous_format)
+    return images.index_copy_(0, index, images.index_select(0, index).flip(3))
 
 
 def _resize_weights(at: Tensor, start: Tensor, length: Tensor, extent: int, interpolation: str) -> Tensor:
@@ -119,115 +166,19 @@ def _resize_weights(at: Tensor, start: Tensor, length: Tensor, extent: int, inte
 
 
 def _rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ image @ columns.T of each channel: [N, C, H, W], [N, S, H], [N, T, W] to [N, C, S, T]."""
+    """rows @ image @ columns.T of each channel: [N, C, H, W], [N, S, H], [N, T, W] to [N, C, S, T], strided."""
     (n, c, h, w), s, t = images.shape, rows.shape[1], columns.shape[1]
-    device = images.device.type
-    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+    with _full_precision(images.device):
         x = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [N, H, C, W]
         x = torch.bmm(x.reshape(n, h * c, w), columns.transpose(1, 2))  # [N, H * C, T]
         x = torch.bmm(rows, x.view(n, h, c * t))  # [N, S, C * T]
-    return x.view(n, s, c, t).transpose(1, 2).contiguous()
+    return x.view(n, s, c, t).transpose(1, 2)
 
 
-def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply each image [N, 3, H, W] by its own factor [N] (1 changes nothing) and clamp to 0..1."""
-    return (to_float(images) * _per_image(factor)).clamp_(0, 1)
-
-
-def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """factor [N] × each image [N, 3, H, W] + (1 - factor) × its own mean grey level, clamped to 0..1."""
-    return _affine_(to_float(images).clone(), factor, torch.zeros_like(factor), 1 - factor)
-
-
-def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """factor [N] × each image [N, 3, H, W] + (1 - factor) × its greyscale version, clamped to 0..1."""
-    return _affine_(to_float(images).clone(), factor, 1 - factor, torch.zeros_like(factor))
-
-
-def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
-    """Turn the HSV hue of each image [N, 3, H, W] by its own factor [N], in turns; 0 changes nothing.
-
-    As torchvision's for float tensors; its PIL version rounds hue, saturation and value to 8 bits.
-    """
-    images = to_float(images)
-    red, green, blue = images.unbind(1)  # [N, H, W] each
-    high, low = images.amax(1), images.amin(1)
-    chroma = high - low
-    # In sixths of a turn, times chroma: 0 red, 2 green, 4 blue. `lerp`, since `where` is slow on the CPU.
-    hue = (red - green).add_(chroma, alpha=4)
-    hue = torch.lerp(hue, (blue - red).add_(chroma, alpha=2), (green - high).eq_(0))
-    hue = torch.lerp(hue, green - blue, (red - high).eq_(0))
-    hue = hue.div_(chroma.clamp(min=1e-12).mul_(6)).add_(factor[:, None, None])  # in turns
-    # A channel is lowest within 1/6 of a turn of its own complement, and highest beyond 1/3.
-    complement = (torch.arange(3, device=images.device) / 3 + 0.5)[:, None, None]
-    away = hue[:, None] - complement  # [N, 3, H, W]
-    away = away.sub_(away.round()).abs_().mul_(-6).add_(2).clamp_(0, 1)
-    return torch.addcmul(high[:, None], away, chroma[:, None], value=-1)
-
-
-def color_jitter(
-    images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, order: Tensor
-) -> Tensor:
-    """All four adjustments, each image with its own factors and in its own order; torchvision's ColorJitter.
-
-    All but the hue are clamp(a·x + b·grey(x) + c·mean grey(x)): an image's sequence is three such steps, with
-    its hue between. The batch takes three steps, the hue and three steps; images sit out those not due, on
-    the CPU by being sorted, elsewhere by a = 1, b = c = 0.
-
-    Args:
-        images: uint8 or float [N, 3, H, W].
-        brightness, contrast, saturation, hue: factors [N], as in the adjust_… functions.
-        order: int64 [N, 4], rows permute BRIGHTNESS, CONTRAST, SATURATION, HUE (0 to 3), first to last.
-    """
-    images = to_float(images)
-    hue_at = (order == HUE).float().argmax(dim=1, keepdim=True)  # [N, 1]
-    step = torch.arange(3, device=order.device)
-    kind = order.gather(1, step + (step >= hue_at))  # [N, 3], the order without hue
-    a = torch.stack([brightness, contrast, saturation], dim=1).gather(1, kind)
-    mix = torch.stack([a, (1 - a) * (kind == SATURATION), (1 - a) * (kind == CONTRAST)])  # [3, N, 3]
-    jitter = _jitter_sorted if images.device.type == "cpu" else _jitter_masked
-    return jitter(images, mix, hue, step < hue_at)
-
-
-def _jitter_sorted(images: Tensor, mix: Tensor, hue: Tensor, due: Tensor) -> Tensor:
-    """mix [3, N, 3]: a, b, c of each image's three steps; due bool [N, 3]: the steps that precede its hue."""
-    rank = due.sum(dim=1).argsort(descending=True)
-    images, mix = images[rank], mix[:, rank]
-    counts = due.sum(dim=0).tolist()
-    for i, count in enumerate(counts):
-        _affine_(images[:count], *mix[:, :count, i])
-    images = adjust_hue(images, hue[rank])
-    for i, count in enumerate(counts):
-        _affine_(images[count:], *mix[:, count:, i])
-    return torch.empty_like(images).index_copy_(0, rank, images)
-
-
-def _jitter_masked(images: Tensor, mix: Tensor, hue: Tensor, due: Tensor) -> Tensor:
-    """As `_jitter_sorted`, without waiting for the device: steps that are not due change nothing."""
-    identity = torch.zeros_like(mix)
-    identity[0] = 1
-    images = images.clone()
-    for i in range(6):
-        images = adjust_hue(images, hue) if i == 3 else images
-        _affine_(images, *torch.where(due == (i < 3), mix, identity)[:, :, i % 3])
-    return images
-
-
-def _affine_(images: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """In place: clamp(a·x + b·grey(x) + c·mean grey(x)), coefficients [N]."""
-    grey = _grey(images)  # [N, 1, H, W]
-    mean = grey.mean(dim=(2, 3), keepdim=True)
-    rest = grey.mul_(_per_image(b)).add_(_per_image(c) * mean)
-    return images.mul_(_per_image(a)).add_(rest).clamp_(0, 1)
-
-
-def grayscale(images: Tensor) -> Tensor:
-    """Three times 0.299 red + 0.587 green + 0.114 blue, as PIL; torchvision takes 0.2989 for tensors."""
-    return _grey(to_float(images)).repeat(1, 3, 1, 1)
-
-
-def _grey(images: Tensor) -> Tensor:
-    return (images[:, :1] * 0.299).add_(images[:, 1:2], alpha=0.587).add_(images[:, 2:], alpha=0.114)
+def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast, on devices that have one."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tensor:
@@ -249,30 +200,43 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise InputError(f"kernel_size must be odd and at least 1, got {kernel_size}")
     images = to_float(images)
-    (h, w), reach = images.shape[2:], kernel_size // 2
-    rows = _blur_weights(sigma, h, reach)
-    columns = rows if h == w else _blur_weights(sigma, w, reach)
-    return _rows_and_columns(images, rows, columns)
+    with _full_precision(images.device):
+        return _blur_along(_blur_along(images, sigma, kernel_size // 2, dim=3), sigma, kernel_size // 2, dim=2)
 
 
-def _blur_weights(sigma: Tensor, extent: int, reach: int) -> Tensor:
-    """[N, extent, extent]: the share of each pixel of a row (or column) in each blurred pixel."""
+def _blur_along(images: Tensor, sigma: Tensor, reach: int, dim: int) -> Tensor:
+    """Blur rows (dim 3) or columns (dim 2): a banded matrix per image times _BAND pixels and their surroundings."""
+    extent = images.shape[dim]
     reach = min(reach, extent - 1)
+    step = min(extent, _BAND) if images.device.type == "cpu" else extent  # elsewhere one product costs less than many
+    edge = [reach, reach, 0, 0] if dim == 3 else [0, 0, reach, reach]
+    padded = torch.nn.functional.pad(images, edge, mode="reflect")
+    band = _band(sigma, reach, step)  # [N, step, step + 2 * reach]
+    if dim == 3:
+        padded, band = padded.flatten(1, 2), band.transpose(1, 2)  # [N, 3 * H, W + 2 * reach]
+    else:
+        padded, band = padded.flatten(0, 1), band.repeat_interleave(3, dim=0)  # [3 * N, H + 2 * reach, W]
+    if step == extent:
+        return (padded @ band if dim == 3 else band @ padded).view(images.shape)
+    result = padded.new_empty(images.shape)
+    for start in range(0, extent, step):
+        length = min(step, extent - start)
+        if dim == 3:
+            part = padded[:, :, start : start + length + 2 * reach], band[:, : length + 2 * reach, :length]
+            torch.bmm(*part, out=result.flatten(1, 2)[:, :, start : start + length])
+        else:
+            part = band[:, :length, : length + 2 * reach], padded[:, start : start + length + 2 * reach]
+            torch.bmm(*part, out=result.flatten(0, 1)[:, start : start + length])
+    return result
+
+
+def _band(sigma: Tensor, reach: int, length: int) -> Tensor:
+    """[N, length, length + 2 * reach]: the share of each pixel, and of those around, in each blurred pixel."""
     tap = torch.arange(-reach, reach + 1, device=sigma.device)
     taps = torch.exp(-0.5 * (tap / sigma[:, None]) ** 2)  # [N, 2 * reach + 1]
     taps = taps * (taps > 1e-12)  # denormal numbers would slow the products down
-    taps = torch.nn.functional.pad(taps / taps.sum(dim=1, keepdim=True), [extent - 1, extent - 1])
-    padded = taps.unfold(1, extent + 2 * reach, 1).flip(1)  # [N, extent, extent + 2 * reach]
-    weights = padded[:, :, reach : reach + extent].contiguous()
-    weights[:, :, 1 : reach + 1] += padded[:, :, :reach].flip(2)
-    weights[:, :, extent - 1 - reach : extent - 1] += padded[:, :, reach + extent :].flip(2)
-    return weights
-
-
-def solarize(images: Tensor, threshold: float = 128 / 255) -> Tensor:
-    """Invert (1 - x) every value of [N, 3, H, W] at or above the threshold; PIL's solarize at 128."""
-    images = to_float(images)
-    return images.clone().ge_(threshold).sub_(images).abs_()
+    taps = torch.nn.functional.pad(taps / taps.sum(dim=1, keepdim=True), [length - 1, length - 1])
+    return taps.unfold(1, length + 2 * reach, 1).flip(1)
 
 
 def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
@@ -287,14 +251,3 @@ def denormalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Se
 
 def _per_channel(values: Tensor | Sequence[float], images: Tensor) -> Tensor:
     return torch.as_tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
-
-
-def _check(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise InputError(f"images must have the shape [N, 3, H, W], got {tuple(images.shape)}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise InputError(f"images must be uint8, or float in 0..1, got {images.dtype}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -84,7 +84,7 @@ class Draws(NamedTuple):
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
-    order: Tensor  # int64 [N, 4]
+    position: Tensor  # int64 [N, 4], see color.color_jitter
     grayscale: Tensor
     blur: Tensor
     sigma: Tensor
@@ -95,72 +95,130 @@ class Draws(NamedTuple):
         return Draws._make(None if choices is None else choices[part] for choices in self)
 
 
-def draw(view: View, images: Tensor, crop: bool, generator: torch.Generator | None) -> Draws:
-    """Draw every choice for a batch [N, 3, H, W], in a fixed number of draws, whatever they turn out to be.
+UNIFORMS = F.BOX_DRAWS + 14
+"""Random numbers that an image's view takes, whatever they decide."""
+
+
+def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
+    """Every choice for a batch, from numbers that are uniform in 0..1.
 
     Args:
         view: the settings.
-        images: their number, size and device count.
-        crop: False where the images are crops already.
-        generator: source of the draws, on the device of the images; None is torch's global one.
+        uniforms: [N, UNIFORMS].
+        size: height and width of the images; None where the images are crops already.
     """
-    n, device = len(images), images.device
+    n, device = len(uniforms), uniforms.device
     boxes = None
-    if crop:
-        height, width = (torch.full((n,), side, device=device) for side in images.shape[-2:])
-        boxes = F.random_crop_boxes(height, width, view.scale, view.ratio, generator)
+    if size is not None:
+        heights, widths = (torch.full((n,), side, device=device) for side in size)
+        boxes = F.crop_boxes(uniforms[:, : F.BOX_DRAWS], heights, widths, view.scale, view.ratio)
+    u = uniforms[:, F.BOX_DRAWS :].unbind(1)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=generator, device=device)
+    def between(low: float, high: float, u: Tensor) -> Tensor:
+        return low + (high - low) * u
 
     return Draws(
         boxes=boxes,
-        flip=uniform(0, 1) < view.flip,
-        jitter=uniform(0, 1) < view.jitter,
-        brightness=uniform(max(0, 1 - view.brightness), 1 + view.brightness),
-        contrast=uniform(max(0, 1 - view.contrast), 1 + view.contrast),
-        saturation=uniform(max(0, 1 - view.saturation), 1 + view.saturation),
-        hue=uniform(-view.hue, view.hue),
-        order=torch.rand(n, 4, generator=generator, device=device).argsort(dim=1),
-        grayscale=uniform(0, 1) < view.grayscale,
-        blur=uniform(0, 1) < view.blur,
-        sigma=uniform(*view.blur_sigma),
-        solarize=uniform(0, 1) < view.solarize,
+        flip=u[0] < view.flip,
+        jitter=u[1] < view.jitter,
+        brightness=between(max(0, 1 - view.brightness), 1 + view.brightness, u[2]),
+        contrast=between(max(0, 1 - view.contrast), 1 + view.contrast, u[3]),
+        saturation=between(max(0, 1 - view.saturation), 1 + view.saturation, u[4]),
+        hue=between(-view.hue, view.hue, u[5]),
+        position=_ranks(torch.stack(u[6:10], dim=1)),
+        grayscale=u[10] < view.grayscale,
+        blur=u[11] < view.blur,
+        sigma=between(*view.blur_sigma, u[12]),
+        solarize=u[13] < view.solarize,
     )
 
 
-def apply(view: View, images: Tensor, draws: Draws, size: int) -> Tensor:
-    """The steps of `view` as drawn: uint8 or float [N, 3, H, W] to float32 [N, 3, size, size] in 0..1."""
+def _ranks(values: Tensor) -> Tensor:
+    """Of each value among the K of its row, int64 [N, K] from 0; of equal ones, the first comes first."""
+    here, there = values[:, :, None], values[:, None, :]
+    earlier = torch.ones(2 * values.shape[1:], dtype=torch.bool, device=values.device).tril(-1)  # [K, K]
+    return ((there < here) | ((there == here) & earlier)).sum(dim=2)
+
+
+class Step(NamedTuple):
+    """One step of a view: its name, its probability, the images that it was drawn for, and what it does to images."""
+
+    name: str
+    probability: float
+    chosen: Tensor
+    call: Callable[..., Tensor]
+    settings: tuple[Tensor, ...] = ()
+
+
+def steps(view: View, draws: Draws) -> list[Step]:
+    """The steps after the crop that the view has at all, in order."""
+    factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.position)
+    every = [
+        Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors),
+        Step("grayscale", view.grayscale, draws.grayscale, F.grayscale),
+        blur_step(view, draws.blur, draws.sigma),
+        Step("solarize", view.solarize, draws.solarize, F.solarize),
+    ]
+    return [step for step in every if step.probability > 0]
+
+
+def blur_step(view: View, chosen: Tensor, sigma: Tensor) -> Step:
+    """The view's blur of the chosen images, bool [N], with sigma [N]."""
+    return Step("blur", view.blur, chosen, partial(F.gaussian_blur, kernel_size=kernel_size(view)), (sigma,))
+
+
+def kernel_size(view: View) -> int:
+    """Taps of the view's blur."""
+    return 2 * math.ceil(5.5 * view.blur_sigma[1]) + 1
+
+
+CPU_BLOCK = 2**19
+"""Values of a view worked on at a time on a CPU: 2 MiB, about a core's cache."""
+
+
+def blocks(n: int, values: int, limit: int, least: int = 1) -> list[slice]:
+    """Near-equal slices of n images, each of at most `limit` of all `values`, or of `least` images and a few."""
+    count = max(1, min(n // least, math.ceil(values / limit))) if n else 0
+    return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
+
+
+def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
+    """Slices of n images of `values` in all, of which each fits a CPU's cache; on other devices one slice."""
+    return blocks(n, values, CPU_BLOCK if device.type == "cpu" else max(1, values))
+
+
+def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
+    """The view after each of its steps, by the step's name; the last is the view, not yet normalised.
+
+    Args:
+        view: the settings.
+        images: uint8 or float [N, 3, H, W].
+        draws: every choice.
+        size: side of the result in pixels.
+
+    Yields:
+        Name, and float32 [N, 3, size, size] in 0..1, which the next step may change in place.
+    """
+    images = crop(view, images, draws, size)
+    yield "crop and flip", images
+    for step in steps(view, draws):
+        images = take(step, images)
+        yield step.name, images
+
+
+def crop(view: View, images: Tensor, draws: Draws, size: int) -> Tensor:
+    """Crop, resize and flip as drawn: uint8 or float [N, 3, H, W] to float32 [N, 3, size, size] in 0..1."""
     if draws.boxes is None:
-        images = F.to_float(images)
-        images = torch.where(_per_image(draws.flip), images.flip(3), images)
-    else:
-        images = F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
-    factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.order)
-    images = _sometimes(view.jitter, draws.jitter, images, F.color_jitter, *factors)
-    images = _sometimes(view.grayscale, draws.grayscale, images, F.grayscale)
-    blur = partial(F.gaussian_blur, kernel_size=2 * math.ceil(5.5 * view.blur_sigma[1]) + 1)
-    images = _sometimes(view.blur, draws.blur, images, blur, draws.sigma)
-    return _sometimes(view.solarize, draws.solarize, images, F.solarize)
+        return F.to_float(F.mirror(images, draws.flip))
+    return F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
 
 
-def _sometimes(
-    probability: float, chosen: Tensor, images: Tensor, step: Callable[..., Tensor], *settings: Tensor
-) -> Tensor:
-    """`step` on the chosen images: on the CPU on them alone, elsewhere on all, not to wait for the device."""
-    if probability == 0:
-        return images
-    if probability == 1:
-        return step(images, *settings)
-    if not _may_wait(images.device):
-        return torch.where(_per_image(chosen), step(images, *settings), images)
-    index = chosen.nonzero()[:, 0]
-    return images.index_copy_(0, index, step(images[index], *(s[index] for s in settings)))
-
-
-def _per_image(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
-
-
-def _may_wait(device: torch.device) -> bool:
-    return device.type == "cpu"
+def take(step: Step, images: Tensor) -> Tensor:
+    """The step on the chosen images: on the CPU on them alone, elsewhere on all, not to wait for the device."""
+    if step.probability == 1:
+        return step.call(images, *step.settings)
+    if images.device.type != "cpu":
+        return torch.where(step.chosen[:, None, None, None], step.call(images, *step.settings), images)
+    index = step.chosen.nonzero()[:, 0]
+    part = step.call(images.index_select(0, index), *(setting[index] for setting in step.settings))
+    return images.index_copy_(0, index, part)

@@ -1,8 +1,7 @@
-"""Two augmented views of each image of a batch, on the images' device: `TwoViews` and its presets."""
+"""Augmented views of each image of a batch, on the images' device: `TwoViews` and its presets."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.view import View, apply, draw
+from recviz.augment.color import checked
+from recviz.augment.compiled import compiled_view
+from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
 from recviz.errors import InputError
 
 __all__ = [
@@ -18,25 +19,45 @@ __all__ = [
     "CIFAR10_STD",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Crops",
     "TwoViews",
     "View",
     "Views",
-    "grid",
 ]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
-_CPU_BLOCK = 2**19  # values of a view worked on at a time: 2 MiB, about a core's cache
-_CELL = 96  # pixels, least side of a picture in `grid`
+LOCAL = View(scale=(0.05, 0.25))
 
 
-class Views(NamedTuple):
-    """Two views of the same images, each float32 [N, 3, S, S], normalised, in channels-last memory format."""
+class Views(tuple[Tensor, ...]):
+    """Views of the same images, `(a, b, *local)`, each float32 [N, 3, S, S], normalised, channels-last."""
 
-    a: Tensor
-    b: Tensor
+    @property
+    def a(self) -> Tensor:
+        """The first view."""
+        return self[0]
+
+    @property
+    def b(self) -> Tensor:
+        """The second view."""
+        return self[1]
+
+    @property
+    def local(self) -> tuple[Tensor, ...]:
+        """The small crops, if any."""
+        return self[2:]
+
+
+class Crops(NamedTuple):
+    """Images that were cropped before they came here, uint8 or float in 0..1."""
+
+    pairs: Tensor
+    """[N, 2, 3, S, S], for a and for b."""
+    local: Tensor
+    """[N, V, 3, s, s], for each local view."""
 
 
 class TwoViews(nn.Module):
@@ -47,15 +68,26 @@ class TwoViews(nn.Module):
     bits after each, and the blur is a true Gaussian (`functional.gaussian_blur` says how far that is from
     PIL's).
 
+    Smaller local views may come beside the two (multi-crop: Caron et al., 2020, arXiv 2006.09882): objectives that
+    have an invariance between views take them as more pairs.
+
     Args:
         size: side of the views in pixels.
         a: settings of the first view.
         b: settings of the second view.
         mean: of each channel in 0..1, subtracted at the end.
         std: of each channel, divided by at the end.
+        local_views: number of small views beside the two.
+        local: settings of each of them.
+        local_size: their side in pixels; None: 3/7 of size, which is 96 for 224.
+        compiled: make the views by torch.compile. None: on CUDA devices, where steps one by one would have the
+            device wait for the host; on a CPU they are a small part of a training step, and compiling takes half a
+            minute. Where torch finds no compiler, one line says so and the steps are taken one by one. Both give the
+            same views, to rounding.
 
     Raises:
-        InputError: a size below 1, or a mean or std that is not three numbers (std: above 0).
+        InputError: a size below 1, a number of local views below 0, or a mean or std that is not three numbers (std:
+            above 0).
     """
 
     mean: Tensor
@@ -68,37 +100,47 @@ class TwoViews(nn.Module):
         b: View = VICREG_B,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        local_views: int = 0,
+        local: View = LOCAL,
+        local_size: int | None = None,
+        compiled: bool | None = None,
     ) -> None:
         super().__init__()
-        if size < 1:
-            raise InputError(f"TwoViews needs a size of at least 1, got {size}")
+        local_size = max(1, size * 3 // 7) if local_size is None else local_size
+        if size < 1 or local_size < 1 or local_views < 0:
+            raise InputError(
+                "TwoViews needs sizes of at least 1 and a number of local views that is not negative, got "
+                f"size {size}, local_size {local_size}, local_views {local_views}"
+            )
         if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
             raise InputError(f"mean and std must be 3 numbers each, std above 0, got {mean} and {std}")
         self.size, self.a, self.b = size, a, b
+        self.local_views, self.local, self.local_size = local_views, local, local_size
+        self.compiled = compiled
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Views:
-        """Draw both views, first all of a, then all of b.
+    def forward(self, images: Tensor | Crops, generator: torch.Generator | None = None) -> Views:
+        """Draw all views: first all of a, then all of b, then each local view.
 
         Args:
-            images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or [N, 2, 3, size, size], a
-                crop for a and one for b, which get every step but the crop.
+            images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step but
+                the crop: [N, 2, 3, size, size], one for a and one for b, or Crops where there are local views.
             generator: source of every draw, on the device of the images; None is torch's global one.
 
         Raises:
             InputError: any other shape or dtype.
         """
-        if images.ndim == 5:
-            if images.shape[1:] != (2, 3, self.size, self.size):
-                expected = f"[N, 2, 3, {self.size}, {self.size}]"
-                raise InputError(f"pairs of crops must have the shape {expected}, got {tuple(images.shape)}")
-            a, b, crop = images[:, 0], images[:, 1], False
-        else:
-            a = b = _three_channels(images)
-            crop = True
-        return Views(self._view(self.a, a, crop, generator), self._view(self.b, b, crop, generator))
+        a, b, *local = sources = self.sources(images)
+        cropped = sources[0] is not sources[1]
+        return Views(
+            [
+                self._view(self.a, a, self.size, cropped, generator),
+                self._view(self.b, b, self.size, cropped, generator),
+                *(self._view(self.local, part, self.local_size, cropped, generator) for part in local),
+            ]
+        )
 
     @torch.no_grad()
     def evaluate(self, images: Tensor) -> Tensor:
@@ -117,7 +159,7 @@ class TwoViews(nn.Module):
         Raises:
             InputError: any other shape or dtype.
         """
-        images = F.to_float(_three_channels(images))
+        images = F.to_float(three_channels(images))
         height, width = images.shape[2:]
         if (height, width) != (self.size, self.size):
             short = min(height, width)
@@ -174,73 +216,46 @@ class TwoViews(nn.Module):
         view = View(scale=(0.2, 1.0), solarize=0.1)
         return cls(size, view, view, mean, std)
 
-    def _view(self, view: View, images: Tensor, crop: bool, generator: torch.Generator | None) -> Tensor:
+    def each(self) -> list[tuple[str, View, int]]:
+        """Name, settings and size of each view."""
+        local = [(f"local {i + 1}", self.local, self.local_size) for i in range(self.local_views)]
+        return [("a", self.a, self.size), ("b", self.b, self.size), *local]
+
+    def sources(self, images: Tensor | Crops) -> list[Tensor]:
+        """The images of each view; for images that are not cropped yet, the same ones."""
+        if isinstance(images, Tensor) and images.ndim != 5:
+            return [three_channels(images)] * (2 + self.local_views)
+        pairs, local = images if isinstance(images, Crops) else (images, images[:, :0])
+        got = [tuple(pairs.shape[1:])] + [tuple(local.shape[1:])] * (local.shape[1] > 0 or self.local_views > 0)
+        expected = [(2, 3, self.size, self.size)]
+        expected += [(self.local_views, 3, self.local_size, self.local_size)] * (self.local_views > 0)
+        if got != expected:
+            raise InputError(f"crops must have the shapes {_shapes(expected)}, got {_shapes(got)}")
+        return [checked(crops) for crops in (*pairs.unbind(1), *local.unbind(1))]
+
+    def _view(self, view: View, images: Tensor, size: int, cropped: bool, generator: torch.Generator | None) -> Tensor:
         """Draw for the batch as a whole, then work in blocks that fit a CPU's cache; one block elsewhere."""
         n, device = len(images), images.device
-        draws = draw(view, images, crop, generator)
-        result = torch.empty(n, 3, self.size, self.size, device=device, memory_format=torch.channels_last)
-        blocks = min(n, math.ceil(result.numel() / _CPU_BLOCK)) if device.type == "cpu" else 1
-        for i in range(blocks):
-            block = slice(n * i // blocks, n * (i + 1) // blocks)
-            part = apply(view, images[block], draws.rows(block), self.size)
+        uniforms = torch.rand(n, UNIFORMS, generator=generator, device=device)
+        if self.compiled or (self.compiled is None and device.type == "cuda"):
+            result = compiled_view(view, images, uniforms, size, self.mean, self.std, cropped)
+            if result is not None:
+                return result
+        draws = draw(view, uniforms, None if cropped else (images.shape[2], images.shape[3]))
+        result = torch.empty(n, 3, size, size, device=device, memory_format=torch.channels_last)
+        for block in cpu_blocks(n, result.numel(), device):
+            *_, (_, part) = stages(view, images[block], draws.rows(block), size)
             result[block] = F.normalize(part, self.mean, self.std)
         return result
 
 
-def grid(
-    images: Tensor,
-    views: Views,
-    mean: Tensor | Sequence[float],
-    std: Tensor | Sequence[float],
-    rows: int = 8,
-) -> Tensor:
-    """A picture of a batch: one row per image, with the image, its view a and its view b.
-
-    Images are fitted into a square of the views' size, on white; what is below 96 pixels is enlarged by a
-    whole factor without smoothing.
-
-    Args:
-        images: what `TwoViews` got; of pairs of crops, the first is shown.
-        views: what it gave.
-        mean, std: its normalisation, which is undone.
-        rows: number of images to show, from the first; fewer where the batch has fewer.
-
-    Returns:
-        uint8 [3, H, W].
-
-    Raises:
-        InputError: no rows to show.
-    """
-    n = min(rows, len(images))
-    if n < 1:
-        raise InputError(f"grid needs at least one image and one row, got {len(images)} and {rows}")
-    originals = images[:n, 0] if images.ndim == 5 else _three_channels(images[:n])
-    size = views.a.shape[3]
-    shown = [_fit(F.to_float(originals), size), *(F.denormalize(view[:n], mean, std) for view in views)]
-    cells = torch.stack(shown, dim=1).clamp(0, 1)  # [n, 3 pictures, 3 channels, S, S]
-    zoom = math.ceil(_CELL / size)
-    cells = cells.repeat_interleave(zoom, dim=3).repeat_interleave(zoom, dim=4)
-    cells = nn.functional.pad(cells, [2, 2, 2, 2], value=1.0)
-    picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, 3 * side]
-    return (picture * 255).round().to(torch.uint8)
-
-
-def _fit(images: Tensor, size: int) -> Tensor:
-    """Scale [n, 3, H, W] so that the long side is `size`, and fill up to a square with white."""
-    height, width = images.shape[2:]
-    long = max(height, width)
-    shape = [max(1, height * size // long), max(1, width * size // long)]
-    if long > size:
-        images = nn.functional.interpolate(images, shape, mode="bilinear", antialias=True)
-    else:
-        images = nn.functional.interpolate(images, shape, mode="nearest")
-    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2
-    border = [left, size - shape[1] - left, top, size - shape[0] - top]
-    return nn.functional.pad(images, border, value=1.0)
-
-
-def _three_channels(images: Tensor) -> Tensor:
+def three_channels(images: Tensor) -> Tensor:
+    """Images [N, 3, H, W], or grey [N, 1, H, W] as three equal channels; of uint8 or float."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         got = tuple(images.shape)
         raise InputError(f"views need images of shape [N, 3, H, W] or [N, 1, H, W], got {got}")
-    return images.expand(-1, 3, -1, -1)
+    return checked(images.expand(-1, 3, -1, -1))
+
+
+def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(f"[N, {', '.join(map(str, shape))}]" for shape in shapes)

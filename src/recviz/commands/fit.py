@@ -41,7 +41,7 @@ def run(argv: list[str]) -> None:
         TrainingError: a run that broke off.
     """
     argv, recipes = with_recipe_paths(argv)
-    _quiet_lightning()
+    quiet_lightning()
     cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
     trainer = cli.trainer
     check_trainer(trainer)
@@ -211,7 +211,7 @@ def settings(text: str) -> dict[str, Any]:
     return leaves
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Drop the lines that Lightning prints for its own sake; errors and recviz's own lines stay."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -11,7 +11,8 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from recviz.augment.views import TwoViews, grid
+from recviz.augment.picture import grid
+from recviz.augment.views import Crops, TwoViews
 from recviz.data.images import FileImages, Images
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
 from recviz.data.splits import class_list, stratified_fraction
@@ -36,13 +37,13 @@ class Split:
 class RawBatch(NamedTuple):
     """What loaders yield: uint8 images, labels [n] or None, and the seed of the views (None: no views)."""
 
-    images: Tensor
+    images: Tensor | Crops
     labels: Tensor | None
     seed: int | None
 
 
 class ViewsDataModule(LightningDataModule):
-    """Base of recviz's datasets. Training batches arrive as `((a, b), labels)`, others as `(images, labels)`.
+    """Base of recviz's datasets. Training batches arrive as `((a, b, *local), labels)`, others as `(images, labels)`.
 
     The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Every
     sample comes once per epoch over all processes, each process draws different views, and order and views depend
@@ -142,15 +143,16 @@ class ViewsDataModule(LightningDataModule):
         """Views of a training batch, normalised images of any other; batches of other loaders pass unchanged."""
         if not isinstance(batch, RawBatch):
             return batch
-        images, labels, seed = batch
-        self.views.to(images.device)
+        images: Any = batch.images
+        labels, seed = batch.labels, batch.seed
+        device = images[0].device  # of the first image, or of the pairs of crops
+        self.views.to(device)
         if seed is None:
             return self.views.evaluate(images), labels
-        generator = torch.Generator(images.device).manual_seed(seed)
-        return self.views(images, generator), labels
+        return self.views(images, torch.Generator(device).manual_seed(seed)), labels
 
     def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images, each beside its two views: uint8 [3, H, W]."""
+        """A picture of `rows` training images, each beside its views: uint8 [3, H, W]."""
         images = self._loaded_train().images
         indices = torch.arange(min(rows, len(images)))
         views = self.views.cpu()

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from recviz.augment.functional import random_crop_boxes
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Crops, TwoViews
 from recviz.errors import InputError
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -28,8 +28,8 @@ class Images(Protocol):
     def subset(self, indices: Tensor) -> Images:
         """The images at `indices` [n], as a new source."""
 
-    def crops(self, indices: Tensor, seed: int) -> Tensor:
-        """uint8 [n, 3, H, W] or, already cropped twice, [n, 2, 3, S, S]."""
+    def crops(self, indices: Tensor, seed: int) -> Tensor | Crops:
+        """uint8 [n, 3, H, W] or, already cropped, [n, 2, 3, S, S] or Crops."""
 
     def clean(self, indices: Tensor) -> Tensor:
         """uint8 [n, 3, H, W], without randomness."""
@@ -76,24 +76,23 @@ class FileImages:
         """See Images."""
         return FileImages(self.paths[indices.numpy()], self.views)
 
-    def crops(self, indices: Tensor, seed: int) -> Tensor:
-        """Two random crops of each image: uint8 [n, 2, 3, S, S]."""
+    def crops(self, indices: Tensor, seed: int) -> Tensor | Crops:
+        """Two random crops of each image, uint8 [n, 2, 3, S, S], or Crops where there are local views."""
         generator = torch.Generator().manual_seed(seed)
         photos = [open_image(path) for path in self.paths[indices.numpy()]]
         heights = torch.tensor([photo.height for photo in photos])
         widths = torch.tensor([photo.width for photo in photos])
-        pairs = []
-        for view in (self.views.a, self.views.b):
+        crops = []
+        for _, view, size in self.views.each():
             boxes = random_crop_boxes(heights, widths, view.scale, view.ratio, generator).tolist()
             resample = Image.Resampling[view.interpolation.upper()]
-            size = (self.views.size, self.views.size)
-            pairs.append(
-                [
-                    _to_tensor(photo.resize(size, resample, box=(left, top, left + width, top + height)))
-                    for photo, (top, left, height, width) in zip(photos, boxes, strict=True)
-                ]
-            )
-        return torch.stack([torch.stack(crops) for crops in pairs], dim=1)
+            cut = [
+                _to_tensor(photo.resize((size, size), resample, box=(left, top, left + width, top + height)))
+                for photo, (top, left, height, width) in zip(photos, boxes, strict=True)
+            ]
+            crops.append(torch.stack(cut))
+        pairs = torch.stack(crops[:2], dim=1)
+        return Crops(pairs, torch.stack(crops[2:], dim=1)) if crops[2:] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:
         """Short side to 256/224 of S, centre crop of S: uint8 [n, 3, S, S]."""

@@ -61,10 +61,11 @@ def redundancy_term(
 class BarlowTwinsLoss(nn.Module):
     """total = scale · (Σ (1 − C_ii)² + redundancy_weight · Σ_{i≠j} C_ij²) (paper, equation 1), without Lightning.
 
-    C is the cross-correlation of the two views' embeddings, normalised per column over the rows of all processes by
-    the biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. Values are equal on each
-    process, and DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in
-    float32 whatever the autocast.
+    C is the cross-correlation of the two views' embeddings, normalised per column over the rows of all processes by the
+    biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. Local views, where there are any,
+    are more pairs of the first sum: it is the mean over a and b, and over each of the two with each local view. Values
+    are equal on each process, and DistributedDataParallel's mean of the gradients is the gradient of the global batch.
+    The math runs in float32 whatever the autocast.
 
     Args:
         redundancy_weight: λ; the paper's 0.0051.
@@ -87,19 +88,22 @@ class BarlowTwinsLoss(nn.Module):
         self.scale = check_weight("scale", scale)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor) -> BarlowTwinsTerms:
+    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> BarlowTwinsTerms:
         """Terms of one batch.
 
         Args:
             a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            local: embeddings [n, D] of local views of the same images.
 
         Raises:
             InputError: see checks.checked_rows.
         """
-        counts = checked_rows("Barlow Twins", a, b)
+        counts = checked_rows("Barlow Twins", a, b, *local)
         with torch.autocast(a.device.type, enabled=False):
-            x, y = centre(float32(a, b), counts)
-            invariance = (1 - correlations(x, y, sum(counts))).square().sum().to(x.rows.dtype)
+            x, y, *small = centre(float32(a, b, *local), counts)
+            pairs = [(x, y), *((z, other) for other in small for z in (x, y))]
+            errors = torch.stack([(1 - correlations(*pair, sum(counts))).square().sum() for pair in pairs])
+            invariance = errors.mean().to(x.rows.dtype)
             redundancy = redundancy_term(x, y, counts, matrix_limit=self.matrix_limit)
             total = self.scale * (invariance + self.redundancy_weight * redundancy)
         return BarlowTwinsTerms(total, invariance, redundancy)

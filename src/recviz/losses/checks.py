@@ -9,8 +9,8 @@ from recviz.distributed import row_counts
 from recviz.errors import InputError
 
 
-def checked_rows(objective: str, a: Tensor, b: Tensor) -> list[int]:
-    """The rows of each process, after a look at the embeddings of two views.
+def checked_rows(objective: str, a: Tensor, b: Tensor, *local: Tensor) -> list[int]:
+    """The rows of each process, after a look at the embeddings of two views, and of local views beside them.
 
     The values are looked at in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
     detect_anomaly=True), because the look makes the host wait for the device.
@@ -19,16 +19,20 @@ def checked_rows(objective: str, a: Tensor, b: Tensor) -> list[int]:
         InputError: not floating point [n, D] of one shape, fewer than 2 rows over all processes, or, in anomaly
             mode, values that are not finite.
     """
-    if a.shape != b.shape:
-        raise InputError(f"{objective} needs two views of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    views = (a, b, *local)
+    for z in views[1:]:
+        if z.shape != a.shape:
+            raise InputError(f"{objective} needs views of one shape, got {tuple(a.shape)} and {tuple(z.shape)}")
     if a.ndim != 2:
         raise InputError(f"{objective} needs embeddings of shape [n, D], got {tuple(a.shape)}")
     if a.shape[1] == 0:
         raise InputError(f"{objective} needs embeddings of at least one column, got {tuple(a.shape)}")
-    if not (a.is_floating_point() and b.is_floating_point()):
-        raise InputError(f"{objective} needs floating point embeddings, got {a.dtype} and {b.dtype}")
+    if not all(z.is_floating_point() for z in views):
+        raise InputError(
+            f"{objective} needs floating point embeddings, got {' and '.join(str(z.dtype) for z in views)}"
+        )
     if torch.is_anomaly_enabled():
-        for name, z in (("a", a), ("b", b)):
+        for name, z in zip(("a", "b", *(f"local {i}" for i in range(1, 1 + len(local)))), views, strict=True):
             bad = ~z.isfinite()
             if bad.any():
                 row, column = bad.nonzero()[0].tolist()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import all_reduce_sum, gather_rows, rank, with_gradient
+from recviz.errors import InputError
 from recviz.losses.checks import check_count, check_positive, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, blocks
 
@@ -96,15 +97,19 @@ class NTXentLoss(nn.Module):
         self.temperature = check_positive("temperature", temperature)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor) -> NTXentTerms:
+    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> NTXentTerms:
         """Terms of one batch.
 
         Args:
             a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
 
         Raises:
-            InputError: see checks.checked_rows.
+            InputError: see checks.checked_rows; local views, which this objective has no term for.
         """
+        if local:
+            raise InputError(
+                f"NT-Xent compares two views, got {len(local)} local ones beside them: set local_views to 0"
+            )
         counts = checked_rows("NT-Xent", a, b)
         with torch.autocast(a.device.type, enabled=False):
             z = torch.cat([F.normalize(view, dim=1) for view in float32(a, b)])

@@ -52,12 +52,12 @@ def epps_pulley(x: Tensor, total: int, knots: int = 17, t_max: float = 3.0) -> T
 
 
 class SIGRegLoss(nn.Module):
-    """total = (1 − sigreg_weight) · invariance + sigreg_weight · gaussianity (paper, LeJEPA's objective, two views).
+    """total = (1 − sigreg_weight) · invariance + sigreg_weight · gaussianity (paper, LeJEPA's objective).
 
-    invariance is the mean squared distance of each embedding to the mean of its image's two views, (a − b)² / 4;
-    gaussianity the mean over random directions and views of `epps_pulley` of the embeddings along the direction. Its
-    cost is linear in D. The directions are drawn anew at each call in training, from `seed` and the number of calls,
-    which the state dict holds. The math runs in float32 whatever the autocast.
+    invariance is the mean squared distance of each view's embedding, local views' too, to the mean of a and b, which
+    for two views is (a − b)² / 4; gaussianity the mean over random directions and views of `epps_pulley` of the
+    embeddings along the direction. Its cost is linear in D. The directions are drawn anew at each call in training,
+    from `seed` and the number of calls, which the state dict holds. The math runs in float32 whatever the autocast.
 
     Deviation from the paper's algorithm 1: 33 points on [−3, 3], as in the authors' later code, for 17 on [−5, 5].
 
@@ -84,24 +84,26 @@ class SIGRegLoss(nn.Module):
         self.seed = seed
         self._calls = 0
 
-    def forward(self, a: Tensor, b: Tensor) -> SIGRegTerms:
+    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> SIGRegTerms:
         """Terms of one batch.
 
         Args:
             a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            local: embeddings [n, D] of local views of the same images.
 
         Raises:
             InputError: see checks.checked_rows.
         """
-        counts = checked_rows("SIGReg", a, b)
+        counts = checked_rows("SIGReg", a, b, *local)
         total = sum(counts)
         slices = directions(a.shape[1], self.num_slices, (self.seed * 1_000_003 + self._calls) % 2**32, a.device)
         self._calls += self.training
         with torch.autocast(a.device.type, enabled=False):
-            a, b = float32(a, b)
-            invariance = sum_over_processes(F.mse_loss(a, b, reduction="sum")) / (4 * total * a.shape[1])
-            statistics = [epps_pulley(z @ slices.to(z.dtype), total).mean() for z in (a, b)]
-            gaussianity = (statistics[0] + statistics[1]) / 2
+            views = float32(a, b, *local)
+            centre = (views[0] + views[1]) / 2  # [n, D]
+            distances = torch.stack([F.mse_loss(z, centre, reduction="sum") for z in views]).mean()
+            invariance = sum_over_processes(distances) / (total * a.shape[1])
+            gaussianity = torch.stack([epps_pulley(z @ slices.to(z.dtype), total).mean() for z in views]).mean()
         weighted = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * gaussianity
         return SIGRegTerms(weighted, invariance, gaussianity)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +34,7 @@ def invariance_term(a: Tensor, b: Tensor) -> Tensor:
     """
     with torch.autocast(a.device.type, enabled=False):
         x, y = float32(a, b)
-        return _invariance(x, y, row_counts(a))
+        return _invariance([(x, y)], row_counts(a))
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -68,8 +69,9 @@ def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
         return _covariance(centre(float32(z), counts)[0], counts, matrix_limit)
 
 
-def _invariance(a: Tensor, b: Tensor, counts: list[int]) -> Tensor:
-    return sum_over_processes(F.mse_loss(a, b, reduction="sum")) / (sum(counts) * a.shape[1])
+def _invariance(pairs: Sequence[tuple[Tensor, Tensor]], counts: list[int]) -> Tensor:
+    share = torch.stack([F.mse_loss(x, y, reduction="sum") for x, y in pairs]).mean()
+    return sum_over_processes(share) / (sum(counts) * pairs[0][0].shape[1])
 
 
 def _variance(z: Centred, counts: list[int], eps: float = 1e-4) -> Tensor:
@@ -87,9 +89,11 @@ def _covariance(z: Centred, counts: list[int], matrix_limit: int) -> Tensor:
 class VICRegLoss(nn.Module):
     """total = 25 · invariance + 25 · variance + 1 · covariance (paper, equation 6), usable without Lightning.
 
-    The variance term is the mean of the two views' hinges and the covariance term the sum of the two views', as in
-    the authors' code. All terms are over the rows of all processes, and equal on each; DistributedDataParallel's mean
-    of the gradients is the gradient of the global batch. The math runs in float32 whatever the autocast.
+    The variance term is the mean of the two views' hinges and the covariance term the sum of the two views', as in the
+    authors' code. Local views, where there are any, are more pairs of the invariance: it is the mean over a and b, and
+    over each of the two with each local view. All terms are over the rows of all processes, and equal on each;
+    DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in float32
+    whatever the autocast.
 
     On W processes of n rows, N in all, each process communicates in the forward pass, per view: 2·D float64
     all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
@@ -125,19 +129,20 @@ class VICRegLoss(nn.Module):
         self.covariance_weight = check_weight("covariance_weight", covariance_weight)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor) -> VICRegTerms:
+    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> VICRegTerms:
         """Terms of one batch.
 
         Args:
             a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            local: embeddings [n, D] of local views of the same images.
 
         Raises:
             InputError: see checks.checked_rows.
         """
-        counts = checked_rows("VICReg", a, b)
+        counts = checked_rows("VICReg", a, b, *local)
         with torch.autocast(a.device.type, enabled=False):
-            a, b = float32(a, b)
-            invariance = _invariance(a, b, counts)
+            a, b, *local = float32(a, b, *local)  # type: ignore[assignment]
+            invariance = _invariance([(a, b), *((z, small) for small in local for z in (a, b))], counts)
             x, y = centre([a, b], counts)
             variance = (_variance(x, counts) + _variance(y, counts)) / 2
             covariance = _covariance(x, counts, self.matrix_limit) + _covariance(y, counts, self.matrix_limit)

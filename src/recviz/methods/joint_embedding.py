@@ -19,18 +19,21 @@ OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 
 
 class Objective(Protocol):
-    """What `loss` must do: give a NamedTuple of terms, `total` first, for two views' embeddings [n, P]."""
+    """What `loss` must do: give a NamedTuple of terms, `total` first, for the embeddings [n, P] of two views.
 
-    def __call__(self, a: Tensor, b: Tensor, /) -> Any: ...
+    The embeddings of local views, where the batches have them, follow; an objective without a use for them raises.
+    """
+
+    def __call__(self, a: Tensor, b: Tensor, /, *local: Tensor) -> Any: ...
 
 
 class JointEmbedding(LightningModule):
     """Self-supervised pretraining by comparing the embeddings of two views of each image.
 
-    Takes batches `((a, b), labels)`: views [N, 3, H, W] and labels [N], or None where there are none; the labels
-    are passed on to callbacks and never used. The views go through backbone and projector one after the other, so
-    that BatchNorm statistics are per view, as in the authors' code; one batch of both would be 4% faster at the most
-    (docs/results).
+    Takes batches `((a, b, *local), labels)`: views [N, 3, H, W], of which local ones may be smaller, and labels [N], or
+    None where there are none; the labels are passed on to callbacks and never used. The views go through backbone and
+    projector one after the other, so that BatchNorm statistics are per view, as in the authors' code; one batch of both
+    would be 4% faster at the most (docs/results).
 
     `training_step` returns, besides the loss, the first view's detached `features` [N, D] and `embeddings` [N, P],
     the `labels` and the objective's `terms`; `validation_step` takes `(images, labels)` and returns `features` and
@@ -70,18 +73,18 @@ class JointEmbedding(LightningModule):
         features: Tensor = self.backbone(images)
         return features
 
-    def training_step(self, batch: tuple[tuple[Tensor, Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
+    def training_step(self, batch: tuple[tuple[Tensor, ...], Tensor | None], batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, and what callbacks may look at."""
-        (a, b), labels = batch
-        features_a, features_b = self.backbone(a), self.backbone(b)  # [N, D]
-        a, b = self.projector(features_a), self.projector(features_b)  # [N, P]
-        terms = self.loss(a, b)
+        views, labels = batch
+        features = [self.backbone(view) for view in views]  # [N, D] each
+        a, b, *local = [self.projector(feature) for feature in features]  # [N, P] each
+        terms = self.loss(a, b, *local)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms._asdict().items()})
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.full((), lr, device=self.device))  # filled in there: a copy would wait
         return {
             "loss": terms[0],
-            "features": features_a.detach(),
+            "features": features[0].detach(),
             "embeddings": a.detach(),
             "labels": labels,
             "terms": terms._make(term.detach() for term in terms),

@@ -1,0 +1,69 @@
+"""A picture of a batch of views, for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from recviz.augment import functional as F
+from recviz.augment.views import Crops, Views, three_channels
+from recviz.errors import InputError
+
+_CELL = 96  # pixels, least side of a picture in `grid`
+
+
+def grid(
+    images: Tensor | Crops,
+    views: Views,
+    mean: Tensor | Sequence[float],
+    std: Tensor | Sequence[float],
+    rows: int = 8,
+) -> Tensor:
+    """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
+
+    Images are fitted into a square of the views' size, on white; what is below 96 pixels is enlarged by a
+    whole factor without smoothing.
+
+    Args:
+        images: what `TwoViews` got; of pairs of crops, the first is shown.
+        views: what it gave.
+        mean, std: its normalisation, which is undone.
+        rows: number of images to show, from the first; fewer where the batch has fewer.
+
+    Returns:
+        uint8 [3, H, W].
+
+    Raises:
+        InputError: no rows to show.
+    """
+    n = min(rows, len(views.a))
+    if n < 1:
+        raise InputError(f"grid needs at least one image and one row, got {len(views.a)} and {rows}")
+    images = images.pairs if isinstance(images, Crops) else images
+    originals = images[:n, 0] if images.ndim == 5 else three_channels(images[:n])
+    size = views.a.shape[3]
+    shown = [F.to_float(originals), *(F.denormalize(view[:n], mean, std) for view in views)]
+    cells = torch.stack([_fit(pictures, size) for pictures in shown], dim=1)  # [n, pictures, 3 channels, S, S]
+    cells = cells.clamp(0, 1)
+    zoom = math.ceil(_CELL / size)
+    cells = cells.repeat_interleave(zoom, dim=3).repeat_interleave(zoom, dim=4)
+    cells = nn.functional.pad(cells, [2, 2, 2, 2], value=1.0)
+    picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
+    return (picture * 255).round().to(torch.uint8)
+
+
+def _fit(images: Tensor, size: int) -> Tensor:
+    """Scale [n, 3, H, W] so that the long side is `size`, and fill up to a square with white."""
+    height, width = images.shape[2:]
+    long = max(height, width)
+    shape = [max(1, height * size // long), max(1, width * size // long)]
+    if long > size:
+        images = nn.functional.interpolate(images, shape, mode="bilinear", antialias=True)
+    else:
+        images = nn.functional.interpolate(images, shape, mode="nearest")
+    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2
+    border = [left, size - shape[1] - left, top, size - shape[0] - top]
+    return nn.functional.pad(images, border, value=1.0)

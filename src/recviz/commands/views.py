@@ -1,0 +1,87 @@
+"""`recviz views`: a picture of a recipe's views, how often each step fires, and what it costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from torchvision.io import write_png
+
+from recviz.augment.picture import grid
+from recviz.augment.views import Crops, Views
+from recviz.commands.fit import FitCLI, quiet_lightning
+from recviz.commands.parsing import one_line_errors
+from recviz.commands.recipes import with_recipe_paths
+from recviz.data.base import ViewsDataModule
+from recviz.errors import InputError
+from recviz.reports.views import StepReport, microseconds_per_view, step_reports
+
+
+def run(argv: list[str]) -> None:
+    """Draw views of the first batch of epoch 0, as training would; write the picture and print the table.
+
+    Raises:
+        InputError: settings or data that cannot work, or data of a module that is not recviz's.
+    """
+    argv, recipes = with_recipe_paths(argv)
+    quiet_lightning()
+    cli = ViewsCLI(recipes[0].stem if recipes else "views", argv)
+    data, out, rows = cli.data, Path(cli.config["out"]), cli.config["rows"]
+    if not isinstance(data, ViewsDataModule):
+        raise InputError(f"recviz views needs data of recviz, with views; got {type(data).__name__}")
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out must end in .png, got {out}")
+    if rows < 1:
+        raise InputError(f"--rows must be at least 1, got {rows}")
+    data.prepare_data()
+    data.setup("fit")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    split, sampler = data.train, data.train_dataloader().sampler
+    assert split is not None  # after setup
+    indices, seed = next(iter(sampler))
+    images = split.images.crops(indices, seed)
+    images = Crops(*(crops.to(device) for crops in images)) if isinstance(images, Crops) else images.to(device)
+    data.views.to(device)
+    made = data.views(images, torch.Generator(device).manual_seed(seed))
+    clean = split.images.clean(indices[:rows])
+    picture = grid(clean, Views(view.cpu() for view in made), data.views.mean.cpu(), data.views.std.cpu(), rows)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_png(picture, str(out))
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    generator = torch.Generator(device).manual_seed(seed)
+    count = len(made) * len(indices)
+    whole = microseconds_per_view(lambda: data.views(images, generator), count, device)
+    print(f"{len(indices)} images of {type(data).__name__}, {len(made)} views each, on the {device.type}\n")
+    print(table(step_reports(data.views, images, generator)))
+    print(f"\nall together: {whole:.1f} µs a view, {1e6 / whole:,.0f} views/s")
+    print(f"picture: {out}")
+
+
+def table(reports: list[StepReport]) -> str:
+    """A row for each step of each view."""
+    lines = [f"{'view':<10}{'step':<16}{'fired':>8}{'µs/view':>10}"]
+    for report in reports:
+        fired = f"{report.fired:.1%}"
+        lines.append(f"{report.view:<10}{report.step:<16}{fired:>8}{report.microseconds:>10.1f}")
+    return "\n".join(lines)
+
+
+class ViewsCLI(FitCLI):
+    """Takes what `recviz fit` takes, and instantiates the data alone."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside those of fit."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument("--out", type=str, default="views.png", help="the picture (default: views.png)")
+        parser.add_argument("--rows", type=int, default=8, help="images in the picture")
+
+    def instantiate_classes(self) -> None:
+        """Only the data."""
+        with one_line_errors():
+            only_data = Namespace(data=self.config["data"])  # type: ignore[no-untyped-call]
+            self.data: Any = self.parser.instantiate_classes(only_data)["data"]

@@ -1,0 +1,76 @@
+"""How often the steps of each view fire, and what they cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recviz.augment.view import UNIFORMS, cpu_blocks, draw, stages, steps
+from recviz.augment.views import Crops, TwoViews
+
+
+class StepReport(NamedTuple):
+    """One step of one view, over some images."""
+
+    view: str
+    step: str
+    fired: float
+    """Share of the images, from 0 to 1; of the crop, the share that was flipped."""
+    microseconds: float
+    """Per image of the batch, chosen or not."""
+
+
+def step_reports(views: TwoViews, images: Tensor | Crops, generator: torch.Generator) -> list[StepReport]:
+    """Every step of every view, one by one; the median of five times, after one that is not counted.
+
+    Args:
+        views: on the device of the images.
+        images: what TwoViews takes.
+        generator: source of the draws, on that device.
+    """
+    reports = []
+    cropped = isinstance(images, Crops) or images.ndim == 5
+    for (name, view, size), source in zip(views.each(), views.sources(images), strict=True):
+        uniforms = torch.rand(len(source), UNIFORMS, generator=generator, device=source.device)
+        draws = draw(view, uniforms, None if cropped else (source.shape[2], source.shape[3]))
+        fired = {"crop and flip": draws.flip, **{step.name: step.chosen for step in steps(view, draws)}}
+        runs: list[dict[str, float]] = []
+        for _ in range(6):
+            runs.append({})
+            clock = _Clock(source.device)
+            for block in cpu_blocks(len(source), len(source) * 3 * size * size, source.device):
+                for step, _ in stages(view, source[block], draws.rows(block), size):
+                    runs[-1][step] = runs[-1].get(step, 0.0) + clock.lap()
+        for step, chosen in fired.items():
+            median = sorted(run[step] for run in runs[1:])[2]
+            reports.append(StepReport(name, step, float(chosen.float().mean()), median / len(source) * 1e6))
+    return reports
+
+
+def microseconds_per_view(make: Callable[[], object], count: int, device: torch.device) -> float:
+    """Time of `make`, which makes `count` views: the median of five, after one that is not counted."""
+    times = []
+    for _ in range(6):
+        clock = _Clock(device)
+        make()
+        times.append(clock.lap())
+    return sorted(times[1:])[2] / count * 1e6
+
+
+class _Clock:
+    """Seconds between laps, when the device has done its work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.lap()
+
+    def lap(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        passed, self.since = now - getattr(self, "since", now), now
+        return passed

@@ -1,0 +1,186 @@
+"""Views by torch.compile: equal to the ones made step by step, for any batch, with a fall-back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recviz.augment import Crops, TwoViews, View, compiled
+from recviz.augment.view import UNIFORMS
+from recviz.callbacks.compiled import compiler_error
+
+BUSY = View(flip=0.5, jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
+SHARP = View(scale=(0.2, 1.0), jitter=0.8, solarize=0.1)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def pair(a: View, b: View, **settings: Any) -> tuple[TwoViews, TwoViews]:
+    return TwoViews(16, a, b, compiled=False, **settings), TwoViews(16, a, b, compiled=True, **settings)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    compiled._programs.cache_clear()
+    compiled._broken.clear()
+    yield
+    compiled._programs.cache_clear()
+    compiled._broken.clear()
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs as they are written, without the wait for a compiler."""
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+
+
+@pytest.fixture
+def made_of_chosen_images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images each blur was of."""
+    counts: list[int] = []
+    blur = compiled._blur_chosen
+
+    def counting(view: View, images: Tensor, plan: compiled.Plan) -> Tensor:
+        counts.append(int(plan.blur.sum()))
+        return blur(view, images, plan)
+
+    monkeypatch.setattr(compiled, "_blur_chosen", counting)
+    return counts
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize(
+    "images",
+    [
+        noise(37, 3, 20, 24),
+        noise(37, 1, 20, 20),
+        noise(2, 3, 9, 7),
+        noise(37, 3, 20, 20) / 255,
+        noise(37, 2, 3, 16, 16),
+        noise(37, 2, 3, 16, 16) / 255,
+    ],
+    ids=["colour", "grey", "two small", "float", "crops", "float crops"],
+)
+@pytest.mark.parametrize(("a", "b"), [(BUSY, SHARP), (View(blur=1.0), View(flip=1, jitter=0, grayscale=0))])
+def test_programs_make_the_views_that_steps_make(images: Tensor, a: View, b: View) -> None:
+    stepwise, programmed = pair(a, b)
+    before = images.clone()
+    expected, views = stepwise(images, seeded()), programmed(images, seeded())
+    for ours, theirs in zip(views, expected, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_the_program_without_branches_blurs_the_chosen_too() -> None:
+    images = noise(20, 3, 24, 24)
+    stepwise, _ = pair(BUSY, BUSY)
+    uniforms = torch.rand(20, UNIFORMS, generator=seeded())
+    plan = compiled._plan(BUSY, (24, 24), uniforms)
+    whole = compiled._whole(BUSY, 16, images, plan, stepwise.mean, stepwise.std)
+    assert 3 < plan.blur.sum() < 17
+    torch.testing.assert_close(whole, stepwise(images, seeded()).a, rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, (_, programmed) = noise(37, 3, 20, 20), pair(BUSY, SHARP)
+    expected = programmed(images, seeded())
+    for block in (1, 5 * 3 * 16 * 16):
+        monkeypatch.setattr(compiled, "_CPU_BLOCK", block)
+        for ours, theirs in zip(programmed(images, seeded()), expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_on_a_cpu_only_the_chosen_images_are_blurred(made_of_chosen_images: list[int]) -> None:
+    pair(BUSY, SHARP)[1](noise(40, 3, 16, 16), seeded())
+    assert 8 < sum(made_of_chosen_images) < 32
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_local_views_are_programs_of_their_own() -> None:
+    stepwise, programmed = pair(BUSY, SHARP, local_views=2, local_size=8)
+    images = Crops(noise(6, 2, 3, 16, 16), noise(6, 2, 3, 8, 8, seed=1))
+    for source in (noise(6, 3, 20, 20), images):
+        expected, views = stepwise(source, seeded()), programmed(source, seeded())
+        assert [view.shape[2] for view in views] == [16, 16, 8, 8]
+        for ours, theirs in zip(views, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("n", [0, 1])
+def test_batches_too_small_for_a_program_are_made_step_by_step(n: int) -> None:
+    stepwise, programmed = pair(BUSY, SHARP)
+    images = noise(n, 3, 20, 20)
+    assert torch.equal(stepwise(images, seeded()).a, programmed(images, seeded()).a)
+    assert compiled._programs.cache_info().currsize == 0
+
+
+def failing(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def call(*args: object) -> Tensor:
+        raise RuntimeError("no C++ compiler\nand much more")
+
+    return call
+
+
+def test_without_a_compiler_the_steps_are_taken_and_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", failing)
+    stepwise, programmed = pair(BUSY, SHARP)
+    images = noise(8, 3, 20, 20)
+    expected = stepwise(images, seeded())
+    with caplog.at_level(logging.WARNING, "recviz"):
+        for _ in range(2):
+            for ours, theirs in zip(programmed(images, seeded()), expected, strict=True):
+                assert torch.equal(ours, theirs)
+    [line] = [record.getMessage() for record in caplog.records if "without" in record.getMessage()]
+    assert line == "making views without torch.compile, which does not work here: no C++ compiler"
+
+
+def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:
+    TwoViews(16)(noise(4, 3, 20, 20))
+    TwoViews(16, compiled=False)(noise(4, 3, 20, 20))
+    assert compiled._programs.cache_info().currsize == 0
+
+
+def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reason = compiler_error(torch.device("cpu"))
+    if reason:
+        pytest.skip(f"torch.compile does not work here: {reason}")
+    torch._dynamo.reset()
+    stepwise, programmed = pair(BUSY, SHARP)
+    programmed(noise(32, 3, 20, 20), seeded())
+    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
+    for n in (32, 7, 2, 33):
+        images = noise(n, 3, 20, 20, seed=n)
+        for ours, theirs in zip(programmed(images, seeded()), stepwise(images, seeded()), strict=True):
+            assert ours.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert not compiled._broken
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("shape", [(6, 3, 20, 24), (6, 2, 3, 16, 16)])
+def test_nothing_waits_for_the_device(shape: tuple[int, ...]) -> None:
+    # Tensors without data: reading a value, or a shape that depends on one, raises.
+    _, programmed = pair(BUSY, SHARP)
+    views = programmed.to("meta")(torch.empty(shape, dtype=torch.uint8, device="meta"))
+    assert views.a.shape == views.b.shape == (6, 3, 16, 16)
+    assert not compiled._broken

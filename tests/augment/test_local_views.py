@@ -1,0 +1,104 @@
+"""Small views beside the two: sizes, draws, sources and errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recviz.augment import Crops, TwoViews, View, grid
+from recviz.data.images import FileImages
+from recviz.errors import InputError
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_local_views_follow_the_two_and_are_small() -> None:
+    views = TwoViews(32, local_views=3)(noise(5, 3, 32, 32), seeded())
+    assert len(views) == 5
+    assert views.local == views[2:]
+    assert [tuple(view.shape) for view in views.local] == [(5, 3, 13, 13)] * 3  # 3/7 of 32
+    assert TwoViews(224).local_size == 96
+    first, second, _ = views.local
+    assert (first - second).abs().amax(dim=(1, 2, 3)).min() > 0.01  # each has its own draws
+
+
+def test_the_two_views_are_what_they_are_without_local_ones() -> None:
+    images = noise(6, 3, 32, 32)
+    alone, beside = TwoViews(32)(images, seeded()), TwoViews(32, local_views=2)(images, seeded())
+    assert torch.equal(alone.a, beside.a)
+    assert torch.equal(alone.b, beside.b)
+    assert alone.local == ()
+
+
+def test_local_crops_are_of_a_small_share_of_the_image() -> None:
+    # an image that says where its pixels come from: red across, green down
+    ramp = torch.linspace(0, 1, 64)
+    image = torch.stack([ramp.expand(64, 64), ramp[:, None].expand(64, 64), torch.zeros(64, 64)])[None]
+    plain = View(scale=(0.04, 0.04), ratio=(1, 1), flip=0, jitter=0, grayscale=0)
+    views = TwoViews(16, mean=(0, 0, 0), std=(1, 1, 1), local_views=1, local=plain, local_size=8)
+    [local] = views(image.expand(50, 3, 64, 64), seeded()).local
+    width = local[:, 0].amax(dim=(1, 2)) - local[:, 0].amin(dim=(1, 2))
+    assert (width < 0.25).all()  # a fifth of the side, and a little for interpolation
+    assert (width > 0.12).all()
+
+
+def test_crops_made_before_get_every_step_but_the_crop() -> None:
+    plain = View(flip=0, jitter=0, grayscale=0)
+    views = TwoViews(16, plain, plain, (0, 0, 0), (1, 1, 1), local_views=2, local=plain, local_size=8)
+    crops = Crops(noise(4, 2, 3, 16, 16), noise(4, 2, 3, 8, 8))
+    made = views(crops)
+    for i in range(2):
+        torch.testing.assert_close(made[i], crops.pairs[:, i] / 255, rtol=0, atol=1e-6)
+        torch.testing.assert_close(made.local[i], crops.local[:, i] / 255, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (noise(4, 2, 3, 16, 16), r"and \[N, 2, 3, 8, 8\], got \[N, 2, 3, 16, 16\] and \[N, 0, 3, 16, 16\]$"),
+        (Crops(noise(4, 2, 3, 16, 16), noise(4, 1, 3, 8, 8)), r"got \[N, 2, 3, 16, 16\] and \[N, 1, 3, 8, 8\]$"),
+    ],
+)
+def test_crops_of_other_shapes_are_refused(images: Tensor | Crops, got: str) -> None:
+    with pytest.raises(InputError, match=got):
+        TwoViews(16, local_views=2, local_size=8)(images)
+
+
+def test_local_crops_without_local_views_are_refused() -> None:
+    with pytest.raises(InputError, match=r"must have the shapes \[N, 2, 3, 16, 16\], got .* and \[N, 1, 3, 8, 8\]"):
+        TwoViews(16)(Crops(noise(4, 2, 3, 16, 16), noise(4, 1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("settings", [{"local_views": -1}, {"local_size": 0}])
+def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(settings))} {next(iter(settings.values()))}"):
+        TwoViews(16, **settings)  # type: ignore[arg-type]
+
+
+def test_files_are_cropped_for_local_views_too(tmp_path: pytest.TempPathFactory) -> None:
+    paths = []
+    for i in range(3):
+        paths.append(f"{tmp_path}/{i}.png")
+        Image.fromarray(noise(40, 50, 3, seed=i).numpy()).save(paths[-1])
+    views = TwoViews(16, local_views=2, local_size=8)
+    crops = FileImages(paths, views).crops(torch.arange(3), seed=1)
+    assert isinstance(crops, Crops)
+    assert crops.pairs.shape == (3, 2, 3, 16, 16)
+    assert crops.local.shape == (3, 2, 3, 8, 8)
+    alone = FileImages(paths, TwoViews(16)).crops(torch.arange(3), seed=1)
+    assert torch.equal(crops.pairs, alone)  # the same draws come first
+    assert [view.shape[2] for view in views(crops)] == [16, 16, 8, 8]
+
+
+def test_the_picture_shows_local_views() -> None:
+    images, views = noise(4, 3, 100, 100), TwoViews(100, local_views=2)
+    picture = grid(images, views(images), views.mean, views.std)
+    assert picture.shape == (3, 4 * 104, 5 * 104)
