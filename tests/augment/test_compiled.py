@@ -158,21 +158,19 @@ def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:
     assert compiled._programs.cache_info().currsize == 0
 
 
-def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_again() -> None:
     reason = compiler_error(torch.device("cpu"))
     if reason:
         pytest.skip(f"torch.compile does not work here: {reason}")
     torch._dynamo.reset()
     stepwise, programmed = pair(BUSY, SHARP)
     programmed(noise(32, 3, 20, 20), seeded())
-    monkeypatch.setattr(torch._dynamo.config, "error_on_recompile", True)
-    for n in (32, 7, 2, 33):
-        images = noise(n, 3, 20, 20, seed=n)
-        for ours, theirs in zip(programmed(images, seeded()), stepwise(images, seeded()), strict=True):
-            assert ours.is_contiguous(memory_format=torch.channels_last)
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for n in (32, 7, 2, 33):
+            images = noise(n, 3, 20, 20, seed=n)
+            for ours, theirs in zip(programmed(images, seeded()), stepwise(images, seeded()), strict=True):
+                assert ours.is_contiguous(memory_format=torch.channels_last)
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert not compiled._broken
 
 
