@@ -99,16 +99,21 @@ def seconds(loss: Loss, a: Tensor, b: Tensor) -> float:
 
 
 def peak_mib(loss: Loss, a: Tensor, b: Tensor) -> float:
-    """Peak of the resident set over what was there, for forward and backward; not a number but on Linux."""
+    """`peak_of` forward and backward."""
+    seconds(loss, a, b)
+    a.grad = b.grad = None
+    return peak_of(lambda: seconds(loss, a, b))
+
+
+def peak_of(work: Callable[[], object]) -> float:
+    """Peak of the resident set over what was there, in MiB; not a number but on Linux."""
     status = Path("/proc/self/status")
     if not status.exists():
         return float("nan")
-    seconds(loss, a, b)
-    a.grad = b.grad = None
     ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer there
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before, _ = _resident(status)
-    seconds(loss, a, b)
+    work()
     return (_resident(status)[1] - before) / 1024
 
 

@@ -182,3 +182,19 @@ def test_nothing_waits_for_the_device(shape: tuple[int, ...]) -> None:
     views = programmed.to("meta")(torch.empty(shape, dtype=torch.uint8, device="meta"))
     assert views.a.shape == views.b.shape == (6, 3, 16, 16)
     assert not compiled._broken
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_programs_make_the_views_that_steps_make_and_nothing_waits() -> None:
+    stepwise, programmed = (views.to("cuda") for views in pair(BUSY, SHARP))
+    images = noise(64, 3, 32, 32).to("cuda")
+    programmed(images)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        views, expected = (which(images, torch.Generator("cuda").manual_seed(0)) for which in (programmed, stepwise))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for ours, theirs in zip(views, expected, strict=True):
+        assert ours.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert not compiled._broken

@@ -25,6 +25,7 @@ from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.throughput import Throughput
+from recviz.commands.cache import keep_compiled_code
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.summary import closing_summary
@@ -42,6 +43,7 @@ def run(argv: list[str]) -> None:
     """
     argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
+    keep_compiled_code()
     cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
     trainer = cli.trainer
     check_trainer(trainer)

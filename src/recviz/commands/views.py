@@ -12,6 +12,7 @@ from torchvision.io import write_png
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, Views
+from recviz.commands.cache import keep_compiled_code
 from recviz.commands.fit import FitCLI, quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
@@ -28,6 +29,7 @@ def run(argv: list[str]) -> None:
     """
     argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
+    keep_compiled_code()
     cli = ViewsCLI(recipes[0].stem if recipes else "views", argv)
     data, out, rows = cli.data, Path(cli.config["out"]), cli.config["rows"]
     if not isinstance(data, ViewsDataModule):
