@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all check format clean
+.PHONY: help setup quickstart test test-all gpu-check check format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,11 @@ test: $(READY) ## what CI runs
 
 test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
+
+gpu-check: $(READY) ## tests that need a GPU, then what the views and LARS cost on it
+	$(BIN)/python -m pytest -q -m gpu
+	$(BIN)/python benchmarks/views.py --only share
+	$(BIN)/python benchmarks/losses.py --only lars
 
 check: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
