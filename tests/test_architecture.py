@@ -16,7 +16,7 @@ SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
 FOUNDATION = {"errors", "distributed"}
-MATH = {"losses", "augment", "backbones", "projector", "optim", "probes.functional"}
+MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from recviz.methods.simclr import SimCLR as SimCLR
     from recviz.methods.vicreg import VICReg as VICReg
     from recviz.optim import LARS as LARS
+    from recviz.probes.offline import LinearProbe as LinearProbe
     from recviz.probes.online import OnlineProbe as OnlineProbe
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ _HOMES = {
     "SimCLR": "recviz.methods.simclr",
     "VICReg": "recviz.methods.vicreg",
     "LARS": "recviz.optim",
+    "LinearProbe": "recviz.probes.offline",
     "OnlineProbe": "recviz.probes.online",
 }
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from recviz.errors import InputError
+from recviz.weights import load_backbone_weights, vicreg_weights
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -57,6 +58,7 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = channels
+        self.trained_at: int | None = None
         self._initialise()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,29 +88,60 @@ def _stage(
     return nn.Sequential(block(channels, planes, stride, downsample), *rest)
 
 
-def resnet18(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
-    """ResNet-18: feature_dim 512 × width."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), stem, width)
+def resnet18(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+    """ResNet-18: feature_dim 512 × width. `weights`: a path, see weights.load_backbone_weights."""
+    return _filled(ResNet(BasicBlock, (2, 2, 2, 2), stem, width), "resnet18", width, weights)
 
 
-def resnet34(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
-    """ResNet-34: feature_dim 512 × width."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), stem, width)
+def resnet34(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+    """ResNet-34: feature_dim 512 × width. `weights`: a path, see weights.load_backbone_weights."""
+    return _filled(ResNet(BasicBlock, (3, 4, 6, 3), stem, width), "resnet34", width, weights)
 
 
-def resnet50(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
-    """ResNet-50: feature_dim 2048 × width. `width=2` is the authors' resnet50x2."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), stem, width)
+def resnet50(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+    """ResNet-50: feature_dim 2048 × width. `width=2` is the authors' resnet50x2.
+
+    `weights`: "vicreg" for the authors' published ones (73.2% linear top-1 on ImageNet; x2: 75.5%), or a path, see
+    weights.load_backbone_weights.
+    """
+    return _filled(ResNet(Bottleneck, (3, 4, 6, 3), stem, width), "resnet50", width, weights)
 
 
-def resnet101(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
-    """ResNet-101: feature_dim 2048 × width."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), stem, width)
+def resnet101(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+    """ResNet-101: feature_dim 2048 × width. `weights`: a path, see weights.load_backbone_weights."""
+    return _filled(ResNet(Bottleneck, (3, 4, 23, 3), stem, width), "resnet101", width, weights)
 
 
-def resnet200(stem: Stem = "imagenet", width: float = 1.0) -> ResNet:
-    """ResNet-200: feature_dim 2048 × width. `width=2` is the authors' resnet200x2."""
-    return ResNet(Bottleneck, (3, 24, 36, 3), stem, width)
+def resnet200(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+    """ResNet-200: feature_dim 2048 × width. `width=2` is the authors' resnet200x2.
+
+    `weights`: "vicreg" for the authors' published ones of x2 (77.3% linear top-1 on ImageNet), or a path, see
+    weights.load_backbone_weights.
+    """
+    return _filled(ResNet(Bottleneck, (3, 24, 36, 3), stem, width), "resnet200", width, weights)
+
+
+def resnet50x2(weights: str | None = None) -> ResNet:
+    """The authors' resnet50x2: `resnet50(width=2)`, feature_dim 4096."""
+    return resnet50(width=2, weights=weights)
+
+
+def resnet200x2(weights: str | None = None) -> ResNet:
+    """The authors' resnet200x2: `resnet200(width=2)`, feature_dim 4096."""
+    return resnet200(width=2, weights=weights)
+
+
+def _filled(backbone: ResNet, name: str, width: float, weights: str | None) -> ResNet:
+    """The backbone with the weights asked for; "vicreg" sets `trained_at`, the side of its images in pixels."""
+    if weights == "vicreg":
+        published = name + ("" if width == 1 else f"x{width:g}")
+        if published not in ("resnet50", "resnet50x2", "resnet200x2"):
+            raise InputError(f"VICReg's authors published resnet50, resnet50x2 and resnet200x2, not {published}")
+        load_backbone_weights(backbone, vicreg_weights(published))
+        backbone.trained_at = 224
+    elif weights is not None:
+        load_backbone_weights(backbone, weights)
+    return backbone
 
 
 def as_backbone(module: nn.Module) -> nn.Module:

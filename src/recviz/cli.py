@@ -15,6 +15,7 @@ from recviz.errors import InputError, TrainingError
 
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
+    "probe": "measure a backbone: recviz probe, or recviz probe --ckpt_path runs/…/last.ckpt",
     "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 

@@ -105,6 +105,13 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def part_company() -> None:
+    """End the process group, after which each process is on its own; waits until all have come here."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
 class _SumOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, share: Tensor) -> Tensor:

@@ -2,6 +2,6 @@
 
 from recviz.augment.picture import grid
 from recviz.augment.view import View
-from recviz.augment.views import Crops, TwoViews, Views
+from recviz.augment.views import Crops, OneView, TwoViews, Views
 
-__all__ = ["Crops", "TwoViews", "View", "Views", "grid"]
+__all__ = ["Crops", "OneView", "TwoViews", "View", "Views", "grid"]

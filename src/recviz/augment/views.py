@@ -20,6 +20,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "Crops",
+    "OneView",
     "TwoViews",
     "View",
     "Views",
@@ -30,6 +31,7 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
 LOCAL = View(scale=(0.05, 0.25))
+CROP_AND_FLIP = View(interpolation="bilinear", jitter=0, grayscale=0)
 
 
 class Views(tuple[Tensor, ...]):
@@ -247,6 +249,31 @@ class TwoViews(nn.Module):
             *_, (_, part) = stages(view, images[block], draws.rows(block), size)
             result[block] = F.normalize(part, self.mean, self.std)
         return result
+
+
+class OneView(TwoViews):
+    """One lightly augmented view of each image, for training classifiers: a random crop and a flip.
+
+    Args:
+        size: side of the view in pixels.
+        mean, std: of each channel in 0..1.
+        view: settings; the default is RandomResizedCrop and flip, as in the authors' evaluation.
+    """
+
+    def __init__(self, size: int, mean: Sequence[float], std: Sequence[float], view: View = CROP_AND_FLIP) -> None:
+        super().__init__(size, view, view, mean, std, compiled=False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor | Crops, generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+        """The view, float32 [N, 3, size, size], of images [N, 3, H, W] or of crops [N, 1, 3, size, size]."""
+        assert isinstance(images, Tensor)  # there are no local views
+        cropped = images.ndim == 5
+        source = checked(images[:, 0]) if cropped else three_channels(images)
+        return self._view(self.a, source, self.size, cropped, generator)
+
+    def each(self) -> list[tuple[str, View, int]]:
+        """Name, settings and size of the view."""
+        return [("a", self.a, self.size)]
 
 
 def three_channels(images: Tensor) -> Tensor:

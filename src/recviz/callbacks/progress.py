@@ -21,6 +21,9 @@ _SHOWN = {
     "train/images_per_s": ("images/s", "{:.0f}"),
     "probe/linear_top1": ("linear", "{:.1%}"),
     "probe/knn": ("k-NN", "{:.1%}"),
+    "probe/loss": ("loss", "{:.3f}"),
+    "probe/top1": ("top-1", "{:.1%}"),
+    "probe/top5": ("top-5", "{:.1%}"),
 }
 
 

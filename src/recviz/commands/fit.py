@@ -26,6 +26,7 @@ from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.cache import keep_compiled_code
+from recviz.commands.checkpoints import read_checkpoint
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.summary import closing_summary
@@ -172,16 +173,8 @@ def check_checkpoint(path: str, module: LightningModule, config: str) -> None:
     Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
     ignored. Where the data lie and how many workers read them may differ.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        weights = checkpoint["state_dict"]
-    except FileNotFoundError as error:
-        raise InputError(f"no checkpoint at {path}") from error
-    except Exception as error:
-        raise InputError(
-            f"{path} is not a checkpoint that can be loaded safely: {str(error).splitlines()[0]}"
-        ) from error
-    own = module.state_dict()
+    checkpoint = read_checkpoint(path)
+    own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in [*own, *weights]:
         here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))
         if here != there:

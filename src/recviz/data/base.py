@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -32,6 +33,12 @@ class Split:
         """The samples at `indices` [n]."""
         labels = None if self.labels is None else self.labels[indices]
         return Split(self.images.subset(indices), labels, self.class_names)
+
+    def fingerprint(self) -> str:
+        """A short text that other images, labels or classes do not have."""
+        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
+        text = f"{self.images.fingerprint()} {self.class_names}".encode()
+        return hashlib.sha256(text + labels).hexdigest()[:16]
 
 
 class RawBatch(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -34,6 +35,9 @@ class Images(Protocol):
     def clean(self, indices: Tensor) -> Tensor:
         """uint8 [n, 3, H, W], without randomness."""
 
+    def fingerprint(self) -> str:
+        """A short text that other images do not have."""
+
 
 class MemoryImages:
     """Small images of one size, held as one uint8 tensor [N, 3, H, W]."""
@@ -55,6 +59,12 @@ class MemoryImages:
     def clean(self, indices: Tensor) -> Tensor:
         """See Images."""
         return self.images[indices]
+
+    def fingerprint(self) -> str:
+        """Of shape and pixels."""
+        digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
 
 
 class FileImages:
@@ -97,6 +107,14 @@ class FileImages:
     def clean(self, indices: Tensor) -> Tensor:
         """Short side to 256/224 of S, centre crop of S: uint8 [n, 3, S, S]."""
         return decode(self.paths[indices.numpy()], self.views.size, margin=256 / 224)
+
+    def fingerprint(self) -> str:
+        """Of the files' names in their folders, sizes and times of change."""
+        digest = hashlib.sha256()
+        for path in map(Path, self.paths):
+            stat = path.stat()
+            digest.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()[:16]
 
 
 def decode(paths: Sequence[str | Path], size: int, margin: float = 1.0) -> Tensor:

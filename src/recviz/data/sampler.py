@@ -66,6 +66,11 @@ class OrderedBatches(DistributedSampler[int]):
         for part in parts[self.rank :: self.num_replicas]:
             yield Draw(part, None)
 
+    def gathered(self) -> Tensor:
+        """Dataset indices [length] in the order in which rows gathered by rank come."""
+        parts = torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
+        return torch.cat([part for rank in range(self.num_replicas) for part in parts[rank :: self.num_replicas]])
+
 
 def mixed_seed(*parts: int) -> int:
     """A well-mixed 63-bit seed from whole numbers, the same on every machine."""

@@ -81,6 +81,6 @@ class FinalProbe(Callback):
         features, labels = gather_rows(held_out.features), gather_rows(held_out.labels)
         classes = len(data.class_names)
         with torch.autocast(device.type, enabled=False):
-            linear = fit_linear(train_features, train_labels, classes)(features)
+            linear = fit_linear(train_features, train_labels, classes, l2=1e-4)(features)
             knn = knn_predict(features, train_features, train_labels, classes, self.k, self.temperature)
         return Accuracies(accuracy(linear, labels), accuracy(knn, labels))

@@ -154,7 +154,7 @@ class OnlineProbe(Callback):
                 for split in (data.train, data.val)
             )
         features, labels = gather_rows(train.features), gather_rows(train.labels)
-        classify = fit_linear(features, labels, self.num_classes)
+        classify = fit_linear(features, labels, self.num_classes, l2=1e-4)
         if not self._metrics:
             self._make_metrics(pl_module.device)
         for metric in self._metrics.values():

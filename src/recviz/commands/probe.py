@@ -1,0 +1,227 @@
+"""`recviz probe`: what a backbone's features are worth, by one protocol, written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from lightning.pytorch import seed_everything
+from torch import nn
+
+from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
+from recviz.backbones import as_backbone
+from recviz.commands import protocols
+from recviz.commands.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings
+from recviz.commands.fit import quiet_lightning
+from recviz.commands.parsing import one_line_errors
+from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.results import describe, record
+from recviz.data.base import Split, ViewsDataModule
+from recviz.errors import InputError
+from recviz.probes.cache import weights_hash
+
+DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
+
+Without options it probes the newest run below ./runs on the data it was trained on. Protocols: linear, a linear probe
+and k-NN on frozen features of images without augmentation; official, the linear evaluation of VICReg's authors, by SGD
+with crops and flips; finetune, their semi-supervised one, on the share of labels that --data.fraction keeps."""
+
+USES = {
+    "linear": (),
+    "official": ("epochs", "head_lr", "weight_decay"),
+    "finetune": ("epochs", "head_lr", "backbone_lr", "weight_decay"),
+}
+"""By protocol, the settings of training that it has."""
+
+
+@dataclass
+class Hardware:
+    """Where and how it runs, as in Lightning's Trainer.
+
+    Args:
+        accelerator: auto, cpu, gpu, …
+        devices: how many, or which.
+        num_nodes: machines.
+        strategy: auto, ddp, …
+        precision: of the backbone; a checkpoint's default is its run's.
+    """
+
+    accelerator: str = "auto"
+    devices: int | list[int] | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
+
+
+class Probed(NamedTuple):
+    """What the command line asks for."""
+
+    config: Namespace
+    checkpoint: dict[str, Any] | None
+    path: Path | None
+    """The checkpoint's."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, rebuild the backbone, measure, print the table and append to results.json.
+
+    Raises:
+        InputError: a checkpoint, backbone, data or setting that cannot work.
+    """
+    quiet_lightning()
+    probed = parse(argv)
+    config = probed.config
+    seed_everything(0, verbose=False)
+    with one_line_errors():
+        objects = options().instantiate(config)
+    backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
+    views = _views(data.views, backbone, argv)
+    data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
+    train, test = labelled_splits(data)
+    weights, start = weights_hash(backbone), time.perf_counter()
+    measured = protocols.measure(config, backbone, data, weights)
+    if measured is None:  # a process that only helped
+        return
+    settings = yaml.safe_load(options().dump(config, skip_validation=True))
+    entry = {
+        "protocol": config.protocol,
+        "checkpoint": None if probed.path is None else str(probed.path),
+        "weights": weights,
+        "input": {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()},
+        "train": {"images": len(train.images), "fingerprint": train.fingerprint()},
+        "test": {"images": len(test.images), "fingerprint": test.fingerprint()},
+        "classes": train.class_names,
+        "seconds": round(time.perf_counter() - start, 1),
+        **measured.entry,
+        "settings": settings,
+    }
+    print(describe(type(data).__name__, entry))
+    print(measured.table)
+    print(f"written to {record(_results_path(probed), entry)}")
+
+
+def options() -> ArgumentParser:
+    """The parser of all options."""
+    parser = ArgumentParser(prog="recviz probe", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run's checkpoint")
+    parser.add_argument("--backbone", type=nn.Module | None, default=None, help="a backbone, instead of a checkpoint")
+    parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
+    parser.add_argument("--protocol", type=Literal["linear", "official", "finetune"], default="linear")
+    parser.add_argument("--epochs", type=int | None, default=None, help="official: 100; finetune: 20")
+    parser.add_argument("--head_lr", type=float | None, default=None, help="official: 0.02; finetune: 0.08 or 0.1")
+    parser.add_argument("--backbone_lr", type=float | None, default=None, help="finetune: 0.03 or 0.01")
+    parser.add_argument("--weight_decay", type=float | None, default=None, help="official: 1e-6; finetune: 0")
+    parser.add_argument("--results", type=str | None, default=None, help="default: results.json in the run folder")
+    parser.add_argument(
+        "--cache", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help="keep features on disk"
+    )
+    parser.add_class_arguments(Hardware, "trainer")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> Probed:
+    """The settings, and the checkpoint where there is one.
+
+    What a later place does not say comes from an earlier one: the checkpoint's run, the data of --config, the options.
+    Data of --config are seen as the checkpoint's were: with its size and normalisation.
+
+    Raises:
+        InputError: settings that cannot be parsed or go together, a checkpoint that cannot be read.
+    """
+    rest, recipes = with_recipe_paths(list(argv))
+    rest = [arg for i, arg in enumerate(rest) if "--config" not in (arg, rest[i - 1] if i else "")]
+    parser, names = options(), {arg.partition("=")[0] for arg in rest}
+    checkpoint, path = None, None
+    defaults: dict[str, Any] = {}
+    if not names & {"--help", "-h", "--backbone"}:
+        path = Path(_value(rest, "--ckpt_path") or newest_checkpoint())
+        checkpoint = read_checkpoint(path)
+        settings = run_settings(checkpoint, path)
+        precision = str(settings.get("trainer", {}).get("precision") or "32-true")
+        defaults = {"data": settings["data"], "backbone": settings["model"]["init_args"]["backbone"]}
+        defaults |= {"ckpt_path": str(path), "trainer.precision": precision}
+    elif "--ckpt_path" in names:
+        raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
+    for recipe in recipes:
+        data = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("data")
+        if not isinstance(data, dict):
+            raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
+        if "data" in defaults and "views" in defaults["data"].get("init_args", {}):
+            data.setdefault("init_args", {})["views"] = defaults["data"]["init_args"]["views"]
+        defaults["data"] = data
+    with one_line_errors(parser._option_string_actions):
+        parser.set_defaults(defaults)
+        config = parser.parse_args(rest)
+    if config.data is None:
+        raise InputError(
+            "--backbone needs data to probe it on: give --config cifar10.yaml, or another recipe or --data"
+        )
+    for name in {name for names in USES.values() for name in names} - set(USES[config.protocol]):
+        if config[name] is not None:
+            raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
+    if config.epochs is not None and config.epochs < 1:
+        raise InputError(f"--epochs must be at least 1, got {config.epochs}")
+    return Probed(config, checkpoint, path)
+
+
+def rebuilt_backbone(module: nn.Module, probed: Probed) -> nn.Module:
+    """The backbone, with the checkpoint's weights where there is one.
+
+    Raises:
+        InputError: a checkpoint whose weights are not those of its own settings.
+    """
+    backbone = as_backbone(module)
+    if probed.checkpoint is not None:
+        try:
+            backbone.load_state_dict(backbone_weights(probed.checkpoint))
+        except RuntimeError as error:
+            raise InputError(
+                f"{probed.path} does not fit its own settings: {' '.join(str(error).split())[:300]}"
+            ) from error
+    return backbone
+
+
+def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
+    """The training and the held-out split, set up.
+
+    Raises:
+        InputError: data without labels or without a held-out split.
+    """
+    data.prepare_data()
+    data.setup("fit")
+    train, test = data.train, data.val
+    if train is None or test is None or train.labels is None or test.labels is None:
+        raise InputError(
+            "a probe needs labelled images and a held-out split, which these data lack: give another --data"
+        )
+    return train, test
+
+
+def _views(views: TwoViews, backbone: nn.Module, argv: Sequence[str]) -> TwoViews:
+    """Size and normalisation of the images: the data's; of published weights, what they were trained with."""
+    size = getattr(backbone, "trained_at", None)
+    if size is None or any(arg.startswith("--data.views") for arg in argv):
+        return views
+    return TwoViews(size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _results_path(probed: Probed) -> Path:
+    if probed.config.results:
+        return Path(probed.config.results)
+    if probed.path is None:
+        return Path("runs") / "results.json"
+    folder = probed.path.parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / "results.json"
+
+
+def _value(argv: Sequence[str], name: str) -> str | None:
+    for i, arg in enumerate(argv):
+        key, equals, value = arg.partition("=")
+        if key == name:
+            return value if equals else next(iter(argv[i + 1 :]), None)
+    return None

@@ -1,0 +1,140 @@
+"""The protocols of `recviz probe`, on whatever hardware was asked for."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric import Fabric
+from lightning.pytorch import Trainer
+from torch import nn
+
+from recviz.callbacks.progress import Bar, EpochLines
+from recviz.commands.cache import cache_folder
+from recviz.commands.parsing import one_line_errors
+from recviz.commands.results import frozen_table, trained_table
+from recviz.data.base import Split, ViewsDataModule
+from recviz.distributed import gather_rows, part_company
+from recviz.errors import InputError
+from recviz.probes.cache import FeatureCache
+from recviz.probes.frozen import probe_frozen, wilson
+from recviz.probes.functional import Features, extract_features
+from recviz.probes.offline import LinearProbe
+
+FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
+"""The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
+
+
+class Outcome(NamedTuple):
+    """A table for the screen, and what goes into results.json."""
+
+    table: str
+    entry: dict[str, Any]
+
+
+def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weights: str) -> Outcome | None:
+    """Measure by the protocol asked for; None on a process that only helps another.
+
+    Args:
+        config: see probe.options.
+        backbone: as rebuilt.
+        data: set up, with one view.
+        weights: see probes.cache.weights_hash.
+    """
+    hardware = config.trainer.as_dict()
+    with one_line_errors():
+        if config.protocol != "linear":
+            return trained(config, backbone, data, hardware)
+        features = frozen_features(backbone, data, weights, hardware, config.cache)
+    if features is None:
+        return None
+    result = probe_frozen(*features, len(data.class_names))
+    entry = {"feature_dim": features[0].features.shape[1], "figures": _plain(result)}
+    return Outcome(frozen_table(result), entry)
+
+
+def frozen_features(
+    backbone: nn.Module, data: ViewsDataModule, weights: str, hardware: dict[str, Any], keep: bool
+) -> tuple[Features, Features] | None:
+    """Features of the training and the held-out split, from the cache or by one pass over all processes.
+
+    Returns:
+        In the order of the data; None on all processes but the first, which have nothing more to do.
+    """
+    cache, views = FeatureCache(cache_folder() / "features" if keep else None), data.views
+    transform = (views.size, views.mean.tolist(), views.std.tolist())
+    splits = [split for split in (data.train, data.val) if split is not None]
+    paths = [
+        cache.path(weights=weights, data=split.fingerprint(), transform=transform, precision=hardware["precision"])
+        for split in splits
+    ]
+    kept = [features for path in paths if (features := cache.load(path)) is not None]
+    if len(kept) < len(splits):
+        fabric = Fabric(**hardware)
+        fabric.launch()
+        backbone = backbone.to(fabric.device).to(memory_format=torch.channels_last)
+        with fabric.autocast():
+            kept = [_encode(backbone, data, split, fabric.device) for split in splits]
+        part_company()
+        if not fabric.is_global_zero:
+            return None
+        for path, features in zip(paths, kept, strict=True):
+            cache.save(path, features)
+    return kept[0], kept[1]
+
+
+def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: torch.device) -> Features:
+    """Each sample once over all processes, in the order of the data, on each process."""
+    loader = data.clean_dataloader(split)
+    own = extract_features(backbone, loader, data.views.to(device).evaluate, device)
+    order: torch.Tensor = loader.sampler.gathered().argsort().to(device)  # type: ignore[attr-defined]
+    return Features(gather_rows(own.features)[order], gather_rows(own.labels)[order])
+
+
+def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardware: dict[str, Any]) -> Outcome | None:
+    """The protocols that train with augmentation; the last epoch's accuracies."""
+    finetune = config.protocol == "finetune"
+    lrs = next((b, h) for most, b, h in FINETUNE if data.fraction <= most) if finetune else (0.0, 0.02)
+    settings = {
+        "epochs": config.epochs or (20 if finetune else 100),
+        "backbone_lr": lrs[0] if config.backbone_lr is None else config.backbone_lr,
+        "head_lr": lrs[1] if config.head_lr is None else config.head_lr,
+        "weight_decay": (0.0 if finetune else 1e-6) if config.weight_decay is None else config.weight_decay,
+        "batch_size": data.batch_size,
+    }
+    module = LinearProbe(
+        backbone, len(data.class_names), settings["head_lr"], settings["backbone_lr"], settings["weight_decay"]
+    )
+    bar = sys.stdout.isatty()
+    trainer = Trainer(
+        **hardware,
+        max_epochs=int(settings["epochs"]),
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=bar,
+        callbacks=[Bar() if bar else EpochLines()],
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule=data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return None
+    test = data.val
+    if test is None or "probe/top1" not in trainer.callback_metrics:
+        raise InputError("the held-out split is empty")
+    top1, top5 = (wilson(float(trainer.callback_metrics[f"probe/top{k}"]), len(test.images)) for k in (1, 5))
+    figures = {"top1": top1._asdict(), "top5": top5._asdict()}
+    return Outcome(trained_table(config.protocol, top1, top5, settings), {"training": settings, "figures": figures})
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples as dicts, all the way down."""
+    if hasattr(value, "_asdict"):
+        return {name: _plain(part) for name, part in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return value

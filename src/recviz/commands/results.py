@@ -1,0 +1,82 @@
+"""What `recviz probe` shows, and what it writes down."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import recviz
+from recviz.errors import InputError
+from recviz.probes.frozen import FrozenResult, Share
+
+
+def record(path: Path, entry: dict[str, Any]) -> Path:
+    """Append an entry, with date and versions, to a JSON file that holds a list of such; returns the path.
+
+    Raises:
+        InputError: a file that is there and is not such a list.
+    """
+    entries = _entries(path)
+    stamp = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "versions": {
+            "recviz": recviz.__version__,
+            **{name: version(name) for name in ("torch", "torchvision", "lightning")},
+        },
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps([*entries, {**stamp, **entry}], indent=1), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _entries(path: Path) -> list[Any]:
+    if not path.exists():
+        return []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a file of results ({error}): move it away, or give another --results"
+        ) from error
+    if not isinstance(entries, list):
+        raise InputError(f"{path} is not a file of results: move it away, or give another --results")
+    return entries
+
+
+def describe(data: str, entry: dict[str, Any]) -> str:
+    """One line of what was measured on what."""
+    return (
+        f"{entry['protocol']} protocol on {data}: {entry['train']['images']:,} training and "
+        f"{entry['test']['images']:,} test images of {len(entry['classes'])} classes, "
+        f"{entry['input']['size']}×{entry['input']['size']}; weights {entry['weights']}"
+    )
+
+
+def frozen_table(result: FrozenResult) -> str:
+    """The linear probe and k-NN."""
+    rows = [
+        ("linear probe", result.linear.top1, result.linear.top5, f"ridge {result.l2:g}, chosen on a held-out tenth"),
+        *((f"k-NN, {name}", share, None, "") for name, share in result.knn.items()),
+    ]
+    return _table(rows)
+
+
+def trained_table(protocol: str, top1: Share, top5: Share, settings: dict[str, Any]) -> str:
+    """A probe that was trained by SGD."""
+    return _table([(protocol, top1, top5, ", ".join(f"{name} {value:g}" for name, value in settings.items()))])
+
+
+def _table(rows: list[tuple[str, Share, Share | None, str]]) -> str:
+    lines = [f"{'':<24}{'top-1':>8}{'95% interval':>18}{'top-5':>8}"]
+    for name, top1, top5, note in rows:
+        interval = f"{top1.low:.1%} to {top1.high:.1%}"
+        lines.append(
+            f"{name:<24}{top1.value:>8.2%}{interval:>18}{f'{top5.value:.2%}' if top5 else '':>8}  {note}".rstrip()
+        )
+    return "\n".join(lines)

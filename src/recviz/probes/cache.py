@@ -1,0 +1,60 @@
+"""Features kept on disk, so that a backbone sees the same images once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from recviz.probes.functional import Features
+
+
+def weights_hash(module: nn.Module) -> str:
+    """A short text that other weights, or another architecture, do not have."""
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+class FeatureCache:
+    """A folder of features, one file for each key.
+
+    Args:
+        folder: made when the first file is written. None: nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def path(self, **key: object) -> Path | None:
+        """The file of a key: weights, data, transform, precision; every change of any is another file."""
+        if self.folder is None:
+            return None
+        text = repr(sorted(key.items()))
+        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
+
+    def load(self, path: Path | None) -> Features | None:
+        """What is there, or None; a damaged file is as none."""
+        if path is None or not path.is_file():
+            return None
+        try:
+            tensors = load_file(path)
+            return Features(tensors["features"], tensors["labels"])
+        except (SafetensorError, KeyError, OSError):
+            return None
+
+    def save(self, path: Path | None, features: Features) -> None:
+        """Write the features, whole or not at all."""
+        if path is None:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
+        part.replace(path)
