@@ -14,7 +14,7 @@ from recviz.augment.view import View
 from recviz.augment.views import TwoViews
 from recviz.data.images import EXTENSIONS, FileImages, MemoryImages, decode, open_image
 from recviz.errors import InputError
-from tests.datasets import picture
+from tests.datasets import make_flat, picture
 
 HALVES = np.zeros((8, 12, 3), dtype=np.uint8)  # red on the left, blue on the right
 HALVES[:, :6] = (255, 0, 0)
@@ -202,3 +202,22 @@ def test_a_missing_file_and_a_bomb_are_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(InputError, match=r"large\.png"):
         open_image(path)
+
+
+def test_fingerprints_tell_other_images_apart(tmp_path: Path) -> None:
+    images = torch.randint(256, (4, 3, 5, 5), dtype=torch.uint8)
+    memory = MemoryImages(images)
+    assert memory.fingerprint() == MemoryImages(images.clone()).fingerprint()
+    assert memory.fingerprint() != memory.subset(torch.tensor([0, 1, 2])).fingerprint()
+    assert memory.fingerprint() != memory.subset(torch.tensor([1, 0, 2, 3])).fingerprint()
+    other = images.clone()
+    other[3, 2, 4, 4] ^= 1
+    assert memory.fingerprint() != MemoryImages(other).fingerprint()
+    make_flat(tmp_path, 3)
+    paths = sorted(tmp_path.iterdir())
+    files = FileImages(paths, TwoViews(8))
+    before = files.fingerprint()
+    assert before == FileImages(paths, TwoViews(16)).fingerprint()
+    assert before != files.subset(torch.tensor([0, 1])).fingerprint()
+    paths[0].write_bytes(paths[0].read_bytes() + b"\0")
+    assert files.fingerprint() != before

@@ -73,3 +73,15 @@ def test_mixed_seeds_are_known_numbers_and_fit_a_generator() -> None:
     assert mixed_seed(1, 23) != mixed_seed(12, 3)
     assert mixed_seed(0, 1, 2, 3) == 5735612403627336365  # a new number would break the resuming of runs
     torch.Generator().manual_seed(max(seeds))
+
+
+@pytest.mark.parametrize("length", [1, 7, 16, 50])
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_rows_gathered_by_rank_are_known_by_their_place_in_the_data(length: int, processes: int) -> None:
+    dealt = []
+    for rank in range(processes):
+        batches = OrderedBatches(length, 4)
+        batches.num_replicas, batches.rank = processes, rank
+        dealt += [draw.indices for draw in batches]
+    assert torch.equal(batches.gathered(), torch.cat(dealt))
+    assert batches.gathered().sort().values.tolist() == list(range(length))

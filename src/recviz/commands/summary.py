@@ -23,6 +23,7 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         f"run folder: {folder} (config.yaml, metrics.csv, curves.png, views.png, checkpoints/)",
         "",
         "next:",
+        f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}    # what the features are worth",
         f"  recviz fit --config {folder / 'config.yaml'} --model.base_lr 0.1    # again, with one setting changed",
         "  recviz fit --config cifar10.yaml                                   # the published CIFAR-10 recipe",
         "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",

@@ -25,6 +25,8 @@ class ImageFolderDataModule(ViewsDataModule):
         memory_size: decode every image once, to its centre square of this many pixels, and hold all in memory
             (N · 3 · memory_size² bytes); for small images. None: decode files when they are due.
         val_fraction: share of each class to hold out where there is no val or test folder.
+        train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
+            1% and 10% of ImageNet. None: all.
         batch_size, num_workers, classes, fraction, seed: see ViewsDataModule.
     """
 
@@ -34,6 +36,7 @@ class ImageFolderDataModule(ViewsDataModule):
         views: TwoViews | None = None,
         memory_size: int | None = None,
         val_fraction: float = 0.1,
+        train_list: str | None = None,
         batch_size: int = 256,
         num_workers: int | None = None,
         classes: str | list[int] | None = None,
@@ -48,12 +51,15 @@ class ImageFolderDataModule(ViewsDataModule):
         self.root = Path(root)
         self.memory_size = memory_size
         self.val_fraction = val_fraction
+        self.train_list = train_list
         self._held_out: Split | None = None
 
     def load_train(self) -> Split:
         """ROOT/train, or what is not held out of ROOT."""
         folders = split_folders(self.root)
-        whole = self._load(folders.get("train", self.root))
+        folder = folders.get("train", self.root)
+        listed = None if self.train_list is None else listed_files(Path(self.train_list))
+        whole = load_folder(folder, self.views, self.memory_size, listed=listed)
         if "val" not in folders and whole.labels is not None:
             held_out = stratified_fraction(whole.labels, len(whole.images), self.val_fraction)
             kept = torch.ones(len(whole.images), dtype=torch.bool)
@@ -67,11 +73,8 @@ class ImageFolderDataModule(ViewsDataModule):
         folders = split_folders(self.root)
         if "val" not in folders:
             return self._held_out
-        val = self._load(folders["val"])
+        val = load_folder(folders["val"], self.views, self.memory_size)
         return val if val.labels is not None else None
-
-    def _load(self, folder: Path) -> Split:
-        return load_folder(folder, self.views, self.memory_size)
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -93,7 +96,49 @@ def split_folders(root: Path) -> dict[str, Path]:
     return {} if flat and others else folders  # beside others, a folder of images is a class that is called train
 
 
-def load_folder(folder: Path, views: TwoViews, memory_size: int | None, class_names: list[str] | None = None) -> Split:
+def listed_files(path: Path) -> list[str]:
+    """The lines of a list of files, without empty ones.
+
+    Raises:
+        InputError: a file that is missing or holds no lines.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the list of training images {path}: {error}") from error
+    if not names:
+        raise InputError(f"the list of training images {path} is empty")
+    return names
+
+
+def _keep_listed(folder: Path, found: dict[str, list[Path]], listed: list[str]) -> dict[str, list[Path]]:
+    """The listed files of each class; every line must be one file's name, or its class and name."""
+    by_name: dict[str, list[tuple[str, Path]]] = {}
+    for name, paths in found.items():
+        for path in paths:
+            for key in (path.name, f"{name}/{path.name}"):
+                by_name.setdefault(key, []).append((name, path))
+    kept: dict[str, list[Path]] = {name: [] for name in found}
+    for line in listed:
+        files = by_name.get(line, [])
+        if len(files) != 1:
+            raise InputError(f"data.train_list: {line} is the name of {len(files)} images in {folder}, not of one")
+        kept[files[0][0]].append(files[0][1])
+    empty = [name for name, paths in kept.items() if not paths]
+    if empty:
+        raise InputError(
+            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {empty[0]}"
+        )
+    return {name: sorted(set(paths)) for name, paths in kept.items()}
+
+
+def load_folder(
+    folder: Path,
+    views: TwoViews,
+    memory_size: int | None,
+    class_names: list[str] | None = None,
+    listed: list[str] | None = None,
+) -> Split:
     """Images of class folders or of a flat folder, sorted by class and name.
 
     Args:
@@ -101,9 +146,10 @@ def load_folder(folder: Path, views: TwoViews, memory_size: int | None, class_na
         views: for images that stay on disk.
         memory_size: see ImageFolderDataModule.
         class_names: take these class folders, in this order. None: all that hold images, sorted.
+        listed: keep these files only, see ImageFolderDataModule. None: all.
 
     Raises:
-        InputError: no images, images beside class folders, a class folder that is missing.
+        InputError: no images, images beside class folders, a class folder or a listed file that is missing.
     """
     flat, found = list_images(folder)
     if class_names is not None:
@@ -118,6 +164,10 @@ def load_folder(folder: Path, views: TwoViews, memory_size: int | None, class_na
         )
     if not flat and not found:
         raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    if listed is not None:
+        if flat:
+            raise InputError(f"data.train_list needs class folders, and {folder} holds images without labels")
+        found = _keep_listed(folder, found, listed)
     paths = flat or [path for files in found.values() for path in files]
     images: Images
     images = FileImages(paths, views) if memory_size is None else MemoryImages(decode(paths, memory_size))

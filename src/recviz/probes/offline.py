@@ -63,6 +63,7 @@ class LinearProbe(LightningModule):
         self.head_lr, self.backbone_lr, self.weight_decay = head_lr, backbone_lr, weight_decay
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
+        self.train()
 
     def train(self, mode: bool = True) -> LinearProbe:
         """Train mode, which a frozen backbone does not go into."""

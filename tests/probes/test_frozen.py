@@ -1,0 +1,165 @@
+"""Measures of frozen features: intervals, confusion, k-NN against scikit-learn, the choice of the ridge, the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recviz.errors import InputError
+from recviz.probes.cache import FeatureCache, weights_hash
+from recviz.probes.frozen import measure, probe_frozen, wilson
+from recviz.probes.functional import (
+    Features,
+    _held_out,
+    accuracy,
+    fit_linear,
+    knn_predict,
+    nearest_neighbours,
+)
+
+
+def clusters(n: int, d: int, classes: int, spread: float, seed: int = 0) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(42))
+    labels = torch.arange(n) % classes
+    return Features(centres[labels] + spread * torch.randn(n, d, generator=generator), labels)
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "low", "high"),
+    [(0.5, 100, 0.4038, 0.5962), (0.0, 10, 0.0, 0.2775), (1.0, 10, 0.7225, 1.0), (0.9, 1000, 0.8799, 0.9171)],
+)
+def test_intervals_are_wilsons(value: float, count: int, low: float, high: float) -> None:
+    share = wilson(value, count)
+    assert share.value == value
+    assert share.low == pytest.approx(low, abs=1e-4)
+    assert share.high == pytest.approx(high, abs=1e-4)
+
+
+def test_measures_on_numbers_worked_by_hand() -> None:
+    scores = torch.tensor([[3.0, 1, 2, 0, 0, 0], [0, 3, 1, 2, 0, 0], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 1, 2]])
+    measured = measure(scores, torch.tensor([0, 2, 5, 5]))
+    assert measured.top1.value == 0.5
+    assert measured.top5.value == 0.75  # of [9, …, 4], the last class is not among the first five
+    assert measured.per_class == [1, 0, 0, 0, 0, 0.5]
+    assert measured.confusion[5] == [1, 0, 0, 0, 0, 1]
+    assert measured.confusion[2] == [0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("bank_chunk", [1, 7, 100, 65536])
+def test_neighbours_are_exact_however_the_bank_is_cut(bank_chunk: int) -> None:
+    queries, bank = clusters(23, 6, 4, 1.0, seed=1).features, clusters(90, 6, 4, 1.0).features
+    found = nearest_neighbours(queries, bank, 9, chunk=5, bank_chunk=bank_chunk)
+    exact = nn.functional.normalize(queries, dim=1) @ nn.functional.normalize(bank, dim=1).T
+    expected = exact.topk(9, dim=1)
+    torch.testing.assert_close(found.similarities, expected.values)
+    assert torch.equal(found.indices, expected.indices)
+
+
+def test_more_neighbours_than_rows_are_all_rows() -> None:
+    bank = clusters(5, 3, 2, 1.0).features
+    assert (
+        nearest_neighbours(bank, bank, 200, bank_chunk=2).indices.sort(dim=1).values.tolist() == [[0, 1, 2, 3, 4]] * 5
+    )
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_plain_votes_are_scikit_learns(k: int) -> None:
+    neighbors = pytest.importorskip("sklearn.neighbors")
+    bank, queries = clusters(200, 8, 5, 1.5), clusters(100, 8, 5, 1.5, seed=1)
+    theirs = neighbors.KNeighborsClassifier(k, algorithm="brute", metric="cosine").fit(bank.features, bank.labels)
+    ours = knn_predict(queries.features, bank.features, bank.labels, 5, k, temperature=None).argmax(dim=1)
+    assert torch.equal(ours, torch.from_numpy(theirs.predict(queries.features.numpy())))
+
+
+@pytest.mark.parametrize("counts", [[20, 20, 20], [2, 30, 1], [1, 1, 2]])
+def test_a_tenth_of_each_class_is_held_out_and_never_all_of_it(counts: list[int]) -> None:
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))[torch.randperm(sum(counts))]
+    held = _held_out(labels)
+    for label, count in enumerate(counts):
+        expected = 0 if count == 1 else max(1, round(count / 10))
+        assert int(held[labels == label].sum()) == expected
+    assert torch.equal(held, _held_out(labels))
+
+
+def test_the_ridge_is_chosen_by_held_out_samples() -> None:
+    # many columns of noise beside few of signal: without a strong ridge, the probe learns the noise
+    train, test = (clusters(600, 4, 3, 0.8, seed=seed) for seed in (1, 2))
+    noise = [3 * torch.randn(600, 300, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)]
+    wide = [Features(torch.cat([f.features, n], dim=1), f.labels) for f, n in zip((train, test), noise, strict=True)]
+    chosen = fit_linear(*wide[0], 3)
+    weak = fit_linear(*wide[0], 3, l2=1e-5)
+    assert chosen.l2 > 1e-5
+    assert accuracy(chosen(wide[1].features), test.labels) > accuracy(weak(wide[1].features), test.labels) + 0.02
+    again = fit_linear(*wide[0], 3, l2=chosen.l2)  # and is then fitted to all
+    assert accuracy(again(wide[1].features), test.labels) == pytest.approx(
+        accuracy(chosen(wide[1].features), test.labels), abs=0.03
+    )
+
+
+def test_no_ridge_can_be_chosen_from_one_sample_a_class() -> None:
+    with pytest.raises(InputError, match="needs two samples of some class, got 4 samples of as many"):
+        fit_linear(torch.randn(4, 3), torch.arange(4), 4)
+
+
+def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
+    train, test = clusters(300, 8, 4, 1.0), clusters(200, 8, 4, 1.0, seed=1)
+    result = probe_frozen(train, test, 4)
+    assert set(result.knn) == {"k=20, T=0.07", "k=20, plain", "k=200, T=0.07", "k=200, plain"}
+    assert all(0.5 < share.value <= 1 for share in (result.linear.top1, *result.knn.values()))
+    assert result == probe_frozen(train, test, 4)
+    shuffled = Features(test.features, test.labels.roll(1))
+    assert probe_frozen(train, shuffled, 4).linear.top1.value < 0.3
+    assert probe_frozen(train, shuffled, 4).l2 == result.l2  # the test split decides nothing
+
+
+# The cache
+
+
+def test_the_cache_gives_back_what_it_was_given_and_knows_other_keys(tmp_path: Path) -> None:
+    cache, features = FeatureCache(tmp_path / "new"), clusters(9, 3, 2, 1.0)
+    path = cache.path(weights="w", data="d", precision="32")
+    assert cache.load(path) is None
+    cache.save(path, features)
+    found = cache.load(path)
+    assert found is not None
+    assert torch.equal(found.features, features.features)
+    assert torch.equal(found.labels, features.labels)
+    for key in ({"weights": "x"}, {"data": "x"}, {"precision": "x"}):
+        assert cache.load(cache.path(**{"weights": "w", "data": "d", "precision": "32", **key})) is None
+    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".safetensors"]  # no part is left
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes | None) -> None:
+    cache = FeatureCache(tmp_path)
+    path = cache.path(a=1)
+    assert path is not None
+    cache.save(path, clusters(9, 3, 2, 1.0))
+    path.write_bytes(path.read_bytes()[:100] if content is None else content)
+    assert cache.load(path) is None
+
+
+def test_without_a_folder_nothing_is_kept() -> None:
+    cache = FeatureCache(None)
+    assert cache.path(a=1) is None
+    cache.save(None, clusters(9, 3, 2, 1.0))
+    assert cache.load(None) is None
+
+
+def test_a_hash_is_of_every_weight_and_of_the_architecture() -> None:
+    def module(stride: int = 1) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3, stride=stride), nn.BatchNorm2d(4))
+
+    first = weights_hash(module())
+    assert first == weights_hash(module())
+    assert first != weights_hash(module(stride=2))  # the same weights, used otherwise
+    for name in module().state_dict():
+        other = module()
+        tensor: Tensor = other.state_dict()[name]
+        tensor.view(-1)[0] += 1
+        assert weights_hash(other) != first, name
