@@ -27,7 +27,7 @@ from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.cache import keep_compiled_code
 from recviz.commands.checkpoints import read_checkpoint
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
@@ -149,10 +149,8 @@ class FitCLI(LightningCLI):
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
             *([Compiled()] if self.config["compile"] else []),
         ]
-        try:
+        with hardware_errors():
             return self._instantiate_trainer(settings, own)
-        except ValueError as error:  # a name of an accelerator, strategy or precision that there is not
-            raise InputError(" ".join(str(error).split())) from error
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""

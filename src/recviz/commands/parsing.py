@@ -44,6 +44,15 @@ def one_line_errors(options: Iterable[str] = ()) -> Iterator[None]:
         raise InputError(_one_line(str(error), options)) from error
 
 
+@contextlib.contextmanager
+def hardware_errors() -> Iterator[None]:
+    """Raise a name of an accelerator, strategy or precision that there is not as InputError of one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
 def _one_line(message: str, options: Iterable[str]) -> str:
     lines = [re.sub(r"^\s*- ", "", line).strip() for line in message.splitlines()]
     lines = [re.sub(r'^Parser key "(model|data|probe)": *', "", line) for line in lines]

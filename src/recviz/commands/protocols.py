@@ -13,7 +13,7 @@ from torch import nn
 
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.cache import cache_folder
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.results import frozen_table, trained_table
 from recviz.data.base import Split, ViewsDataModule
 from recviz.distributed import gather_rows, part_company
@@ -72,7 +72,8 @@ def frozen_features(
     ]
     kept = [features for path in paths if (features := cache.load(path)) is not None]
     if len(kept) < len(splits):
-        fabric = Fabric(**hardware)
+        with hardware_errors():
+            fabric = Fabric(**hardware)
         fabric.launch()
         backbone = backbone.to(fabric.device).to(memory_format=torch.channels_last)
         with fabric.autocast():
@@ -108,16 +109,17 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
         backbone, len(data.class_names), settings["head_lr"], settings["backbone_lr"], settings["weight_decay"]
     )
     bar = sys.stdout.isatty()
-    trainer = Trainer(
-        **hardware,
-        max_epochs=int(settings["epochs"]),
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=bar,
-        callbacks=[Bar() if bar else EpochLines()],
-        num_sanity_val_steps=0,
-    )
+    with hardware_errors():
+        trainer = Trainer(
+            **hardware,
+            max_epochs=int(settings["epochs"]),
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=[Bar() if bar else EpochLines()],
+            num_sanity_val_steps=0,
+        )
     trainer.fit(module, datamodule=data)
     if trainer.interrupted:
         raise KeyboardInterrupt
