@@ -65,6 +65,7 @@ FORMATS: dict[str, Callable[[State], Any]] = {
     "lightly's, cut into a Sequential": lambda s: {
         "state_dict": {**prefixed(as_sequential(s), "backbone."), **PROJECTOR}
     },
+    "beside a tensor": lambda s: {"epoch": 3, "best": torch.tensor(0.5), "state_dict": s},
     "without batch counts": lambda s: {name: w for name, w in s.items() if not name.endswith("num_batches_tracked")},
 }
 
@@ -101,6 +102,30 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, alone: bool, zipped: bool
     assert not (tmp_path / "executed").exists()
     torch.load(tmp_path / "w.pth", weights_only=False)  # the trap works where it is let
     assert (tmp_path / "executed").exists()
+
+
+class Writes(nn.Module):
+    """A program that is run when TorchScript loads it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nothing."""
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> int:
+        return 1
+
+    @torch.jit.export
+    def __setstate__(self, state: int) -> None:
+        raise RuntimeError("this program was run")
+
+
+def test_torchscript_programs_are_not_run(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Writes()), tmp_path / "program.pth")
+    with pytest.raises(InputError, match="is a TorchScript program, which loading would run"):
+        load_backbone_weights(small(), tmp_path / "program.pth")
+    with pytest.raises(Exception, match="this program was run"):  # it is, where it is let
+        torch.load(tmp_path / "program.pth", weights_only=False)
 
 
 def test_other_architectures_are_named(tmp_path: Path) -> None:

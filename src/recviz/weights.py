@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +111,7 @@ def _shown(names: list[str]) -> str:
 
 
 def _state_dict(content: Any, source: str | Path) -> dict[str, Tensor]:
-    for candidate in (content, *(content.get(key) for key in ("model", "state_dict"))) if _is_dict(content) else ():
+    for candidate in (*(content.get(key) for key in ("model", "state_dict")), content) if _is_dict(content) else ():
         if _is_dict(candidate):
             tensors = {name: value for name, value in candidate.items() if isinstance(value, Tensor)}
             if tensors and all(isinstance(name, str) for name in tensors):
@@ -130,6 +131,10 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if zipfile.is_zipfile(path) and any(
+            name.endswith("constants.pkl") for name in zipfile.ZipFile(path).namelist()
+        ):
+            raise InputError("it is a TorchScript program, which loading would run")
         return torch.load(path, map_location="cpu", pickle_module=_INERT, weights_only=False)
     except Exception as error:  # of a damaged file, torch raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

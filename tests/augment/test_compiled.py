@@ -198,3 +198,20 @@ def test_on_a_gpu_programs_make_the_views_that_steps_make_and_nothing_waits() ->
         assert ours.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert not compiled._broken
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_settings_may_be_lists() -> None:
+    view = View(scale=[0.2, 1.0], ratio=[0.8, 1.2], blur=0.5, blur_sigma=[0.1, 1.0])  # type: ignore[arg-type]
+    pair(view, view)[1](noise(4, 3, 20, 20))
+    assert not compiled._broken
+
+
+def test_a_full_device_is_not_taken_for_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> Tensor:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(compiled, "_run", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        pair(BUSY, SHARP)[1](noise(4, 3, 20, 20))
+    assert not compiled._broken

@@ -18,7 +18,7 @@ import yaml
 import recviz.cli
 from recviz import weights
 from recviz.backbones import resnet50
-from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
+from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -104,6 +104,42 @@ def test_transfer_keeps_the_size_and_normalisation_of_the_pretraining(
     assert entries[0]["figures"] == entries[1]["figures"] == entries[2]["figures"]
 
 
+def test_another_dataset_is_not_cut_as_the_pretrainings_was(
+    recviz_command: Command, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = run_folder / "checkpoints/last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    config = yaml.safe_load(content["recviz"]["config"])
+    config["data"]["init_args"].update(classes="0-4", views=None)
+    content["recviz"]["config"] = yaml.dump(config)
+    torch.save(content, checkpoint)
+    make_cifar(tmp_path / "sets", "cifar10", 300, 100)
+    trust_cifar(monkeypatch)
+    root = ["--data.root", str(tmp_path / "sets"), "--data.batch_size", "50"]
+    code, out, err = recviz_command("probe", "--data", "CIFAR10DataModule", *root)
+    assert (code, err) == (0, "")
+    assert "300 training and 100 test images of 10 classes" in out
+    code, out, _ = recviz_command("probe")
+    assert code == 0
+    assert "150 training and 50 test images of 5 classes" in out
+    pattern = {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}  # the drawings' own, which null stood for
+    assert [entry["input"] for entry in results(run_folder / "results.json")] == [pattern] * 2
+
+
+def test_a_run_that_began_with_others_weights_is_seen_at_its_own_size(
+    recviz_command: Command, run_folder: Path
+) -> None:
+    checkpoint = run_folder / "checkpoints/last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    config = yaml.safe_load(content["recviz"]["config"])
+    config["model"]["init_args"]["backbone"]["init_args"]["weights"] = "moved/since.pth"
+    content["recviz"]["config"] = yaml.dump(config)
+    torch.save(content, checkpoint)
+    code, out, err = recviz_command("probe")
+    assert (code, err) == (0, "")
+    assert "32×32" in out
+
+
 def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     recviz_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +160,8 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     assert entry["feature_dim"] == 2048
     assert recviz_command("probe", *backbone, *data, "--data.views.size", "32")[0] == 0
     assert results(Path("runs/results.json"))[-1]["input"]["size"] == 32
+    assert recviz_command("probe", *backbone, *data, "--data.init_args.views.size", "64")[0] == 0
+    assert results(Path("runs/results.json"))[-1]["input"]["size"] == 64
 
 
 def test_any_backbone_is_probed_trained_or_not(
@@ -220,6 +258,31 @@ BAD = {
     ),
     "recipe without data": (["--config", "wandb.yaml"], "says nothing of data"),
     "unknown accelerator": (["--no-cache", "--trainer.accelerator", "abacus"], "accelerator"),
+    "unknown accelerator, features kept": (["--trainer.accelerator", "abacus"], "accelerator"),
+    "devices that are none": (["--trainer.devices", "many"], "`devices`"),
+    "precision of weights": (["--trainer.precision", "bf16-true"], "is not one that features are made with"),
+    "recipe that is no YAML": (["--config", "torn.yaml"], "torn.yaml cannot be read as YAML"),
+    "recipe that is a list": (["--config", "list.yaml"], "says nothing of data"),
+    "images that the backbone cannot take": (
+        ["--backbone", "torchvision.models.vit_b_32", "--config", "quickstart.yaml"],
+        "the backbone cannot take images of",
+    ),
+    "results in a file": (["--results", "text.ckpt/results.json"], "cannot write results to"),
+    "fine-tuning on a list": (
+        [
+            "--protocol",
+            "finetune",
+            "--data",
+            "ImageFolderDataModule",
+            "--data.root",
+            "lists",
+            "--data.train_list",
+            "all.txt",
+            "--data.batch_size",
+            "2",
+        ],
+        "fine-tuning on data.train_list needs its learning rates",
+    ),
     "results that are none": (["--results", "text.ckpt"], "text.ckpt is not a file of results"),
 }
 
@@ -236,6 +299,10 @@ def test_bad_input_costs_one_line(recviz_command: Command, run_folder: Path, cas
         altered(checkpoint, change)
         Path("altered.ckpt").rename(f"{name}.ckpt")
     make_flat(Path("flat"), 120)
+    make_splits(Path("lists"))
+    Path("all.txt").write_text("class0/000.png\nclass0/001.png\nclass1/000.png\nclass1/001.png")
+    Path("torn.yaml").write_text("data: [")
+    Path("list.yaml").write_text("[1, 2]")
     args, said = BAD[case]
     code, _, err = recviz_command("probe", *args)
     assert code == 2, err

@@ -59,10 +59,12 @@ def test_local_views_and_photographs(recviz_command: Command, tmp_path: Path) ->
         (["--data", "lightning.pytorch.demos.boring_classes.BoringDataModule"], "got BoringDataModule"),
         (["--data.views.a.jitter", "2"], "View.jitter must be a probability in 0..1, got 2"),
         (["--out", "views.png/views.png"], "cannot write views.png/views.png"),
+        (["--out", "folder.png"], "cannot write folder.png"),
     ],
 )
 def test_bad_input_costs_one_line(recviz_command: Command, args: list[str], said: str) -> None:
     Path("views.png").write_text("a file")
+    Path("folder.png").mkdir()
     code, _, err = recviz_command(*QUICK, *args)
     assert code == 2
     assert said in err

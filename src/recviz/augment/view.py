@@ -64,7 +64,8 @@ class View:
         known = self.interpolation in ("bicubic", "bilinear")
         self._require("interpolation", known, "'bicubic' or 'bilinear'")
         for name, most in (("scale", 1), ("ratio", math.inf), ("blur_sigma", math.inf)):
-            pair = getattr(self, name)
+            pair = tuple(getattr(self, name))
+            object.__setattr__(self, name, pair)  # of a list, too: views are kept by their settings
             in_order = len(pair) == 2 and 0 < pair[0] <= pair[1] <= most and pair[1] < math.inf
             limit = " and at most 1" if most == 1 else ""
             self._require(name, in_order, f"two numbers, the smaller first, above 0{limit}")

@@ -49,7 +49,7 @@ def hardware_errors() -> Iterator[None]:
     """Raise a name of an accelerator, strategy or precision that there is not as InputError of one line."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(" ".join(str(error).split())) from error
 
 

@@ -20,7 +20,7 @@ from recviz.commands.checkpoints import backbone_weights, newest_checkpoint, rea
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
-from recviz.commands.results import describe, record
+from recviz.commands.results import check_writable, describe, record
 from recviz.data.base import Split, ViewsDataModule
 from recviz.errors import InputError
 from recviz.probes.cache import weights_hash
@@ -80,7 +80,8 @@ def run(argv: list[str]) -> None:
     with one_line_errors():
         objects = options().instantiate(config)
     backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
-    views = _views(data.views, backbone, argv)
+    views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
+    check_writable(_results_path(probed))
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
     train, test = labelled_splits(data)
     weights, start = weights_hash(backbone), time.perf_counter()
@@ -141,17 +142,12 @@ def parse(argv: Sequence[str]) -> Probed:
     if not names & {"--help", "-h", "--backbone"}:
         path = Path(_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
-        settings = run_settings(checkpoint, path)
-        precision = str(settings.get("trainer", {}).get("precision") or "32-true")
-        defaults = {"data": settings["data"], "backbone": settings["model"]["init_args"]["backbone"]}
-        defaults |= {"ckpt_path": str(path), "trainer.precision": precision}
+        defaults = {"ckpt_path": str(path), **_run_defaults(run_settings(checkpoint, path), _value(rest, "--data"))}
     elif "--ckpt_path" in names:
         raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
     for recipe in recipes:
-        data = (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}).get("data")
-        if not isinstance(data, dict):
-            raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
-        if "data" in defaults and "views" in defaults["data"].get("init_args", {}):
+        data = recipe_data(recipe)
+        if checkpoint is not None:
             data.setdefault("init_args", {})["views"] = defaults["data"]["init_args"]["views"]
         defaults["data"] = data
     with one_line_errors(parser._option_string_actions):
@@ -167,6 +163,44 @@ def parse(argv: Sequence[str]) -> Probed:
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {config.epochs}")
     return Probed(config, checkpoint, path)
+
+
+def _run_defaults(settings: dict[str, Any], dataset: str | None) -> dict[str, Any]:
+    """Data, backbone and precision of a run; its classes and shares are not those of another `dataset`.
+
+    The weights that its backbone began with are left out, since the checkpoint's follow.
+    """
+    data, backbone = settings["data"], settings["model"]["init_args"]["backbone"]
+    inner = data.setdefault("init_args", {})
+    if inner.get("views") is None:
+        with one_line_errors():
+            parser = options()
+            views = parser.instantiate(parser.parse_object({"data": data})).data.views
+        given = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
+        inner["views"] = {"class_path": "recviz.TwoViews", "init_args": given}
+    if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
+        for name in ("classes", "fraction", "train_list"):
+            inner.pop(name, None)
+    for name in ("weights", "pretrained"):
+        (backbone.get("init_args") or {}).pop(name, None)
+    precision = str((settings.get("trainer") or {}).get("precision") or "32-true")
+    return {"data": data, "backbone": backbone, "trainer.precision": precision}
+
+
+def recipe_data(recipe: Path) -> dict[str, Any]:
+    """The data that a recipe names.
+
+    Raises:
+        InputError: a recipe that cannot be read or names none.
+    """
+    try:
+        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{recipe} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict):
+        raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
+    return data
 
 
 def rebuilt_backbone(module: nn.Module, probed: Probed) -> nn.Module:
@@ -205,7 +239,7 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
 def _views(views: TwoViews, backbone: nn.Module, argv: Sequence[str]) -> TwoViews:
     """Size and normalisation of the images: the data's; of published weights, what they were trained with."""
     size = getattr(backbone, "trained_at", None)
-    if size is None or any(arg.startswith("--data.views") for arg in argv):
+    if size is None or any(arg.startswith(("--data.views", "--data.init_args.views")) for arg in argv):
         return views
     return TwoViews(size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 

@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from torch import nn
 
+import recviz
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.cache import cache_folder
 from recviz.commands.parsing import hardware_errors, one_line_errors
@@ -22,6 +23,9 @@ from recviz.probes.cache import FeatureCache
 from recviz.probes.frozen import probe_frozen, wilson
 from recviz.probes.functional import Features, extract_features
 from recviz.probes.offline import LinearProbe
+
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+"""Of frozen features; weights stay in float32."""
 
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 """The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
@@ -44,10 +48,18 @@ def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weigh
         weights: see probes.cache.weights_hash.
     """
     hardware = config.trainer.as_dict()
-    with one_line_errors():
-        if config.protocol != "linear":
+    if config.protocol != "linear":
+        with one_line_errors():
             return trained(config, backbone, data, hardware)
-        features = frozen_features(backbone, data, weights, hardware, config.cache)
+    if hardware["precision"] not in PRECISIONS:
+        raise InputError(
+            f"--trainer.precision {hardware['precision']} is not one that features are made with: "
+            f"give one of {', '.join(PRECISIONS)}"
+        )
+    with one_line_errors(), hardware_errors():
+        fabric = Fabric(**hardware)
+        fabric.launch()
+    features = frozen_features(fabric, backbone, data, weights, config.cache)
     if features is None:
         return None
     result = probe_frozen(*features, len(data.class_names))
@@ -56,34 +68,43 @@ def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weigh
 
 
 def frozen_features(
-    backbone: nn.Module, data: ViewsDataModule, weights: str, hardware: dict[str, Any], keep: bool
+    fabric: Fabric, backbone: nn.Module, data: ViewsDataModule, weights: str, keep: bool
 ) -> tuple[Features, Features] | None:
     """Features of the training and the held-out split, from the cache or by one pass over all processes.
 
     Returns:
-        In the order of the data; None on all processes but the first, which have nothing more to do.
+        In the order of the data, on the device; None on all processes but the first, which have nothing more to do.
+
+    Raises:
+        InputError: processes that read different weights.
     """
     cache, views = FeatureCache(cache_folder() / "features" if keep else None), data.views
-    transform = (views.size, views.mean.tolist(), views.std.tolist())
+    key = {
+        "weights": weights,
+        "transform": (views.size, views.mean.tolist(), views.std.tolist()),
+        "precision": (fabric._precision.precision, fabric.device.type),  # as it is on this device
+        "versions": (recviz.__version__, torch.__version__),
+    }
     splits = [split for split in (data.train, data.val) if split is not None]
-    paths = [
-        cache.path(weights=weights, data=split.fingerprint(), transform=transform, precision=hardware["precision"])
-        for split in splits
-    ]
-    kept = [features for path in paths if (features := cache.load(path)) is not None]
-    if len(kept) < len(splits):
-        with hardware_errors():
-            fabric = Fabric(**hardware)
-        fabric.launch()
+    paths = [cache.path(data=split.fingerprint(), **key) for split in splits]
+    kept = [features for path in paths if fabric.is_global_zero and (features := cache.load(path)) is not None]
+    complete, first_weights = fabric.broadcast((len(kept) == len(splits), weights))
+    if first_weights != weights:
+        raise InputError(
+            "the processes read different checkpoints, since a run goes on writing: give --ckpt_path a copy"
+        )
+    if not complete:
         backbone = backbone.to(fabric.device).to(memory_format=torch.channels_last)
         with fabric.autocast():
             kept = [_encode(backbone, data, split, fabric.device) for split in splits]
-        part_company()
-        if not fabric.is_global_zero:
-            return None
+    part_company()
+    if not fabric.is_global_zero:
+        return None
+    if not complete:
         for path, features in zip(paths, kept, strict=True):
             cache.save(path, features)
-    return kept[0], kept[1]
+    train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in kept)
+    return train, test
 
 
 def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: torch.device) -> Features:
@@ -97,6 +118,11 @@ def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: to
 def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardware: dict[str, Any]) -> Outcome | None:
     """The protocols that train with augmentation; the last epoch's accuracies."""
     finetune = config.protocol == "finetune"
+    if finetune and getattr(data, "train_list", None) and None in (config.head_lr, config.backbone_lr):
+        raise InputError(
+            "fine-tuning on data.train_list needs its learning rates: the authors' are --backbone_lr 0.03 and "
+            "--head_lr 0.08 for 1% of the labels, 0.01 and 0.1 for 10%"
+        )
     lrs = next((b, h) for most, b, h in FINETUNE if data.fraction <= most) if finetune else (0.0, 0.02)
     settings = {
         "epochs": config.epochs or (20 if finetune else 100),
@@ -120,7 +146,11 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
             callbacks=[Bar() if bar else EpochLines()],
             num_sanity_val_steps=0,
         )
-    trainer.fit(module, datamodule=data)
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
     if trainer.interrupted:
         raise KeyboardInterrupt
     if not trainer.is_global_zero:

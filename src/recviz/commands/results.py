@@ -28,11 +28,22 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps([*entries, {**stamp, **entry}], indent=1), encoding="utf-8")
     part.replace(path)
     return path
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError unless results can be appended to the file, before any are measured."""
+    _entries(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f"{path.name}.{os.getpid()}.part")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write results to {path}: {error.strerror}: give another --results") from error
 
 
 def _entries(path: Path) -> list[Any]:

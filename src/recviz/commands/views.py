@@ -53,8 +53,8 @@ def run(argv: list[str]) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_png(picture, str(out))
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # the second is write_png's
+        raise InputError(f"cannot write {out}: {str(error).splitlines()[0]}") from error
     generator = torch.Generator(device).manual_seed(seed)
     count = len(made) * len(indices)
     whole = microseconds_per_view(lambda: data.views(images, generator), count, device)

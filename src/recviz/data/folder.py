@@ -58,6 +58,8 @@ class ImageFolderDataModule(ViewsDataModule):
         """ROOT/train, or what is not held out of ROOT."""
         folders = split_folders(self.root)
         folder = folders.get("train", self.root)
+        if self.train_list is not None and "val" not in folders:
+            raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
         listed = None if self.train_list is None else listed_files(Path(self.train_list))
         whole = load_folder(folder, self.views, self.memory_size, listed=listed)
         if "val" not in folders and whole.labels is not None:

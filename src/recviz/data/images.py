@@ -105,8 +105,9 @@ class FileImages:
         return Crops(pairs, torch.stack(crops[2:], dim=1)) if crops[2:] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:
-        """Short side to 256/224 of S, centre crop of S: uint8 [n, 3, S, S]."""
-        return decode(self.paths[indices.numpy()], self.views.size, margin=256 / 224)
+        """uint8 [n, 3, S, S] as TwoViews.evaluate would cut it: the centre, of a short side of 256/224 of S or of S."""
+        size = self.views.size
+        return decode(self.paths[indices.numpy()], size, Image.Resampling.BILINEAR, margin=256 / 224)
 
     def fingerprint(self) -> str:
         """Of the files' names in their folders, sizes and times of change."""
@@ -117,17 +118,28 @@ class FileImages:
         return digest.hexdigest()[:16]
 
 
-def decode(paths: Sequence[str | Path], size: int, margin: float = 1.0) -> Tensor:
-    """Centre squares of images: short side resized to size · margin (bicubic), then cropped; uint8 [n, 3, S, S]."""
+def decode(
+    paths: Sequence[str | Path],
+    size: int,
+    resample: Image.Resampling = Image.Resampling.BICUBIC,
+    margin: float = 1.0,
+) -> Tensor:
+    """Centre squares of images: short side resized to size · margin, where it is longer than size, else to size.
+
+    Returns:
+        uint8 [n, 3, size, size].
+    """
 
     def one(path: str | Path) -> Tensor:
         photo = open_image(path)
         if photo.size == (size, size):
             return _to_tensor(photo)
-        side = min(photo.size) / margin  # of the square to keep, in the photograph's own pixels
+        side = min(photo.size) / (
+            margin if min(photo.size) > size else 1
+        )  # of the square to keep, in the photograph's own pixels
         left, top = (photo.width - side) / 2, (photo.height - side) / 2
         box = (left, top, left + side, top + side)
-        return _to_tensor(photo.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return _to_tensor(photo.resize((size, size), resample, box=box))
 
     with ThreadPoolExecutor(2) as pool:  # Pillow decodes without the interpreter's lock
         return torch.stack(list(pool.map(one, paths)))

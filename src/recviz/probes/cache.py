@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from torch import nn
 
 from recviz.probes.functional import Features
 
+_log = logging.getLogger(__name__)
+
 
 def weights_hash(module: nn.Module) -> str:
     """A short text that other weights, or another architecture, do not have."""
-    digest = hashlib.sha256(repr(module).encode())
+    kind = type(module)
+    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {module!r}".encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -51,10 +56,15 @@ class FeatureCache:
             return None
 
     def save(self, path: Path | None, features: Features) -> None:
-        """Write the features, whole or not at all."""
+        """Write the features, whole or not at all; where that cannot be done, one log line says so."""
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(f".{os.getpid()}.part")
-        save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
-        part.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            _log.warning("the features are not kept, since %s cannot be written: %s", path, error)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)

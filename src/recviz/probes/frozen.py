@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
+from recviz.errors import InputError
 from recviz.probes.functional import Features, fit_linear, nearest_neighbours, vote
 
 Z_95 = 1.959964
@@ -77,6 +78,9 @@ def probe_frozen(
     Raises:
         InputError: see fit_linear and nearest_neighbours.
     """
+    bad = int((~test.features.isfinite()).any(dim=1).sum())
+    if bad:
+        raise InputError(f"a probe needs finite features, got {bad} of {len(test.features)} test images with others")
     classifier = fit_linear(train.features, train.labels, num_classes)
     with torch.autocast(test.features.device.type, enabled=False):
         linear = measure(classifier(test.features), test.labels)

@@ -58,7 +58,14 @@ def extract_features(
         for batch in batches:
             if batch[1] is None:
                 raise InputError("a probe needs labels, and these images have none")
-            features = backbone(transform(batch[0].to(device, non_blocking=True)))
+            images = transform(batch[0].to(device, non_blocking=True))
+            try:
+                features = backbone(images)
+            except (InputError, torch.OutOfMemoryError):
+                raise
+            except (RuntimeError, AssertionError, ValueError) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise InputError(f"the backbone cannot take images of shape {tuple(images.shape)}: {reason}") from error
             if features.ndim != 2:
                 raise InputError(f"a backbone must give features [N, D], got {tuple(features.shape)}")
             rows.append(features.float())
