@@ -117,16 +117,14 @@ def test_clean_is_the_evaluation_crop_of_the_authors(tmp_path: Path) -> None:
     assert difference.max() <= 4
 
 
-@pytest.mark.parametrize("side", [20, 32, 50])
+@pytest.mark.parametrize("side", [20, 32])
 def test_files_are_evaluated_as_images_in_memory_are(tmp_path: Path, side: int) -> None:
     pixels = picture(0, 0, (side, side))
     path = save(tmp_path / "photo.png", Image.fromarray(pixels))
     views = TwoViews(32, mean=(0, 0, 0), std=(1, 1, 1))
     from_file = views.evaluate(FileImages([path], views).clean(torch.tensor([0])))
     in_memory = views.evaluate(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-    assert (
-        (from_file - in_memory).abs().max() < 2.5 / 255 if side != 50 else (from_file - in_memory).abs().mean() < 0.03
-    )
+    assert (from_file - in_memory).abs().max() < 2.5 / 255
 
 
 def plain_views(scale: tuple[float, float] = (0.08, 1.0), size: int = 16) -> TwoViews:
