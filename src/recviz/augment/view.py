@@ -35,7 +35,7 @@ class View:
         blur: probability of a Gaussian blur.
         blur_sigma: its smallest and largest standard deviation in pixels, drawn uniformly. The kernel reaches
             5.5 times the largest: 23 taps for 2, as in the paper.
-        solarize: probability of inverting the values of 128 / 255 and above.
+        solarize: probability of inverting the values of 0.5 and above, which PIL rounds to its 128.
 
     Raises:
         InputError: a value out of its range.

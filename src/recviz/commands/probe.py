@@ -84,8 +84,9 @@ def run(argv: list[str]) -> None:
     check_writable(_results_path(probed))
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
     train, test = labelled_splits(data)
-    weights, start = weights_hash(backbone), time.perf_counter()
-    measured = protocols.measure(config, backbone, data, weights)
+    weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
+    start = time.perf_counter()
+    measured = protocols.measure(config, backbone, data, weights, fingerprints)
     if measured is None:  # a process that only helped
         return
     settings = yaml.safe_load(options().dump(config, skip_validation=True))
@@ -94,8 +95,8 @@ def run(argv: list[str]) -> None:
         "checkpoint": None if probed.path is None else str(probed.path),
         "weights": weights,
         "input": {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()},
-        "train": {"images": len(train.images), "fingerprint": train.fingerprint()},
-        "test": {"images": len(test.images), "fingerprint": test.fingerprint()},
+        "train": {"images": len(train.images), "fingerprint": fingerprints[0]},
+        "test": {"images": len(test.images), "fingerprint": fingerprints[1]},
         "classes": train.class_names,
         "seconds": round(time.perf_counter() - start, 1),
         **measured.entry,

@@ -38,7 +38,9 @@ class Outcome(NamedTuple):
     entry: dict[str, Any]
 
 
-def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weights: str) -> Outcome | None:
+def measure(
+    config: Namespace, backbone: nn.Module, data: ViewsDataModule, weights: str, fingerprints: tuple[str, str]
+) -> Outcome | None:
     """Measure by the protocol asked for; None on a process that only helps another.
 
     Args:
@@ -46,6 +48,7 @@ def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weigh
         backbone: as rebuilt.
         data: set up, with one view.
         weights: see probes.cache.weights_hash.
+        fingerprints: of the training and the held-out split.
     """
     hardware = config.trainer.as_dict()
     if config.protocol != "linear":
@@ -59,7 +62,8 @@ def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weigh
     with one_line_errors(), hardware_errors():
         fabric = Fabric(**hardware)
         fabric.launch()
-    features = frozen_features(fabric, backbone, data, weights, config.cache)
+    cache = FeatureCache(cache_folder() / "features" if config.cache else None)
+    features = frozen_features(fabric, backbone, data, weights, fingerprints, cache)
     if features is None:
         return None
     result = probe_frozen(*features, len(data.class_names))
@@ -68,7 +72,12 @@ def measure(config: Namespace, backbone: nn.Module, data: ViewsDataModule, weigh
 
 
 def frozen_features(
-    fabric: Fabric, backbone: nn.Module, data: ViewsDataModule, weights: str, keep: bool
+    fabric: Fabric,
+    backbone: nn.Module,
+    data: ViewsDataModule,
+    weights: str,
+    fingerprints: tuple[str, str],
+    cache: FeatureCache,
 ) -> tuple[Features, Features] | None:
     """Features of the training and the held-out split, from the cache or by one pass over all processes.
 
@@ -78,7 +87,7 @@ def frozen_features(
     Raises:
         InputError: processes that read different weights.
     """
-    cache, views = FeatureCache(cache_folder() / "features" if keep else None), data.views
+    views = data.views
     key = {
         "weights": weights,
         "transform": (views.size, views.mean.tolist(), views.std.tolist()),
@@ -86,7 +95,7 @@ def frozen_features(
         "versions": (recviz.__version__, torch.__version__),
     }
     splits = [split for split in (data.train, data.val) if split is not None]
-    paths = [cache.path(data=split.fingerprint(), **key) for split in splits]
+    paths = [cache.path(data=fingerprint, **key) for fingerprint in fingerprints]
     kept = [features for path in paths if fabric.is_global_zero and (features := cache.load(path)) is not None]
     complete, first_weights = fabric.broadcast((len(kept) == len(splits), weights))
     if first_weights != weights:

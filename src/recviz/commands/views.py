@@ -86,4 +86,4 @@ class ViewsCLI(FitCLI):
         """Only the data."""
         with one_line_errors():
             only_data = Namespace(data=self.config["data"])  # type: ignore[no-untyped-call]
-            self.data: Any = self.parser.instantiate_classes(only_data)["data"]
+            self.data: Any = self.parser.instantiate(only_data)["data"]
