@@ -46,7 +46,7 @@ def test_train_and_val_folders(tmp_path: Path, memory_size: int | None, val: str
         if memory_size is not None:
             assert_is_picture(split.images.clean(torch.tensor([i]))[0], label, index)
         else:
-            assert split.images.paths[i].endswith(f"class{label}/{index:03d}.png")
+            assert split.images.name(i).endswith(f"class{label}/{index:03d}.png")
 
 
 def test_val_comes_before_test(tmp_path: Path) -> None:

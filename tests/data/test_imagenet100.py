@@ -52,7 +52,7 @@ def test_other_classes_are_left_out(imagenet: Path) -> None:
     assert data.val.labels.tolist() == list(range(100))
     for split in (data.train, data.val):
         assert split.labels is not None
-        folders = [Path(path).parent.name for path in split.images.paths]
+        folders = [Path(split.images.name(row)).parent.name for row in split.images.rows]
         assert folders == [imagenet100_classes()[label] for label in split.labels]
 
 

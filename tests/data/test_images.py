@@ -1,7 +1,8 @@
-"""Image files: formats, orientation, crops, and files that cannot be read."""
+"""Image files: squares, crops, and files that cannot be read."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,16 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import pil_to_tensor, resized_crop
 
+from recviz.augment.functional import random_crop_boxes
 from recviz.augment.view import View
 from recviz.augment.views import TwoViews
-from recviz.data.images import EXTENSIONS, FileImages, MemoryImages, decode, open_image
-from recviz.errors import InputError
+from recviz.data.images import FileImages, MemoryImages, UnreadableImageError
+from recviz.data.photo import Photo
 from tests.datasets import make_flat, picture
-
-HALVES = np.zeros((8, 12, 3), dtype=np.uint8)  # red on the left, blue on the right
-HALVES[:, :6] = (255, 0, 0)
-HALVES[:, 6:] = (0, 0, 255)
 
 
 def save(path: Path, image: Image.Image, **options: object) -> Path:
@@ -26,83 +26,31 @@ def save(path: Path, image: Image.Image, **options: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", sorted(EXTENSIONS - {".pgm"}))
-def test_every_extension_opens_as_rgb(tmp_path: Path, suffix: str) -> None:
-    path = save(tmp_path / f"image{suffix}", Image.fromarray(HALVES))
-    image = open_image(path)
-    assert image.mode == "RGB"
-    assert image.size == (12, 8)
-    red, blue = np.asarray(image)[4, 1].astype(int), np.asarray(image)[4, 10].astype(int)
-    assert red[0] > 230
-    assert red[2] < 30
-    assert blue[2] > 230
-    assert blue[0] < 30
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1"])
-def test_every_mode_opens_as_rgb(tmp_path: Path, mode: str) -> None:
-    suffix = ".tiff" if mode == "CMYK" else ".png"
-    image = open_image(save(tmp_path / f"image{suffix}", Image.fromarray(HALVES).convert(mode)))
-    assert image.mode == "RGB"
-    assert image.size == (12, 8)
-    left, right = np.asarray(image)[4, 1], np.asarray(image)[4, 10]
-    if mode in ("P", "RGBA", "CMYK"):
-        assert left.tolist() == [255, 0, 0]
-        assert right.tolist() == [0, 0, 255]
-    elif mode != "1":
-        assert left.tolist() == [76] * 3
-        assert right.tolist() == [29] * 3
-    else:
-        assert set(np.unique(np.asarray(image))) == {0, 255}
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-def test_16_bit_grey_keeps_its_tones(tmp_path: Path, suffix: str) -> None:
-    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    image = open_image(save(tmp_path / f"image{suffix}", Image.fromarray(values)))
-    assert np.array_equal(np.asarray(image)[..., 0], values >> 8)
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    upright = Image.fromarray(HALVES)
-    turned = {
-        1: upright,
-        3: upright.rotate(180),
-        6: upright.rotate(90, expand=True),
-        8: upright.rotate(-90, expand=True),
-    }
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = open_image(save(tmp_path / "image.png", turned[orientation], exif=exif))
-    assert np.array_equal(np.asarray(image), HALVES)
-
-
-def test_decode_keeps_the_centre_square(tmp_path: Path) -> None:
+def test_squares_are_the_centres(tmp_path: Path) -> None:
     pixels = np.zeros((10, 30, 3), dtype=np.uint8)
     pixels[:, 10:20] = (0, 255, 0)
     path = save(tmp_path / "wide.png", Image.fromarray(pixels))
     tall = save(tmp_path / "tall.png", Image.fromarray(pixels.transpose(1, 0, 2)))
-    images = decode([path, tall], 10)
+    images = FileImages([path, tall], plain_views()).squares(10)
     assert images.shape == (2, 3, 10, 10)
     assert images.dtype == torch.uint8
     assert torch.all(images[:, 1] == 255)
     assert not images[:, 0].any()
 
 
-def test_decode_of_the_right_size_changes_no_pixel_and_keeps_the_order(tmp_path: Path) -> None:
+def test_squares_of_the_right_size_change_no_pixel_and_keep_the_order(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", Image.fromarray(picture(0, i))) for i in range(9)]
-    images = decode(paths, 32)
+    images = FileImages(paths, plain_views()).squares(32)
     for i, image in enumerate(images):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), picture(0, i))
 
 
-def test_decode_margin_cuts_the_border(tmp_path: Path) -> None:
+def test_evaluation_cuts_the_border(tmp_path: Path) -> None:
     pixels = np.full((64, 64, 3), 255, dtype=np.uint8)
-    pixels[8:-8, 8:-8] = 0  # a frame of an eighth
-    path = save(tmp_path / "frame.png", Image.fromarray(pixels))
-    assert decode([path], 24, margin=64 / 40).max() == 0
-    assert decode([path], 24).max() == 255
+    pixels[1:-1, 1:-1] = 0  # 256 / 224 of the short side cuts 4 pixels away
+    images = FileImages([save(tmp_path / "frame.png", Image.fromarray(pixels))], plain_views(size=24))
+    assert images.clean(torch.tensor([0])).max() == 0
+    assert images.squares(24).max() > 50
 
 
 def test_clean_is_the_evaluation_crop_of_the_authors(tmp_path: Path) -> None:
@@ -198,20 +146,73 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 def test_an_unreadable_file_is_named(tmp_path: Path, suffix: str, how: str) -> None:
     path = save(tmp_path / f"broken{suffix}", Image.fromarray(picture(0, 0, (200, 200))))
     path.write_bytes(BROKEN[how](path.read_bytes()))
-    with pytest.raises(InputError) as error:
-        open_image(path)
-    assert str(path) in str(error.value)
-    with pytest.raises(InputError, match=f"broken{suffix}"):
+    with pytest.raises(UnreadableImageError, match=f"broken{suffix}: .+"):
         FileImages([path], plain_views()).crops(torch.tensor([0]), seed=0)
 
 
-def test_a_missing_file_and_a_bomb_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"gone\.png"):
-        open_image(tmp_path / "gone.png")
-    path = save(tmp_path / "large.png", Image.fromarray(picture(0, 0, (64, 64))))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(InputError, match=r"large\.png"):
-        open_image(path)
+def test_a_missing_file_a_folder_and_a_link_to_itself_are_named(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    for name, reason in (("gone", "No such file"), ("folder", "Is a directory"), ("loop", "Too many levels")):
+        images = FileImages([tmp_path / f"{name}.png"], plain_views())
+        with pytest.raises(UnreadableImageError, match=rf"{name}\.png: {reason}"):
+            images.crops(torch.tensor([0]), seed=0)
+
+
+def test_problem_finds_what_only_decoding_shows(tmp_path: Path) -> None:
+    images = file_images(tmp_path, plain_views())
+    assert all(images.problem(index) is None for index in range(len(images)))
+    path = save(tmp_path / "torn.jpg", Image.fromarray(picture(0, 0, (200, 200))))
+    path.write_bytes(path.read_bytes()[:-2000])
+    torn = FileImages([path], plain_views())
+    assert (torn.open(0).width, torn.open(0).height) == (200, 200)  # the header is there
+    assert "torn.jpg" in str(torn.problem(0))
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(path, "wb") as file:
+        Image.fromarray(picture(0, 0)).save(file, "PNG")
+    images = FileImages([os.fsdecode(path)], plain_views())
+    assert images.crops(torch.tensor([0]), seed=0).shape == (1, 2, 3, 16, 16)
+    assert images.fingerprint()
+    os.truncate(path, 30)
+    assert r"caf\xe9.png" in str(images.problem(0))
+
+
+def test_crops_are_torchvisions_resized_crop(tmp_path: Path) -> None:
+    """Within what Pillow's and torch's rounding of 8-bit weights differ by."""
+    path = save(tmp_path / "photo.jpg", Image.fromarray(picture(0, 0, (300, 200))).resize((600, 400)), quality=95)
+    views = plain_views(size=64)
+    crops = FileImages([path], views).crops(torch.tensor([0]), seed=3)[0]
+    generator = torch.Generator().manual_seed(3)
+    for crop in crops:
+        box = random_crop_boxes(torch.tensor([400]), torch.tensor([600]), generator=generator)[0].tolist()
+        expected = resized_crop(Image.open(path), *box, [64, 64], InterpolationMode.BICUBIC)
+        difference = (crop.float() - pil_to_tensor(expected).float()).abs()
+        assert difference.max() <= 4
+        assert difference.mean() < 0.1
+
+
+@pytest.mark.parametrize(("scale", "reduction"), [(0.9, 8), (0.25, 4), (0.02, 1)])
+def test_large_jpegs_are_decoded_at_reduced_size(
+    tmp_path: Path, scale: float, reduction: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factors taken, and the crops' distance from those of the whole picture."""
+    smooth = Image.fromarray(picture(0, 0, (32, 24))).resize((640, 480), Image.Resampling.BICUBIC)
+    path = save(tmp_path / "photo.jpg", smooth, quality=95)
+    images = FileImages([path], TwoViews(48, *[View(scale=(scale, scale), ratio=(1, 1))] * 2))
+    taken = []
+    decode = Photo.pixels
+    monkeypatch.setattr(Photo, "pixels", lambda self, factor=1: taken.append(factor) or decode(self, factor))
+    crops = images.crops(torch.tensor([0]), seed=0)[0]
+    assert taken == [reduction]
+    generator = torch.Generator().manual_seed(0)
+    size, ratio = (torch.tensor([480]), torch.tensor([640])), (1.0, 1.0)
+    for crop in crops:
+        box = random_crop_boxes(*size, (scale, scale), ratio, generator)[0] // reduction * reduction
+        expected = resized_crop(Image.open(path), *box.tolist(), [48, 48], InterpolationMode.BICUBIC)
+        assert (crop.float() - pil_to_tensor(expected).float()).abs().mean() < 1.5
 
 
 def test_fingerprints_tell_other_images_apart(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def test_the_listed_images_are_kept_and_the_held_out_ones_are_all_there(tmp_path
     assert data.train is not None
     assert data.val is not None
     assert data.train.labels.tolist() == [0, 1, 1, 2]  # type: ignore[union-attr]
-    kept = [Path(path).name for path in data.train.images.paths]  # type: ignore[attr-defined]
+    images = data.train.images
+    kept = [Path(images.name(row)).name for row in images.rows]  # type: ignore[attr-defined]
     assert kept == ["001.png", "002.png", "004.png", "000.png"]
     assert len(data.val.images) == 12
 

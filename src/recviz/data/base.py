@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,8 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.images import FileImages, Images
+from recviz.data.images import EncodedImages, Images
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
+from recviz.data.skipping import BatchReader, OnError, report
 from recviz.data.splits import class_list, stratified_fraction
 from recviz.distributed import world_size
 from recviz.errors import InputError
@@ -42,11 +44,12 @@ class Split:
 
 
 class RawBatch(NamedTuple):
-    """What loaders yield: uint8 images, labels [n] or None, and the seed of the views (None: no views)."""
+    """What loaders yield: uint8 images, labels [n] or None, the seed of the views (None: no views), images skipped."""
 
     images: Tensor | Crops
     labels: Tensor | None
     seed: int | None
+    skipped: tuple[str, ...] = ()
 
 
 class ViewsDataModule(LightningDataModule):
@@ -59,11 +62,16 @@ class ViewsDataModule(LightningDataModule):
     Args:
         views: makes the two views; its normalisation serves evaluation too.
         batch_size: samples per process.
-        num_workers: worker processes that decode files; images in memory need none. None: one per core that is
-            left to this process, at most 16.
+        num_workers: worker processes that decode images; images in memory need none. None: where a GPU trains, one per
+            core that is left to this process, at most 16; where the CPU does, a quarter of that.
         classes: keep these classes only, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
         fraction: keep this share of each class of the training split; smaller shares lie within larger ones.
         seed: of order and views. None: what seed_everything set, or 0.
+        on_error: "raise" at an image that cannot be read, naming it; or "skip" it: another image of the split stands
+            for it in a training batch, evaluation does without it, and each is reported and counted in `skipped`.
+
+    Attributes:
+        skipped: how often each unreadable image was met by this process, by the line that names it.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class ViewsDataModule(LightningDataModule):
         classes: str | list[int] | None,
         fraction: float,
         seed: int | None,
+        on_error: OnError = "raise",
     ) -> None:
         super().__init__()
         if batch_size < 2:
@@ -86,6 +95,8 @@ class ViewsDataModule(LightningDataModule):
         self.classes = classes
         self.fraction = fraction
         self.seed = seed
+        self.on_error = on_error
+        self.skipped: Counter[str] = Counter()
         self.train: Split | None = None
         self.val: Split | None = None
 
@@ -152,6 +163,10 @@ class ViewsDataModule(LightningDataModule):
             return batch
         images: Any = batch.images
         labels, seed = batch.labels, batch.seed
+        for problem in batch.skipped:
+            if problem not in self.skipped:
+                report(problem)
+            self.skipped[problem] += 1
         device = images[0].device  # of the first image, or of the pairs of crops
         self.views.to(device)
         if seed is None:
@@ -182,9 +197,9 @@ class ViewsDataModule(LightningDataModule):
         return self.train
 
     def _loader(self, split: Split, sampler: TrainBatches | OrderedBatches) -> DataLoader[RawBatch]:
-        workers = self._workers() if isinstance(split.images, FileImages) else 0
+        workers = self._workers() if isinstance(split.images, EncodedImages) else 0
         return DataLoader(
-            _Batches(split),
+            _Batches(split, self.on_error),
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
@@ -194,10 +209,13 @@ class ViewsDataModule(LightningDataModule):
         )
 
     def _workers(self) -> int:
+        """Each works on one thread (torch sees to it), so that there are no more threads than cores."""
         if self.num_workers is not None:
             return self.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(16, max(1, cores // world_size()))
+        processes = self.trainer.num_devices if self.trainer is not None else 1  # on this machine
+        own = cores // processes
+        return min(16, max(1, own if torch.cuda.is_available() else own // 4))
 
 
 def _shown(names: list[str]) -> str:
@@ -207,14 +225,13 @@ def _shown(names: list[str]) -> str:
 class _Batches(Dataset[RawBatch]):
     """A dataset indexed by whole batches: no Python per sample for images in memory."""
 
-    def __init__(self, split: Split) -> None:
-        self.split = split
+    def __init__(self, split: Split, on_error: OnError) -> None:
+        self.labels = split.labels
+        self.reader = BatchReader(split.images, on_error)
 
     def __len__(self) -> int:
-        return len(self.split.images)
+        return len(self.reader.images)
 
     def __getitem__(self, draw: Draw) -> RawBatch:
-        indices, seed = draw
-        images = self.split.images
-        pixels = images.clean(indices) if seed is None else images.crops(indices, seed)
-        return RawBatch(pixels, None if self.split.labels is None else self.split.labels[indices], seed)
+        images, indices, skipped = self.reader.load(*draw)
+        return RawBatch(images, None if self.labels is None else self.labels[indices], draw.seed, skipped)

@@ -9,8 +9,9 @@ from torchvision import datasets
 
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, TwoViews
 from recviz.data.base import Split, ViewsDataModule
-from recviz.data.folder import load_folder, split_folders
+from recviz.data.folder import in_memory, load_folder
 from recviz.data.images import MemoryImages
+from recviz.data.listing import split_folders
 from recviz.errors import InputError
 
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
@@ -60,7 +61,8 @@ class _CIFARDataModule(ViewsDataModule):
 
     def _load(self, train: bool) -> Split:
         if self._is_folders():
-            split = load_folder(split_folders(self.root)["train" if train else "val"], self.views, memory_size=32)
+            folder = split_folders(self.root)["train" if train else "val"]
+            split = in_memory(load_folder(folder, self.views), 32, self.on_error)
             if len(split.class_names) != self.num_classes:
                 raise InputError(
                     f"{self.root} holds {len(split.class_names)} classes and {self.dataset.__name__} has "

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
 
 from recviz.augment.views import TwoViews
 from recviz.data.base import Split, ViewsDataModule
-from recviz.data.images import EXTENSIONS, FileImages, Images, MemoryImages, decode
+from recviz.data.images import FileImages, MemoryImages, shown
+from recviz.data.listing import excluded_paths, keep_listed, list_images, read_list, split_folders
+from recviz.data.photo import EXTENSIONS
+from recviz.data.skipping import OnError, readable
 from recviz.data.splits import stratified_fraction
 from recviz.errors import InputError
 
@@ -27,7 +29,8 @@ class ImageFolderDataModule(ViewsDataModule):
         val_fraction: share of each class to hold out where there is no val or test folder.
         train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
             1% and 10% of ImageNet. None: all.
-        batch_size, num_workers, classes, fraction, seed: see ViewsDataModule.
+        exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
+        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
     """
 
     def __init__(
@@ -37,13 +40,15 @@ class ImageFolderDataModule(ViewsDataModule):
         memory_size: int | None = None,
         val_fraction: float = 0.1,
         train_list: str | None = None,
+        exclude: str | None = None,
         batch_size: int = 256,
         num_workers: int | None = None,
         classes: str | list[int] | None = None,
         fraction: float = 1.0,
         seed: int | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed)
+        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
         if memory_size is not None and memory_size < 1:
@@ -52,6 +57,7 @@ class ImageFolderDataModule(ViewsDataModule):
         self.memory_size = memory_size
         self.val_fraction = val_fraction
         self.train_list = train_list
+        self.exclude = exclude
         self._held_out: Split | None = None
 
     def load_train(self) -> Split:
@@ -60,8 +66,8 @@ class ImageFolderDataModule(ViewsDataModule):
         folder = folders.get("train", self.root)
         if self.train_list is not None and "val" not in folders:
             raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
-        listed = None if self.train_list is None else listed_files(Path(self.train_list))
-        whole = load_folder(folder, self.views, self.memory_size, listed=listed)
+        listed = None if self.train_list is None else read_list(Path(self.train_list), "training images")
+        whole = self._load(folder, listed)
         if "val" not in folders and whole.labels is not None:
             held_out = stratified_fraction(whole.labels, len(whole.images), self.val_fraction)
             kept = torch.ones(len(whole.images), dtype=torch.bool)
@@ -75,80 +81,34 @@ class ImageFolderDataModule(ViewsDataModule):
         folders = split_folders(self.root)
         if "val" not in folders:
             return self._held_out
-        val = load_folder(folders["val"], self.views, self.memory_size)
+        val = self._load(folders["val"])
         return val if val.labels is not None else None
 
-
-def split_folders(root: Path) -> dict[str, Path]:
-    """The folders of the train and val splits: {} where root itself holds the images.
-
-    Raises:
-        InputError: a root that is not there.
-    """
-    if not root.is_dir():
-        raise InputError(f"data.root {root} is not a folder")
-    if not (root / "train").is_dir():
-        return {}
-    folders = {"train": root / "train"}
-    for name in ("val", "test"):
-        if (root / name).is_dir():
-            return {**folders, "val": root / name}
-    flat, _ = list_images(folders["train"])
-    others = [entry for entry in root.iterdir() if entry.is_dir() and entry.name != "train"]
-    return {} if flat and others else folders  # beside others, a folder of images is a class that is called train
+    def _load(self, folder: Path, listed: list[str] | None = None) -> Split:
+        split = load_folder(folder, self.views, listed=listed, excluded=read_excluded(self.root, self.exclude))
+        return split if self.memory_size is None else in_memory(split, self.memory_size, self.on_error)
 
 
-def listed_files(path: Path) -> list[str]:
-    """The lines of a list of files, without empty ones.
-
-    Raises:
-        InputError: a file that is missing or holds no lines.
-    """
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list of training images {path}: {error}") from error
-    if not names:
-        raise InputError(f"the list of training images {path} is empty")
-    return names
-
-
-def _keep_listed(folder: Path, found: dict[str, list[Path]], listed: list[str]) -> dict[str, list[Path]]:
-    """The listed files of each class; every line must be one file's name, or its class and name."""
-    by_name: dict[str, list[tuple[str, Path]]] = {}
-    for name, paths in found.items():
-        for path in paths:
-            for key in (path.name, f"{name}/{path.name}"):
-                by_name.setdefault(key, []).append((name, path))
-    kept: dict[str, list[Path]] = {name: [] for name in found}
-    for line in listed:
-        files = by_name.get(line, [])
-        if len(files) != 1:
-            raise InputError(f"data.train_list: {line} is the name of {len(files)} images in {folder}, not of one")
-        kept[files[0][0]].append(files[0][1])
-    empty = [name for name, paths in kept.items() if not paths]
-    if empty:
-        raise InputError(
-            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {empty[0]}"
-        )
-    return {name: sorted(set(paths)) for name, paths in kept.items()}
+def read_excluded(root: Path, exclude: str | None) -> frozenset[str]:
+    """The files of root that the list at `exclude` names; none without a list."""
+    return frozenset() if exclude is None else excluded_paths(root, read_list(Path(exclude), "images to leave out"))
 
 
 def load_folder(
     folder: Path,
     views: TwoViews,
-    memory_size: int | None,
     class_names: list[str] | None = None,
     listed: list[str] | None = None,
+    excluded: frozenset[str] = frozenset(),
 ) -> Split:
-    """Images of class folders or of a flat folder, sorted by class and name.
+    """Images of class folders or of a flat folder, sorted by class and name; their files are not opened yet.
 
     Args:
         folder: holds a folder for each class, or images and no such folder.
-        views: for images that stay on disk.
-        memory_size: see ImageFolderDataModule.
+        views: what the crops are for.
         class_names: take these class folders, in this order. None: all that hold images, sorted.
         listed: keep these files only, see ImageFolderDataModule. None: all.
+        excluded: leave these files out.
 
     Raises:
         InputError: no images, images beside class folders, a class folder or a listed file that is missing.
@@ -161,41 +121,28 @@ def load_folder(
         found = {name: found[name] for name in class_names}
     if flat and found:
         raise InputError(
-            f"{folder} holds both images ({flat[0].name}) and folders of images ({next(iter(found))}): "
+            f"{folder} holds both images ({shown(Path(flat[0]).name)}) and folders of images ({next(iter(found))}): "
             "move the loose images into a class folder, or give the folder of one class"
         )
-    if not flat and not found:
+    if excluded:
+        flat = [path for path in flat if path not in excluded]
+        found = {name: [path for path in paths if path not in excluded] for name, paths in found.items()}
+    if not flat and not any(found.values()):
         raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
     if listed is not None:
         if flat:
             raise InputError(f"data.train_list needs class folders, and {folder} holds images without labels")
-        found = _keep_listed(folder, found, listed)
-    paths = flat or [path for files in found.values() for path in files]
-    images: Images
-    images = FileImages(paths, views) if memory_size is None else MemoryImages(decode(paths, memory_size))
+        found = keep_listed(folder, found, listed)
     if flat:
-        return Split(images, None, [])
+        return Split(FileImages(flat, views), None, [])
     counts = torch.tensor([len(files) for files in found.values()])
+    images = FileImages([path for files in found.values() for path in files], views)
     return Split(images, torch.repeat_interleave(torch.arange(len(found)), counts), list(found))
 
 
-def list_images(folder: Path) -> tuple[list[Path], dict[str, list[Path]]]:
-    """Image files right in `folder`, and those below each of its sub-folders that has any; all sorted."""
-    flat: list[Path] = []
-    classes: dict[str, list[Path]] = {}
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        path = Path(entry.path)
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            below = [Path(top) / name for top, _, names in os.walk(path) for name in names]
-            files = sorted(file for file in below if _is_image(file))
-            if files:
-                classes[entry.name] = files
-        elif _is_image(path):
-            flat.append(path)
-    return flat, classes
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+def in_memory(split: Split, size: int, on_error: OnError) -> Split:
+    """A split of files, decoded to centre squares of `size` pixels and held in memory."""
+    if on_error == "skip":
+        split = split.subset(readable(split.images))
+    assert isinstance(split.images, FileImages)  # as load_folder gives it
+    return Split(MemoryImages(split.images.squares(size)), split.labels, split.class_names)

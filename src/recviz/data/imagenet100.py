@@ -7,7 +7,9 @@ from pathlib import Path
 
 from recviz.augment.views import TwoViews
 from recviz.data.base import Split, ViewsDataModule
-from recviz.data.folder import load_folder, split_folders
+from recviz.data.folder import load_folder, read_excluded
+from recviz.data.listing import split_folders
+from recviz.data.skipping import OnError
 from recviz.errors import InputError
 
 
@@ -17,21 +19,25 @@ class ImageNet100DataModule(ViewsDataModule):
     Args:
         root: holds train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG.
         views: see ViewsDataModule. None: TwoViews.vicreg(224).
-        batch_size, num_workers, classes, fraction, seed: see ViewsDataModule.
+        exclude: see ImageFolderDataModule.
+        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
     """
 
     def __init__(
         self,
         root: str,
         views: TwoViews | None = None,
+        exclude: str | None = None,
         batch_size: int = 256,
         num_workers: int | None = None,
         classes: str | list[int] | None = None,
         fraction: float = 1.0,
         seed: int | None = None,
+        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed)
+        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
         self.root = Path(root)
+        self.exclude = exclude
 
     def load_train(self) -> Split:
         """The 100 classes of ROOT/train."""
@@ -45,7 +51,8 @@ class ImageNet100DataModule(ViewsDataModule):
         folders = split_folders(self.root)
         if split not in folders:
             raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {split}/ is missing")
-        return load_folder(folders[split], self.views, None, imagenet100_classes())
+        excluded = read_excluded(self.root, self.exclude)
+        return load_folder(folders[split], self.views, imagenet100_classes(), excluded=excluded)
 
 
 def imagenet100_classes() -> list[str]:

@@ -1,24 +1,30 @@
-"""Where images come from: one tensor in memory, or files that are decoded when their batch is due."""
+"""Where images come from: one tensor in memory, or encoded photographs that are decoded when their batch is due."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
+from recviz.data.photo import Photo, UnreadableError, centre_square, resized
 from recviz.errors import InputError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+EVALUATION_MARGIN = 256 / 224
+"""The short side of what evaluation cuts its centre from, in sides of the centre."""
+
+
+class UnreadableImageError(InputError):
+    """An image that cannot be read; the message names it and says why."""
 
 
 class Images(Protocol):
@@ -30,10 +36,13 @@ class Images(Protocol):
         """The images at `indices` [n], as a new source."""
 
     def crops(self, indices: Tensor, seed: int) -> Tensor | Crops:
-        """uint8 [n, 3, H, W] or, already cropped, [n, 2, 3, S, S] or Crops."""
+        """uint8 [n, 3, H, W] or, already cropped, [n, 2, 3, S, S] or Crops; UnreadableImageError of a broken image."""
 
     def clean(self, indices: Tensor) -> Tensor:
-        """uint8 [n, 3, H, W], without randomness."""
+        """uint8 [n, 3, H, W], without randomness; UnreadableImageError of a broken image."""
+
+    def problem(self, index: int) -> str | None:
+        """One line that names the image and says why it cannot be read; None where it can."""
 
     def fingerprint(self) -> str:
         """A short text that other images do not have."""
@@ -60,6 +69,9 @@ class MemoryImages:
         """See Images."""
         return self.images[indices]
 
+    def problem(self, index: int) -> None:
+        """None: these were read already."""
+
     def fingerprint(self) -> str:
         """Of shape and pixels."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
@@ -67,100 +79,152 @@ class MemoryImages:
         return digest.hexdigest()[:16]
 
 
-class FileImages:
-    """Photographs on disk, decoded and cropped when their batch is due, in the loader's worker processes.
+class EncodedImages:
+    """Photographs of any size, decoded and cropped when their batch is due, in the loader's worker processes.
+
+    A subclass says where the bytes are. Each photograph is read once and decoded once for all its views.
 
     Args:
-        paths: the files.
+        count: their number.
         views: gives the size S and each view's crop settings.
     """
 
-    def __init__(self, paths: Sequence[str | Path], views: TwoViews) -> None:
-        self.paths = np.array([str(path) for path in paths])  # one block of memory, shared by forked workers
+    def __init__(self, count: int, views: TwoViews) -> None:
+        self.rows = np.arange(count)  # of the images in use, in the order of their indices
         self.views = deepcopy(views)  # stays on the CPU, where the workers are, when the other moves
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def read(self, row: int) -> bytes:
+        """The encoded image of a row; OSError where there is none."""
+        raise NotImplementedError(f"{type(self).__name__} must implement read")
 
-    def subset(self, indices: Tensor) -> FileImages:
+    def name(self, row: int) -> str:
+        """What to call a row's image in a message."""
+        raise NotImplementedError(f"{type(self).__name__} must implement name")
+
+    def fingerprint(self) -> str:
         """See Images."""
-        return FileImages(self.paths[indices.numpy()], self.views)
+        raise NotImplementedError(f"{type(self).__name__} must implement fingerprint")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def subset(self, indices: Tensor) -> EncodedImages:
+        """See Images."""
+        chosen = copy(self)
+        chosen.rows = self.rows[indices.numpy()]
+        return chosen
+
+    def open(self, index: int) -> Photo:
+        """The photograph at an index, not decoded yet."""
+        row = int(self.rows[index])
+        try:
+            return Photo(self.read(row))
+        except (UnreadableError, OSError) as error:
+            raise self._unreadable(index, error) from error
 
     def crops(self, indices: Tensor, seed: int) -> Tensor | Crops:
-        """Two random crops of each image, uint8 [n, 2, 3, S, S], or Crops where there are local views."""
+        """Two random crops of each image, uint8 [n, 2, 3, S, S], or Crops where there are local views.
+
+        As torchvision's RandomResizedCrop: the crop is cut out, then resized with antialias in 8 bits. JPEG files whose
+        crops are all larger than the views by a factor of 4 or 8 are decoded at a quarter or an eighth of their sides,
+        with boxes rounded to whole pixels of that.
+        """
         generator = torch.Generator().manual_seed(seed)
-        photos = [open_image(path) for path in self.paths[indices.numpy()]]
+        photos = [self.open(index) for index in indices.tolist()]
         heights = torch.tensor([photo.height for photo in photos])
         widths = torch.tensor([photo.width for photo in photos])
-        crops = []
-        for _, view, size in self.views.each():
-            boxes = random_crop_boxes(heights, widths, view.scale, view.ratio, generator).tolist()
-            resample = Image.Resampling[view.interpolation.upper()]
-            cut = [
-                _to_tensor(photo.resize((size, size), resample, box=(left, top, left + width, top + height)))
-                for photo, (top, left, height, width) in zip(photos, boxes, strict=True)
-            ]
-            crops.append(torch.stack(cut))
-        pairs = torch.stack(crops[:2], dim=1)
-        return Crops(pairs, torch.stack(crops[2:], dim=1)) if crops[2:] else pairs
+        views = self.views.each()
+        boxes = [random_crop_boxes(heights, widths, view.scale, view.ratio, generator).tolist() for _, view, _ in views]
+        pairs = _blank(len(photos), min(2, len(views)), self.views.size)
+        local = _blank(len(photos), len(views) - pairs.shape[1], self.views.local_size)
+        cuts = [*pairs.unbind(1), *local.unbind(1)]
+        for place, photo in enumerate(photos):
+            wanted = [(boxes[v][place], size) for v, (_, _, size) in enumerate(views)]
+            roomiest = min(min(height, width) // size for (_, _, height, width), size in wanted)
+            reduction = next(factor for factor in photo.reductions if factor <= max(1, roomiest))
+            try:
+                pixels = photo.pixels(reduction)
+            except UnreadableError as error:
+                raise self._unreadable(int(indices[place]), error) from error
+            for v, (_, view, size) in enumerate(views):
+                top, left, height, width = (edge // reduction for edge in boxes[v][place])
+                part = pixels[:, top : top + height, left : left + width]
+                cuts[v][place] = resized(part, size, size, view.interpolation)
+        return Crops(pairs, local) if local.shape[1] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:
         """uint8 [n, 3, S, S] as TwoViews.evaluate would cut it: the centre, of a short side of 256/224 of S or of S."""
-        size = self.views.size
-        return decode(self.paths[indices.numpy()], size, Image.Resampling.BILINEAR, margin=256 / 224)
+        squares = _blank(len(indices), 1, self.views.size)[:, 0]
+        for place, index in enumerate(indices.tolist()):
+            squares[place] = self._square(index, self.views.size, "bilinear", EVALUATION_MARGIN)
+        return squares
+
+    def squares(self, size: int) -> Tensor:
+        """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads."""
+
+        def one(index: int) -> Tensor:
+            return self._square(index, size, "bicubic", 1.0)
+
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders work without the interpreter's lock
+            return torch.stack(list(pool.map(one, range(len(self)))))
+
+    def problem(self, index: int) -> str | None:
+        """See Images; decodes all of it."""
+        try:
+            self._square(index, 1, "bilinear", 1.0)
+        except UnreadableImageError as error:
+            return str(error)
+        return None
+
+    def _square(self, index: int, size: int, interpolation: str, margin: float) -> Tensor:
+        photo = self.open(index)
+        try:
+            return centre_square(photo, size, interpolation, margin)
+        except UnreadableError as error:
+            raise self._unreadable(index, error) from error
+
+    def _unreadable(self, index: int, error: Exception) -> UnreadableImageError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        return UnreadableImageError(f"cannot read the image {self.name(int(self.rows[index]))}: {reason}")
+
+
+class FileImages(EncodedImages):
+    """Image files on disk.
+
+    Args:
+        paths: the files.
+        views: see EncodedImages.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], views: TwoViews) -> None:
+        super().__init__(len(paths), views)
+        # one block of bytes: shared by forked workers, small, and of any names that the disk has
+        self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
+
+    def read(self, row: int) -> bytes:
+        """See EncodedImages."""
+        with open(self.paths[row], "rb") as file:
+            return file.read()
+
+    def name(self, row: int) -> str:
+        """The path."""
+        return shown(self.paths[row])
 
     def fingerprint(self) -> str:
         """Of the files' names in their folders, sizes and times of change."""
         digest = hashlib.sha256()
-        for path in map(Path, self.paths):
-            stat = path.stat()
-            digest.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        for path in self.paths[self.rows]:
+            stat = os.stat(path)
+            name = b"/".join(path.split(b"/")[-2:])
+            digest.update(name + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()[:16]
 
 
-def decode(
-    paths: Sequence[str | Path],
-    size: int,
-    resample: Image.Resampling = Image.Resampling.BICUBIC,
-    margin: float = 1.0,
-) -> Tensor:
-    """Centre squares of images: short side resized to size · margin, where it is longer than size, else to size.
-
-    Returns:
-        uint8 [n, 3, size, size].
-    """
-
-    def one(path: str | Path) -> Tensor:
-        photo = open_image(path)
-        if photo.size == (size, size):
-            return _to_tensor(photo)
-        side = min(photo.size) / (
-            margin if min(photo.size) > size else 1
-        )  # of the square to keep, in the photograph's own pixels
-        left, top = (photo.width - side) / 2, (photo.height - side) / 2
-        box = (left, top, left + side, top + side)
-        return _to_tensor(photo.resize((size, size), resample, box=box))
-
-    with ThreadPoolExecutor(2) as pool:  # Pillow decodes without the interpreter's lock
-        return torch.stack(list(pool.map(one, paths)))
+def shown(path: bytes | str) -> str:
+    """A file's name for people to read; what is not UTF-8 in it as \\x.."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The file as an upright RGB image; of 16-bit grey, the upper 8 bits.
-
-    Raises:
-        InputError: a file that cannot be read as an image; the message names it.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would make white of every value above 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return upright.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {path}: {error}") from error
-
-
-def _to_tensor(image: Image.Image) -> Tensor:
-    pixels: np.ndarray[Any, Any] = np.array(image)  # [H, W, 3]
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+def _blank(count: int, views: int, size: int) -> Tensor:
+    """uint8 [count, views, 3, size, size] to be filled, channels-last in memory as what decoders and resizing give."""
+    return torch.empty(count, views, size, size, 3, dtype=torch.uint8).permute(0, 1, 4, 2, 3)

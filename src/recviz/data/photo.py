@@ -1,0 +1,121 @@
+"""One encoded image: its size from the header, then its pixels, upright and in colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.io import ImageReadMode, decode_jpeg
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+"""What Pillow may open, whatever a file is called; its other readers may start programs."""
+
+REDUCTIONS = (8, 4)
+"""Shares of a JPEG's sides that are worth decoding alone: by Pillow at a half is no faster than torchvision in full."""
+
+_ORIENTATION = 0x0112  # EXIF's tag
+_JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
+
+
+class UnreadableError(ValueError):
+    """Bytes that are no image; the message says why, in one line."""
+
+
+class Photo:
+    """An encoded image whose header was read.
+
+    JPEG files, of which most photographs are, are decoded by torchvision's libjpeg-turbo; whatever else (other
+    formats, CMYK, reduced sizes) by Pillow. Both give the same pixels.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        UnreadableError: not an image, an image of too many pixels (a decompression bomb), or of 32 bits a channel.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        if not data:
+            raise UnreadableError("the file is empty")
+        with _reasons():
+            self._image = image = Image.open(io.BytesIO(data), formats=FORMATS)
+            marked = image.format not in _JPEG or "exif" in image.info or "xmp" in image.info
+            self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if marked else 1
+        if image.mode in ("I", "F"):
+            raise UnreadableError("it has 32 bits a channel, and 8 or 16 can be read")
+        self._data = data
+        self.format = str(image.format)
+        self.mode = image.mode
+        self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
+        lying = self._orientation in (5, 6, 7, 8)
+        self.width, self.height = image.size[::-1] if lying else image.size
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """By what the sides may be divided while decoding, largest first; always ends in 1."""
+        return (*REDUCTIONS, 1) if self.format in _JPEG else (1,)
+
+    def pixels(self, reduction: int = 1) -> Tensor:
+        """Decode: uint8 [3, H, W], channels-last in memory, upright. Of 16-bit grey, the upper 8 bits.
+
+        Args:
+            reduction: one of `reductions`; the sides come divided by it, rounded up.
+
+        Raises:
+            UnreadableError: broken or incomplete data.
+        """
+        with _reasons():
+            if self.format in _JPEG and reduction == 1 and self.mode in ("RGB", "L"):
+                encoded = torch.frombuffer(bytearray(self._data), dtype=torch.uint8)
+                decoded: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=self._orientation != 1)
+                return decoded
+            image = self._image
+            if reduction > 1:
+                image.draft("RGB", (image.width // reduction, image.height // reduction))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would make white of every value above 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+
+
+def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    """An image uint8 [3, H, W] as uint8 [3, height, width], antialiased; "bicubic" or "bilinear"."""
+    if pixels.shape[1:] == (height, width):
+        return pixels
+    batch = pixels[None].contiguous(memory_format=torch.channels_last)  # the layout of torch's fastest kernels
+    return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)[0]
+
+
+def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
+    """The middle of a photo, uint8 [3, size, size], not reduced while decoding.
+
+    The short side is resized to size · margin where it is longer than size, else to size; then the centre is cut.
+    """
+    pixels = photo.pixels()
+    height, width = pixels.shape[1:]
+    if (height, width) == (size, size):
+        return pixels
+    short = min(height, width)
+    side = round(size * margin) if short > size else size
+    height, width = height * side // short, width * side // short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return resized(pixels, height, width, interpolation)[:, top : top + size, left : left + size]
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Whatever a decoder says about bytes from anywhere, as UnreadableError of one line."""
+    try:
+        yield
+    except UnidentifiedImageError as error:
+        raise UnreadableError(f"it is none of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise what they like: OSError, struct.error, IndexError, RuntimeError …
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnreadableError(reason) from error
