@@ -24,8 +24,9 @@ from torch import Tensor
 from recviz import LARS, OnlineProbe, TwoViews, VICReg
 from recviz.backbones import resnet18, resnet50
 from recviz.callbacks import CollapseMonitor, FiniteLoss, Throughput
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
 from recviz.data.images import MemoryImages
+from recviz.data.splits import Split
 from recviz.optim import parameter_groups
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
     from recviz.data.cifar import CIFAR100DataModule as CIFAR100DataModule
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
+    from recviz.data.huggingface import HuggingFaceDataModule as HuggingFaceDataModule
     from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
+    from recviz.data.packed import PackedDataModule as PackedDataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
     from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
     from recviz.losses.ntxent import NTXentLoss as NTXentLoss
@@ -36,8 +38,10 @@ _HOMES = {
     "TwoViews": "recviz.augment.views",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",
+    "HuggingFaceDataModule": "recviz.data.huggingface",
     "ImageFolderDataModule": "recviz.data.folder",
     "ImageNet100DataModule": "recviz.data.imagenet100",
+    "PackedDataModule": "recviz.data.packed",
     "PatternsDataModule": "recviz.data.patterns",
     "BarlowTwinsLoss": "recviz.losses.barlow_twins",
     "NTXentLoss": "recviz.losses.ntxent",

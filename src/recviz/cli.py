@@ -16,6 +16,8 @@ from recviz.errors import InputError, TrainingError
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
     "probe": "measure a backbone: recviz probe, or recviz probe --ckpt_path runs/…/last.ckpt",
+    "check": "find files that cannot be read: recviz check DIR",
+    "pack": "write a folder of images in a form that is read fast: recviz pack SRC DST --size 256",
     "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         return _fail(f"{args[0]!r} is not a command of recviz; there is: {', '.join(COMMANDS)}", 2)
     try:
-        import_module(f"recviz.commands.{args[0]}").run(args[1:])
+        return import_module(f"recviz.commands.{args[0]}").run(args[1:]) or 0
     except InputError as error:
         return _fail(error, 2)
     except TrainingError as error:
@@ -60,7 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as done:  # of --help and --print_config
         return int(done.code or 0)
-    return 0
 
 
 def _fail(error: Exception | str, code: int) -> int:

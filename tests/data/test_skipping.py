@@ -117,7 +117,7 @@ def test_memory_leaves_it_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 def test_a_folder_of_broken_files_is_not_skipped_through(tmp_path: Path) -> None:
     for path in make_flat(tmp_path, 8).iterdir():
         tear(path)
-    with pytest.raises(InputError, match="20 images in turn could not be read.*recviz check"):
+    with pytest.raises(InputError, match=r"20 images in turn could not be read.*recviz check"):
         epoch(module(tmp_path, on_error="skip"))
 
 

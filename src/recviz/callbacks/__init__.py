@@ -7,6 +7,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "KeptCheckpoints",
     "LastCheckpoint",
     "RunFolder",
+    "SkippedImages",
     "Throughput",
 ]

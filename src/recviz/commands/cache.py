@@ -1,14 +1,10 @@
-"""Where the commands keep what may be worked out once: under the user's cache folder."""
+"""What the commands keep between runs, in recviz's cache folder."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-
-def cache_folder() -> Path:
-    """recviz's own folder in XDG_CACHE_HOME, or in ~/.cache; not made yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recviz"
+from recviz.folders import cache_folder
 
 
 def keep_compiled_code() -> None:

@@ -24,6 +24,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.cache import keep_compiled_code
 from recviz.commands.checkpoints import read_checkpoint
@@ -33,6 +34,9 @@ from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import check_trainer
 from recviz.probes.online import OnlineProbe
+
+FREE_SETTINGS = ("root", "num_workers", "download", "cache_dir", "cache_gb")
+"""Settings of data that a run may go on with other values of: where the data lie, and how they are read."""
 
 
 def run(argv: list[str]) -> None:
@@ -143,6 +147,7 @@ class FitCLI(LightningCLI):
             FiniteLoss(),
             CollapseMonitor(),
             Throughput(),
+            SkippedImages(),
             self.config_init["probe"],
             Bar() if interactive else EpochLines(),
             LastCheckpoint(folder),
@@ -182,7 +187,7 @@ def check_checkpoint(path: str, module: LightningModule, config: str) -> None:
             )
     then, now = (settings(text) for text in (checkpoint.get("recviz", {}).get("config", config), config))
     for key in [*now, *then]:
-        free = key.endswith((".root", ".num_workers", ".download"))
+        free = key.rpartition(".")[2] in FREE_SETTINGS
         if key.startswith(("model.", "data.")) and then.get(key) != now.get(key) and not free:
             raise InputError(
                 f"{path} was trained with {key} {then.get(key)}, and here it is {now.get(key)}: make them agree"

@@ -21,7 +21,8 @@ from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
+from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.probes.cache import weights_hash
 

@@ -13,12 +13,13 @@ from torch import nn
 
 import recviz
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.commands.cache import cache_folder
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.results import frozen_table, trained_table
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
+from recviz.data.splits import Split
 from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
+from recviz.folders import cache_folder
 from recviz.probes.cache import FeatureCache
 from recviz.probes.frozen import probe_frozen, wilson
 from recviz.probes.functional import Features, extract_features

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -15,32 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.images import EncodedImages, Images
+from recviz.data.images import EncodedImages
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
 from recviz.data.skipping import BatchReader, OnError, report
-from recviz.data.splits import class_list, stratified_fraction
+from recviz.data.splits import Split, class_list, stratified_fraction
 from recviz.distributed import world_size
 from recviz.errors import InputError
-
-
-@dataclass
-class Split:
-    """Images of one split, their labels int64 [N] (None where there are none) and the classes' names."""
-
-    images: Images
-    labels: Tensor | None
-    class_names: list[str]
-
-    def subset(self, indices: Tensor) -> Split:
-        """The samples at `indices` [n]."""
-        labels = None if self.labels is None else self.labels[indices]
-        return Split(self.images.subset(indices), labels, self.class_names)
-
-    def fingerprint(self) -> str:
-        """A short text that other images, labels or classes do not have."""
-        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
-        text = f"{self.images.fingerprint()} {self.class_names}".encode()
-        return hashlib.sha256(text + labels).hexdigest()[:16]
 
 
 class RawBatch(NamedTuple):
@@ -147,7 +125,11 @@ class ViewsDataModule(LightningDataModule):
         """Shuffled batches for training."""
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        return self._loader(train, TrainBatches(len(train.images), self.batch_size, seed))
+        return self._loader(train, self.train_sampler(train, seed))
+
+    def train_sampler(self, train: Split, seed: int) -> TrainBatches:
+        """Which samples make up each training batch."""
+        return TrainBatches(len(train.images), self.batch_size, seed)
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
         """The held-out split in order; an empty list where there is none."""
@@ -178,8 +160,9 @@ class ViewsDataModule(LightningDataModule):
         images = self._loaded_train().images
         indices = torch.arange(min(rows, len(images)))
         views = self.views.cpu()
-        pair = views(images.crops(indices, seed=0), torch.Generator().manual_seed(0))
-        return grid(images.clean(indices), pair, views.mean, views.std, len(indices))
+        loaded = BatchReader(images, self.on_error).load(indices, seed=0)
+        pair = views(loaded.images, torch.Generator().manual_seed(0))
+        return grid(images.clean(loaded.indices), pair, views.mean, views.std, len(indices))
 
     def _keep_classes(self, split: Split) -> Split:
         if split.labels is None or self.classes is None:

@@ -8,10 +8,11 @@ import torch
 from torchvision import datasets
 
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, TwoViews
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
 from recviz.data.folder import in_memory, load_folder
 from recviz.data.images import MemoryImages
 from recviz.data.listing import split_folders
+from recviz.data.splits import Split
 from recviz.errors import InputError
 
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

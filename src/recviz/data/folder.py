@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages, MemoryImages, shown
 from recviz.data.listing import excluded_paths, keep_listed, list_images, read_list, split_folders
 from recviz.data.photo import EXTENSIONS
 from recviz.data.skipping import OnError, readable
-from recviz.data.splits import stratified_fraction
+from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError
 
 
@@ -69,11 +69,7 @@ class ImageFolderDataModule(ViewsDataModule):
         listed = None if self.train_list is None else read_list(Path(self.train_list), "training images")
         whole = self._load(folder, listed)
         if "val" not in folders and whole.labels is not None:
-            held_out = stratified_fraction(whole.labels, len(whole.images), self.val_fraction)
-            kept = torch.ones(len(whole.images), dtype=torch.bool)
-            kept[held_out] = False
-            self._held_out = whole.subset(held_out)
-            return whole.subset(kept.nonzero().squeeze(1))
+            whole, self._held_out = hold_out(whole, self.val_fraction)
         return whole
 
     def load_val(self) -> Split | None:

@@ -6,10 +6,11 @@ from importlib import resources
 from pathlib import Path
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import Split, ViewsDataModule
+from recviz.data.base import ViewsDataModule
 from recviz.data.folder import load_folder, read_excluded
 from recviz.data.listing import split_folders
 from recviz.data.skipping import OnError
+from recviz.data.splits import Split
 from recviz.errors import InputError
 
 

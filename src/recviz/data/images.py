@@ -214,9 +214,12 @@ class FileImages(EncodedImages):
         """Of the files' names in their folders, sizes and times of change."""
         digest = hashlib.sha256()
         for path in self.paths[self.rows]:
-            stat = os.stat(path)
-            name = b"/".join(path.split(b"/")[-2:])
-            digest.update(name + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            try:
+                stat = os.stat(path)
+                about = f" {stat.st_size} {stat.st_mtime_ns}\n"
+            except OSError:  # a link that leads nowhere
+                about = " -\n"
+            digest.update(b"/".join(path.split(b"/")[-2:]) + about.encode())
         return digest.hexdigest()[:16]
 
 

@@ -50,12 +50,18 @@ class Photo:
             self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if marked else 1
         if image.mode in ("I", "F"):
             raise UnreadableError("it has 32 bits a channel, and 8 or 16 can be read")
-        self._data = data
+        self.data = data
         self.format = str(image.format)
         self.mode = image.mode
+        self.transparent = "transparency" in image.info
         self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
         lying = self._orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if lying else image.size
+
+    @property
+    def upright(self) -> bool:
+        """Whether the pixels are stored as they are shown."""
+        return self._orientation == 1
 
     @property
     def reductions(self) -> tuple[int, ...]:
@@ -73,7 +79,7 @@ class Photo:
         """
         with _reasons():
             if self.format in _JPEG and reduction == 1 and self.mode in ("RGB", "L"):
-                encoded = torch.frombuffer(bytearray(self._data), dtype=torch.uint8)
+                encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
                 decoded: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=self._orientation != 1)
                 return decoded
             image = self._image

@@ -27,23 +27,40 @@ class TrainBatches(DistributedSampler[int]):
     batch. Samples beyond the last full global batch wait for another epoch. Each batch's seed depends on (seed,
     rank, epoch, batch), so that a resumed run draws what the uninterrupted one would have.
 
+    Where the samples lie in shards, each process has its own part of the shards, see `shard_order`.
+
     It is a DistributedSampler so that Lightning leaves it in place, and sets its epoch.
+
+    Args:
+        length: number of samples.
+        batch_size: per process.
+        seed: of the permutations.
+        shards: int64 [length], the shard that each sample lies in. None: no shards, a uniform permutation.
+        window: number of shards to mix.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, shards: Tensor | None = None, window: int = 1) -> None:
         super().__init__(range(length), num_replicas=world_size(), rank=rank(), seed=seed)  # type: ignore[arg-type]
         self.length = length
         self.batch_size = batch_size
+        self.shards = shards
+        self.window = window
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+        for batch, indices in enumerate(self._own_order().view(-1, self.batch_size)):
+            yield Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch))
+
+    def _own_order(self) -> Tensor:
+        """This process's samples of the epoch, [batches * batch_size]."""
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        order = torch.randperm(self.length, generator=generator)
-        for batch in range(len(self)):
-            start = (batch * self.num_replicas + self.rank) * self.batch_size
-            yield Draw(order[start : start + self.batch_size], mixed_seed(self.seed, self.rank, self.epoch, batch))
+        count = len(self) * self.batch_size
+        if self.shards is not None:
+            return shard_order(self.shards, self.window, count, self.rank, generator)
+        order = torch.randperm(self.length, generator=generator)[: count * self.num_replicas]
+        return order.view(-1, self.num_replicas, self.batch_size)[:, self.rank].reshape(-1)
 
 
 class OrderedBatches(DistributedSampler[int]):
@@ -70,6 +87,29 @@ class OrderedBatches(DistributedSampler[int]):
         """Dataset indices [length] in the order in which rows gathered by rank come."""
         parts = torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
         return torch.cat([part for rank in range(self.num_replicas) for part in parts[rank :: self.num_replicas]])
+
+
+def shard_order(shards: Tensor, window: int, count: int, rank: int, generator: torch.Generator) -> Tensor:
+    """The samples of one process, so that it reads shard after shard and mixes the images of several.
+
+    The shards are permuted, and their samples one after the other are dealt out in parts of `count`, by rank. Within
+    its part, a sample of the s-th shard comes at the place s + u · window, u uniform in 0..1.
+
+    Args:
+        shards: int64 [N], the shard of each sample.
+        window: number of shards to mix.
+        count: samples per process.
+        rank: whose part.
+        generator: in the same state on every process.
+
+    Returns:
+        int64 [count].
+    """
+    names, number = torch.unique(shards, return_inverse=True)
+    place = torch.randperm(len(names), generator=generator)[number]  # of each sample's shard
+    u = torch.rand(len(shards), generator=generator, dtype=torch.float64)
+    part = place.argsort(stable=True)[rank * count : (rank + 1) * count]
+    return part[(place[part] + window * u[part]).argsort(stable=True)]
 
 
 def mixed_seed(*parts: int) -> int:

@@ -1,13 +1,44 @@
-"""Splits by class and by fraction."""
+"""Splits, and their parts by class and by fraction."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from recviz.data.images import Images
 from recviz.errors import InputError
+
+
+@dataclass
+class Split:
+    """Images of one split, their labels int64 [N] (None where there are none) and the classes' names."""
+
+    images: Images
+    labels: Tensor | None
+    class_names: list[str]
+
+    def subset(self, indices: Tensor) -> Split:
+        """The samples at `indices` [n]."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Split(self.images.subset(indices), labels, self.class_names)
+
+    def fingerprint(self) -> str:
+        """A short text that other images, labels or classes do not have."""
+        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
+        text = f"{self.images.fingerprint()} {self.class_names}".encode()
+        return hashlib.sha256(text + labels).hexdigest()[:16]
+
+
+def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
+    """A share of each class of a labelled split, held out: what is left, and the share."""
+    held_out = stratified_fraction(split.labels, len(split.images), fraction)
+    kept = torch.ones(len(split.images), dtype=torch.bool)
+    kept[held_out] = False
+    return split.subset(kept.nonzero().squeeze(1)), split.subset(held_out)
 
 
 def class_list(classes: str | list[int], num_classes: int) -> list[int]:

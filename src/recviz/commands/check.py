@@ -1,0 +1,103 @@
+"""`recviz check`: every file of a dataset that cannot be read, and why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from tqdm import tqdm
+
+from recviz.commands.parsing import one_line_errors
+from recviz.data.checking import examine_all
+from recviz.data.images import shown
+from recviz.data.listing import list_images
+from recviz.data.packed import MANIFEST, read_index, read_manifest
+from recviz.data.shards import ShardStore, sha256_of
+from recviz.errors import InputError
+from recviz.folders import cache_folder
+
+DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
+
+Exit code 0: all can be read; 1: some cannot. --out writes their names to a file that --data.exclude takes."""
+
+
+def run(argv: list[str]) -> int:
+    """Parse, read everything, list what is broken.
+
+    Returns:
+        0 where everything can be read, 1 where something cannot.
+
+    Raises:
+        InputError: no folder, a folder without images, an output that cannot be written.
+    """
+    parser = options()
+    with one_line_errors(parser._option_string_actions):
+        config = parser.parse_args(argv)
+    root = Path(config.dir)
+    if config.num_workers is not None and config.num_workers < 1:
+        raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder")
+    broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
+    if config.out is not None:
+        try:
+            Path(config.out).write_bytes(b"".join(os.fsencode(path) + b"\n" for path in broken))
+        except OSError as error:
+            raise InputError(f"cannot write {config.out}: {error.strerror}") from error
+        print(f"written to {config.out}" + ("; leave them out by --data.exclude" if broken else ""))
+    return 1 if broken else 0
+
+
+def options() -> ArgumentParser:
+    """The parser of all options."""
+    parser = ArgumentParser(prog="recviz check", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
+    parser.add_argument("--out", type=str | None, default=None, help="a file for the names of what is broken")
+    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
+    return parser
+
+
+def _files(root: Path, workers: int | None) -> list[str]:
+    """Names below root of the images that cannot be read."""
+    flat, classes = list_images(root)
+    paths = [*flat, *(path for files in classes.values() for path in files)]
+    if not paths:
+        raise InputError(f"{root} holds no images")
+    torch.set_num_threads(1)  # the workers are threads
+    with tqdm(total=len(paths), unit=" images", disable=not sys.stderr.isatty()) as bar:
+        findings = examine_all(paths, workers or len(os.sched_getaffinity(0)), bar.update)
+    broken = [os.path.relpath(finding.path, root) for finding in findings if finding.problem is not None]
+    for finding in findings:
+        if finding.problem is not None:
+            print(f"{shown(os.path.relpath(finding.path, root))}: {finding.problem}")
+    remarks = Counter(remark for finding in findings for remark in finding.remarks)
+    for remark, count in sorted(remarks.items()):
+        print(f"{count} {'file' if count == 1 else 'files'} {remark}")
+    print(f"{len(paths):,} images, {len(broken):,} cannot be read")
+    return broken
+
+
+def _packed(root: Path) -> list[str]:
+    """Shards and indices that are missing or have another checksum."""
+    store = ShardStore(str(root), cache_folder() / "shards", 0)
+    manifest = read_manifest(store)
+    files = [*manifest.indices.values(), *(shard for shards in manifest.shards.values() for shard in shards)]
+    broken = []
+    for shard in files:
+        path = root / shard.file
+        problem = "it is missing" if not path.is_file() else None
+        if problem is None and sha256_of(path) != shard.sha256:
+            problem = "its checksum differs from the manifest's"
+        if problem is not None:
+            print(f"{shard.file}: {problem}")
+            broken.append(shard.file)
+    if not broken:
+        for split in manifest.shards:
+            read_index(store, manifest, split)
+    images = sum(shard.images for shards in manifest.shards.values() for shard in shards)
+    print(f"{images:,} images in {len(files):,} files, {len(broken):,} files are broken")
+    return broken

@@ -1,0 +1,75 @@
+"""`recviz pack`: a folder of images as a packed dataset."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from recviz.augment.views import TwoViews
+from recviz.commands.parsing import one_line_errors
+from recviz.data.folder import load_folder
+from recviz.data.listing import split_folders
+from recviz.data.packing import Packing, pack
+from recviz.errors import InputError
+
+DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
+
+SRC is what ImageFolderDataModule takes: <class>/*.jpg, train/ and val/ (or test/) of such, or images without labels.
+DST gets tar shards (WebDataset's format), an index and a manifest with checksums; PackedDataModule reads it. Larger
+images are resized to a short side of --size pixels. A call that was stopped goes on where it was."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, pack, and say what came of it.
+
+    Raises:
+        InputError: settings or images that cannot work, a destination of something else, a full disk.
+    """
+    parser = options()
+    with one_line_errors(parser._option_string_actions):
+        config = parser.parse_args(argv)
+    for name, least in (("size", 1), ("images_per_shard", 1), ("num_workers", 1)):
+        if config[name] is not None and config[name] < least:
+            raise InputError(f"--{name} must be at least {least}, got {config[name]}")
+    if not 1 <= config.quality <= 100:
+        raise InputError(f"--quality must be in 1..100, got {config.quality}")
+    source, target = Path(config.src), Path(config.dst)
+    folders = split_folders(source) or {"train": source}
+    if target.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{target} lies in {source}: give a folder elsewhere")
+    views = TwoViews(8)  # no crops are made
+    splits = {name: load_folder(folder, views) for name, folder in folders.items()}
+    train = splits["train"]
+    if "val" in splits and splits["val"].labels is not None and splits["val"].class_names != train.class_names:
+        raise InputError(f"{source}: train and val need the same classes")
+    torch.set_num_threads(1)  # the workers are threads
+    workers = config.num_workers or len(os.sched_getaffinity(0))
+    packing = Packing(config.size, config.quality, config.images_per_shard)
+    start = time.perf_counter()
+    counts = pack(splits, target, packing, workers, config.on_error, sys.stderr.isatty())
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in target.iterdir())
+    total = sum(counts.values())
+    for name, count in counts.items():
+        print(f"{name}: {count:,} images, {len(splits[name].images) - count:,} skipped")
+    print(f"{total / seconds:,.0f} images/s, {size / 1e6:,.1f} MB, {size / max(1, total) / 1e3:.1f} kB an image")
+    print(f"\nnext:\n  recviz fit --config folder.yaml --data recviz.PackedDataModule --data.root {target}")
+
+
+def options() -> ArgumentParser:
+    """The parser of all options."""
+    parser = ArgumentParser(prog="recviz pack", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
+    parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
+    parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")
+    parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
+    parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
+    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
+    parser.add_argument("--on_error", type=Literal["raise", "skip"], default="raise", help="at a broken image")
+    return parser

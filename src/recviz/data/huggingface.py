@@ -1,0 +1,156 @@
+"""Image datasets of Hugging Face's `datasets`: from the hub, or Parquet and Arrow files on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recviz.augment.views import TwoViews
+from recviz.data.base import ViewsDataModule
+from recviz.data.images import EncodedImages
+from recviz.data.skipping import OnError
+from recviz.data.splits import Split, hold_out
+from recviz.errors import InputError
+
+
+class HuggingFaceImages(EncodedImages):
+    """One split of such a dataset: Arrow files that stay on disk, read row by row.
+
+    Args:
+        dataset: a datasets.Dataset whose column `column` has the feature Image.
+        column: of the images.
+        views: see EncodedImages.
+        label: what to call the dataset in messages.
+    """
+
+    def __init__(self, dataset: Any, column: str, views: TwoViews, label: str) -> None:
+        from datasets import Image
+
+        super().__init__(len(dataset), views)
+        self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        self.column = column
+        self.label = label
+
+    def read(self, row: int) -> bytes:
+        """See EncodedImages."""
+        image = self.dataset[row][self.column]
+        if image is None:
+            raise OSError("the row has no image")
+        return bytes(image["bytes"]) if image["bytes"] is not None else Path(image["path"]).read_bytes()
+
+    def name(self, row: int) -> str:
+        """The row."""
+        return f"of row {row} of {self.label}"
+
+    def fingerprint(self) -> str:
+        """Of what `datasets` knows the data by, and the rows in use."""
+        digest = hashlib.sha256(str(self.dataset._fingerprint).encode())
+        digest.update(np.ascontiguousarray(self.rows).data)
+        return digest.hexdigest()[:16]
+
+
+class HuggingFaceDataModule(ViewsDataModule):
+    """An image dataset of Hugging Face's `datasets`; needs the extra "hf".
+
+    Args:
+        path: what datasets.load_dataset takes: a name on the hub, or a folder of Parquet files; or a folder that
+            save_to_disk wrote.
+        name: the dataset's configuration, where it has several.
+        train_split, val_split: their names. A val_split of None, or one that is not there: see val_fraction.
+        image_column, label_column: their names; a label_column of None: no labels.
+        views: see ViewsDataModule. None: TwoViews.vicreg(224).
+        val_fraction: share of each class to hold out where there is no val split.
+        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
+
+    Raises:
+        InputError: the extra is missing.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        train_split: str = "train",
+        val_split: str | None = "validation",
+        image_column: str = "image",
+        label_column: str | None = "label",
+        views: TwoViews | None = None,
+        val_fraction: float = 0.1,
+        batch_size: int = 256,
+        num_workers: int | None = None,
+        classes: str | list[int] | None = None,
+        fraction: float = 1.0,
+        seed: int | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
+        if not 0 < val_fraction < 1:
+            raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
+        self.path, self.name = path, name
+        self.train_split, self.val_split = train_split, val_split
+        self.image_column, self.label_column = image_column, label_column
+        self.val_fraction = val_fraction
+        self._datasets: Any = None
+        self._held_out: Split | None = None
+
+    def prepare_data(self) -> None:
+        """Download, where the dataset is not here yet."""
+        self._loaded()
+
+    def load_train(self) -> Split:
+        """The split `train_split`, or what is not held out of it."""
+        loaded = self._loaded()
+        if self.train_split not in loaded:
+            raise InputError(f"{self.path} has no split {self.train_split!r}; it has {', '.join(loaded)}")
+        split = self._split(self.train_split)
+        if self.val_split not in loaded and split.labels is not None:
+            split, self._held_out = hold_out(split, self.val_fraction)
+        return split
+
+    def load_val(self) -> Split | None:
+        """The split `val_split`, or what is held out of the other; None without labels."""
+        split = self._split(self.val_split) if self.val_split in self._loaded() else self._held_out
+        return split if split is not None and split.labels is not None else None
+
+    def _loaded(self) -> Any:
+        """A dictionary of the splits."""
+        if self._datasets is None:
+            try:
+                import datasets
+            except ModuleNotFoundError as error:
+                raise InputError(f'HuggingFaceDataModule needs an extra: pip install "recviz[hf]" ({error})') from error
+            saved = Path(self.path) / "dataset_dict.json"
+            try:
+                if saved.is_file():
+                    self._datasets = datasets.load_from_disk(self.path)
+                else:
+                    self._datasets = datasets.load_dataset(self.path, self.name)
+            except Exception as error:  # whatever the hub, the network and the files' readers raise
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                raise InputError(f"cannot load the dataset {self.path}: {reason}") from error
+        return self._datasets
+
+    def _split(self, name: str | None) -> Split:
+        dataset = self._loaded()[name]
+        columns = [column for column in (self.image_column, self.label_column) if column is not None]
+        for column in columns:
+            if column not in dataset.column_names:
+                raise InputError(f"{self.path} has no column {column!r}; it has {', '.join(dataset.column_names)}")
+        if type(dataset.features[self.image_column]).__name__ != "Image":
+            raise InputError(f"the column {self.image_column!r} of {self.path} holds no images")
+        images = HuggingFaceImages(dataset, self.image_column, self.views, f"{self.path} ({name})")
+        if self.label_column is None:
+            return Split(images, None, [])
+        feature = dataset.features[self.label_column]
+        if type(feature).__name__ != "ClassLabel":
+            values = dataset.unique(self.label_column)
+            names = sorted(map(str, values), key=lambda text: (len(text), text))
+            number = {text: label for label, text in enumerate(names)}
+            found = [number[str(value)] for value in dataset[self.label_column]]
+        else:
+            names, found = list(feature.names), list(dataset[self.label_column])
+        return Split(images, torch.tensor(found, dtype=torch.int64), names)

@@ -1,0 +1,229 @@
+"""Writes packed datasets: images resized once, in shards of a random order, with checksums."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor
+from tqdm import tqdm
+
+import recviz
+from recviz.data.images import EncodedImages, UnreadableImageError
+from recviz.data.packed import FORMAT, MANIFEST
+from recviz.data.photo import Photo, UnreadableError, resized
+from recviz.data.shards import Shard, sha256_of
+from recviz.data.skipping import OnError, report
+from recviz.data.splits import Split
+from recviz.errors import InputError
+
+SETTINGS = "packing.json"
+_KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+_DIGITS = 10
+
+
+class Packing(NamedTuple):
+    """How images are packed.
+
+    Larger ones are resized to a short side of `size` pixels, bicubic with antialias, and written as JPEG; others, and
+    all where size is None, keep their bytes if they are upright JPEG, PNG or WebP files, and their size.
+    """
+
+    size: int | None = 256
+    quality: int = 90
+    images_per_shard: int = 4096
+
+
+def pack(
+    splits: dict[str, Split], folder: Path, packing: Packing, workers: int, on_error: OnError, progress: bool
+) -> dict[str, int]:
+    """Write a packed dataset, or go on where an earlier call with the same data and settings was stopped.
+
+    Each shard is written beside its place and moved there whole; the manifest comes last, so that a folder with one is
+    complete. The images of a split are put into shards in one fixed random order.
+
+    Args:
+        splits: "train" and perhaps "val", of images in files.
+        folder: made where it is not there.
+        packing: see Packing.
+        workers: threads; decoding, resizing and encoding work without the interpreter's lock.
+        on_error: "raise" at an image that cannot be read, or "skip" and report it.
+        progress: show a bar.
+
+    Returns:
+        Number of images by split.
+
+    Raises:
+        InputError: a folder of something else, an image that cannot be read, a full disk.
+    """
+    identity = {
+        "made_by": f"recviz {recviz.__version__}",
+        "settings": {**packing._asdict(), "on_error": on_error},
+        "source": {name: split.fingerprint() for name, split in splits.items()},
+    }
+    try:
+        _claim(folder, identity)
+        entries: dict[str, Any] = {}
+        count = sum(len(split.images) for split in splits.values())
+        with tqdm(total=count, unit=" images", disable=not progress) as bar:
+            for name, split in splits.items():
+                entries[name] = _pack_split(name, split, folder, packing, workers, on_error, bar)
+        names = next((split.class_names for split in splits.values() if split.labels is not None), [])
+        _write(folder / MANIFEST, {"format": FORMAT, **identity, "class_names": names, "splits": entries})
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return {name: sum(shard["images"] for shard in entry["shards"]) for name, entry in entries.items()}
+
+
+def _claim(folder: Path, identity: dict[str, Any]) -> None:
+    """Make the folder this packing's, or find that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / SETTINGS
+    if not note.exists():
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty and no packed dataset: give a new folder")
+        _write(note, identity)
+    if json.loads(note.read_text(encoding="utf-8")) != identity:
+        raise InputError(
+            f"{folder} holds a packing of other images, with other settings or by another version: "
+            "give a new folder, or remove it"
+        )
+
+
+def _pack_split(
+    name: str, split: Split, folder: Path, packing: Packing, workers: int, on_error: OnError, bar: Any
+) -> dict[str, Any]:
+    images = split.images
+    assert isinstance(images, EncodedImages)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
+    count = -(-len(order) // packing.images_per_shard)
+    shards: list[Shard] = []
+    places: list[tuple[int, int, int, int]] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for number in range(count):
+            path = folder / f"{name}-{number:05}.tar"
+            members = range(number * packing.images_per_shard, min(len(order), (number + 1) * packing.images_per_shard))
+            if not path.exists():
+                encoded = pool.map(lambda place: _encoded(images, order[place], packing, on_error), members)
+                labels = None if split.labels is None else [int(split.labels[order[place]]) for place in members]
+                _write_shard(path, _counted(zip(members, encoded, strict=True), bar), labels)
+            else:
+                bar.update(len(members))
+            found = list(_places(path))
+            places += found
+            shards.append(Shard(path.name, len(found), path.stat().st_size, sha256_of(path)))
+    return {"shards": [shard._asdict() for shard in shards], "index": _write_index(folder, name, split, order, places)}
+
+
+def _encoded(images: EncodedImages, index: int, packing: Packing, on_error: OnError) -> tuple[str, bytes] | None:
+    """Suffix and bytes of one image; None where it was skipped."""
+    row = int(images.rows[index])
+    try:
+        photo = images.open(index)
+        try:
+            return encode(photo, packing)
+        except UnreadableError as error:
+            raise UnreadableImageError(f"cannot read the image {images.name(row)}: {error}") from error
+    except UnreadableImageError as error:
+        if on_error == "raise":
+            raise
+        report(str(error))
+        return None
+
+
+def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
+    """Suffix and bytes of one image as it is packed. JPEG files may be decoded reduced, to twice the size or more.
+
+    Raises:
+        UnreadableError: an image that cannot be decoded.
+    """
+    short = min(photo.height, photo.width)
+    larger = packing.size is not None and short > packing.size
+    if not larger and photo.format in _KEPT and photo.upright and photo.frames == 1:
+        photo.pixels()  # raises where the file is broken
+        return _KEPT[photo.format], photo.data
+    size = packing.size if packing.size is not None and larger else short
+    reduction = next(factor for factor in photo.reductions if factor == 1 or short // factor >= 2 * size)
+    pixels = photo.pixels(reduction)
+    height, width = (max(1, round(side * size / short)) for side in (photo.height, photo.width))
+    picture = Image.fromarray(resized(pixels, height, width, "bicubic").permute(1, 2, 0).numpy())
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=packing.quality)
+    return "jpg", out.getvalue()
+
+
+def _counted(members: Iterator[Any], bar: Any) -> Iterator[Any]:
+    for member in members:
+        bar.update(1)
+        yield member
+
+
+def _write_shard(
+    path: Path, members: Iterator[tuple[int, tuple[str, bytes] | None]], labels: Sequence[int] | None
+) -> None:
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, (place, encoded) in enumerate(members):
+                if encoded is None:
+                    continue
+                suffix, data = encoded
+                contents = {suffix: data} if labels is None else {suffix: data, "cls": str(labels[number]).encode()}
+                for ending, content in contents.items():
+                    member = tarfile.TarInfo(f"{place:0{_DIGITS}}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+            tar.close()  # writes its end
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _places(path: Path) -> Iterator[tuple[int, int, int, int]]:
+    """Of each image of a shard: its place in the order, offset and length in bytes, CRC-32."""
+    with path.open("rb") as file, tarfile.open(fileobj=file) as tar:
+        for member in tar:
+            number, _, suffix = member.name.partition(".")
+            if suffix != "cls":
+                file.seek(member.offset_data)
+                yield int(number), member.offset_data, member.size, zlib.crc32(file.read(member.size))
+
+
+def _write_index(
+    folder: Path, name: str, split: Split, order: list[int], places: list[tuple[int, int, int, int]]
+) -> dict[str, Any]:
+    """The columns of `packed.read_index`, and under "path" and "path_end" what the images were called."""
+    table = torch.tensor(places, dtype=torch.int64).view(-1, 4)
+    chosen = [order[place] for place, *_ in places]
+    columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
+    if split.labels is not None:
+        columns["label"] = split.labels[torch.tensor(chosen, dtype=torch.int64)].to(torch.int64)
+    assert isinstance(split.images, EncodedImages)
+    paths = (split.images.name(int(split.images.rows[index])) for index in chosen)
+    names = ["/".join(Path(path).parts[-2:]).encode() for path in paths]
+    columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
+    columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
+    path = folder / f"{name}.safetensors"
+    part = path.with_suffix(".part")
+    part.write_bytes(save({key: column.contiguous() for key, column in columns.items()}))
+    os.replace(part, path)
+    return Shard(path.name, len(places), path.stat().st_size, sha256_of(path))._asdict()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,158 @@
+"""Where the shards of a packed dataset are: a folder, or a bucket whose shards are copied here when they are due."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+from filelock import FileLock
+
+from recviz.errors import InputError
+
+_OPEN_FILES = 64
+_BLOCK = 1 << 20
+
+
+class Shard(NamedTuple):
+    """A file of a packed dataset."""
+
+    file: str
+    """Its name, without folders."""
+    images: int
+    bytes: int
+    sha256: str
+
+
+class ShardStore:
+    """Reads parts of shards, from a folder or from any address that fsspec knows (s3://, gs://, https://, hf://, …).
+
+    Shards of an address are copied whole into `cache_dir`, once per machine, checked against their checksums, and the
+    least recently used are removed when the copies exceed `cache_gb`. Safe to use from several processes at once.
+
+    Args:
+        root: a folder, or an address with ://.
+        cache_dir: where copies are kept.
+        cache_gb: how much of them, in 10⁹ bytes.
+    """
+
+    def __init__(self, root: str, cache_dir: Path, cache_gb: float) -> None:
+        self.root = root.rstrip("/")
+        self.remote = "://" in root
+        self.cache_dir = cache_dir
+        self.cache_gb = cache_gb
+        self._files: OrderedDict[str, int] = OrderedDict()  # open ones, by name; least recently used first
+        self._owner = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}  # a file belongs to the process that opened it
+
+    def text(self, file: str) -> str:
+        """A small file, whole.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            with fsspec.open(f"{self.root}/{file}", "rt", encoding="utf-8") as stream:
+                return str(stream.read())
+        except (OSError, ValueError, ImportError) as error:
+            raise InputError(f"cannot read {self.root}/{file}: {_reason(error)}") from error
+
+    def path(self, shard: Shard) -> Path:
+        """The file on this machine, copied here where it was not.
+
+        Raises:
+            InputError: a file that is not there, cannot be copied, or has another checksum.
+        """
+        if not self.remote:
+            return Path(self.root) / shard.file
+        copy = self.cache_dir / f"{shard.sha256}{Path(shard.file).suffix}"
+        if not copy.exists():
+            self.cache_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{copy}.lock"):
+                if not copy.exists():
+                    self._make_room(shard.bytes)
+                    self._fetch(shard, copy)
+        os.utime(copy)  # it was used
+        return copy
+
+    def read(self, shard: Shard, offset: int, length: int) -> bytes:
+        """Bytes of a shard; fewer where it ends earlier. OSError where it cannot be read."""
+        if os.getpid() != self._owner:  # after a fork, the parent's files are left to the parent
+            self._files, self._owner = OrderedDict(), os.getpid()
+        handle = self._files.pop(shard.file, None)
+        if handle is None:
+            handle = os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._files[shard.file] = handle
+        if len(self._files) > _OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        if hasattr(os, "pread"):
+            return os.pread(handle, length, offset)
+        os.lseek(handle, offset, os.SEEK_SET)  # Windows
+        return os.read(handle, length)
+
+    def _fetch(self, shard: Shard, copy: Path) -> None:
+        handle, name = tempfile.mkstemp(dir=self.cache_dir, suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as out, fsspec.open(f"{self.root}/{shard.file}", "rb") as source:
+                shutil.copyfileobj(source, out, _BLOCK)
+            found = sha256_of(Path(name))
+            if found != shard.sha256:
+                raise InputError(
+                    f"{self.root}/{shard.file} has the checksum {found[:16]}…, and the manifest says "
+                    f"{shard.sha256[:16]}…: it is broken or of another packing"
+                )
+            os.replace(name, copy)
+        except (OSError, ValueError, ImportError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"cannot copy {self.root}/{shard.file} to {self.cache_dir}: {_reason(error)}") from error
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+    def _make_room(self, needed: int) -> None:
+        copies = []
+        for path in self.cache_dir.glob("*.tar"):
+            with contextlib.suppress(FileNotFoundError):  # another process removed it
+                stat = path.stat()
+                copies.append((stat.st_mtime, stat.st_size, path))
+        excess = sum(size for _, size, _ in copies) + needed - self.cache_gb * 1e9
+        for _, size, path in sorted(copies):
+            if excess <= 0:
+                break
+            path.unlink(missing_ok=True)  # whoever has it open reads on
+            excess -= size
+
+
+def plain_name(file: Any) -> str:
+    """A file's name, if it is nothing but that: no folder, no way out of one.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if not isinstance(file, str) or not re.fullmatch(r"\w[\w.-]*", file):
+        raise ValueError(f"{file!r} is not the name of a file")
+    return file
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file's bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).splitlines()[0]

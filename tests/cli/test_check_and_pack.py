@@ -1,0 +1,191 @@
+"""`recviz check` and `recviz pack` through the real entry point, on hostile and broken files."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.datasets import make_flat, make_folder, make_splits, picture
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def hostile_folder(root: Path) -> Path:
+    """Good images, unusual ones and broken ones."""
+    make_flat(root, 4, size=(48, 40), suffix=".jpg")
+    photo = Image.fromarray(picture(0, 9, (48, 40)))
+    photo.save(root / "lying.jpg", "PNG")
+    photo.convert("CMYK").save(root / "cmyk.jpg")
+    photo.convert("L").save(root / "grey.jpg")
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40)).save(root / "deep.png")
+    palette = photo.convert("P")
+    palette.save(root / "palette.png", transparency=0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(root / "turned.jpg", exif=exif)
+    photo.save(root / "moving.webp", save_all=True, append_images=[photo.rotate(90)], lossless=True)
+    with open(os.fsencode(root) + b"/caf\xe9.png", "wb") as file:
+        photo.save(file, "PNG")
+    # and now what cannot be read
+    whole = (root / "000.jpg").read_bytes()
+    (root / "torn.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "empty.jpg").write_bytes(b"")
+    (root / "text.png").write_text("hello")
+    (root / "bomb.png").write_bytes(bomb(60000, 60000))
+    (root / "loop.jpg").symlink_to(root / "loop.jpg")
+    (root / "loops").symlink_to(root)
+    with open(os.fsencode(root) + b"/bad\xff.gif", "wb") as file:
+        file.write(b"GIF89a")
+    return root
+
+
+def test_check_lists_every_broken_file_and_why(recviz_command: Command, tmp_path: Path) -> None:
+    hostile_folder(tmp_path / "photos")
+    code, out, err = recviz_command("check", "photos", "--out", "bad.txt")
+    assert (code, err) == (1, "")
+    broken = dict(line.split(": ", 1) for line in out.splitlines() if ": " in line and not line[0].isdigit())
+    assert set(broken) == {"torn.jpg", "empty.jpg", "text.png", "bomb.png", "loop.jpg", r"bad\xff.gif"}
+    assert broken["empty.jpg"] == "the file is empty"
+    assert broken["text.png"].startswith("it is none of JPEG")
+    assert "exceeds limit" in broken["bomb.png"]
+    assert broken["loop.jpg"] == "Too many levels of symbolic links"
+    for remark in (
+        "1 file PNG called .jpg: read as what it is",
+        "1 file animated: its first frame is used",
+        "1 file 16 bits a channel: the upper 8 are used",
+        "1 file CMYK: converted to RGB",
+        "1 file transparent: transparency is dropped",
+        "1 file turned by its EXIF tag: shown upright",
+        "18 images, 6 cannot be read",
+    ):
+        assert remark in out
+    listed = Path("bad.txt").read_bytes().splitlines()
+    assert sorted(listed) == [b"bad\xff.gif", b"bomb.png", b"empty.jpg", b"loop.jpg", b"text.png", b"torn.jpg"]
+
+
+def test_what_check_lists_can_be_left_out(recviz_command: Command, tmp_path: Path) -> None:
+    hostile_folder(tmp_path / "photos")
+    recviz_command("check", "photos", "--out", "bad.txt")
+    settings = ["--data.views.size", "32", "--data.batch_size", "12", "--data.num_workers", "0", "--rows", "1"]
+    folder = ["views", "--config", "folder.yaml", "--data.root", "photos", *settings]
+    code, _, err = recviz_command(*folder, "--data.exclude", "bad.txt")
+    assert (code, err) == (0, "")
+    code, _, err = recviz_command(*folder, "--data.batch_size", "18")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
+def test_check_of_good_images_and_of_packed_ones(recviz_command: Command, tmp_path: Path) -> None:
+    make_splits(tmp_path / "photos", classes=2, per_class=4)
+    code, out, err = recviz_command("check", "photos")
+    assert (code, out, err) == (0, "12 images, 0 cannot be read\n", "")
+    code, out, err = recviz_command("pack", "photos", "set", "--size", "16", "--images_per_shard", "5")
+    assert (code, err) == (0, "")
+    assert "train: 8 images, 0 skipped" in out
+    assert "val: 4 images, 0 skipped" in out
+    assert "recviz fit --config folder.yaml --data recviz.PackedDataModule --data.root set" in out
+    code, out, err = recviz_command("check", "set")
+    assert (code, out) == (0, "12 images in 5 files, 0 files are broken\n")
+    shard = Path("set/train-00001.tar")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    Path("set/val-00000.tar").unlink()
+    code, out, _ = recviz_command("check", "set")
+    assert code == 1
+    assert "train-00001.tar: its checksum differs" in out
+    assert "val-00000.tar: it is missing" in out
+
+
+def test_packing_hostile_files(recviz_command: Command, tmp_path: Path) -> None:
+    hostile_folder(tmp_path / "photos")
+    code, _, err = recviz_command("pack", "photos", "set", "--size", "16")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "cannot read the image" in err
+    code, out, _ = recviz_command("pack", "photos", "other", "--size", "16", "--on_error", "skip")
+    assert code == 0
+    assert "train: 12 images, 6 skipped" in out
+    code, _, err = recviz_command("views", *TRAIN, "--data.root", "other", "--data.batch_size", "12", "--rows", "1")
+    assert (code, err) == (0, "")
+
+
+TRAIN = ["--config", "folder.yaml", "--data", "recviz.PackedDataModule", "--data.views.size", "16"]
+TRAIN += ["--data.num_workers", "0"]
+SMALL = ["--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]", "--trainer.max_epochs", "2"]
+SMALL += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--run_dir", "run"]
+
+
+def test_training_on_packed_images_and_probing(
+    recviz_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_folder(tmp_path / "photos", classes=2, per_class=12)
+    recviz_command("pack", "photos", "set", "--size", "16", "--images_per_shard", "6")
+    code, out, err = recviz_command("fit", *TRAIN, "--data.root", "set", "--data.batch_size", "8", *SMALL)
+    assert (code, err) == (0, "")
+    code, out, err = recviz_command("probe", "--ckpt_path", "run/checkpoints/last.ckpt", "--data.num_workers", "0")
+    assert (code, err) == (0, "")
+    assert "linear probe" in out
+
+
+def test_a_run_that_skips_says_so_and_counts(
+    recviz_command: Command, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_flat(tmp_path / "photos", 16)
+    torn = tmp_path / "photos" / "015.png"
+    torn.write_bytes(torn.read_bytes()[:60])
+    settings = ["--data.root", "photos", "--data.on_error", "skip", "--data.batch_size", "8", *SMALL]
+    settings += ["--data.num_workers", "0", "--data.views.size", "32"]
+    code, _, _ = recviz_command("fit", "--config", "folder.yaml", *settings)
+    assert code == 0
+    assert caplog.text.count("photos/015.png") == 1  # on stderr where no test listens
+    header, *rows = Path("run/metrics.csv").read_text().splitlines()
+    column = header.split(",").index("data/skipped")
+    assert [row.split(",")[column] for row in rows if row.split(",")[column]] == ["1.0", "1.0"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["check"], "arguments are required: dir"),
+        (["check", "nowhere"], "nowhere is not a folder"),
+        (["check", "empty"], "empty holds no images"),
+        (["check", "photos", "--num_workers", "0"], "--num_workers must be at least 1"),
+        (["check", "photos", "--out", "empty"], "cannot write empty"),
+        (["check", "photos", "--outt", "x"], "--outt"),
+        (["pack", "photos"], "arguments are required: dst"),
+        (["pack", "nowhere", "set"], "nowhere is not a folder"),
+        (["pack", "photos", "photos/set"], "lies in photos"),
+        (["pack", "photos", "set", "--size", "0"], "--size must be at least 1"),
+        (["pack", "photos", "set", "--quality", "101"], "--quality must be in 1..100"),
+        (["pack", "photos", "set", "--images_per_shard", "0"], "--images_per_shard must be at least 1"),
+        (["pack", "photos", "set", "--on_error", "ignore"], "on_error"),
+        (["pack", "photos", "full"], "full is not empty"),
+        (["pack", "empty", "set"], "empty holds no images"),
+    ],
+)
+def test_bad_input_costs_one_line(recviz_command: Command, args: list[str], said: str) -> None:
+    Path("empty").mkdir()
+    make_flat(Path("photos"), 2)
+    make_flat(Path("full"), 1)
+    code, _, err = recviz_command(*args)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("set").exists()
