@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.photo import Photo, UnreadableError, centre_square, resized
+from recviz.data.photo import Photo, UnreadableError, centre_square, resize_into
 from recviz.errors import InputError
 
 EVALUATION_MARGIN = 256 / 224
@@ -146,10 +146,9 @@ class EncodedImages:
                 pixels = photo.pixels(reduction)
             except UnreadableError as error:
                 raise self._unreadable(int(indices[place]), error) from error
-            for v, (_, view, size) in enumerate(views):
+            for v, (_, view, _) in enumerate(views):
                 top, left, height, width = (edge // reduction for edge in boxes[v][place])
-                part = pixels[:, top : top + height, left : left + width]
-                cuts[v][place] = resized(part, size, size, view.interpolation)
+                resize_into(cuts[v][place], pixels[:, top : top + height, left : left + width], view.interpolation)
         return Crops(pairs, local) if local.shape[1] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:

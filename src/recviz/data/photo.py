@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
@@ -20,6 +19,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 REDUCTIONS = (8, 4)
 """Shares of a JPEG's sides that are worth decoding alone: by Pillow at a half is no faster than torchvision in full."""
 
+_RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which lacks `out`
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
+}
 _ORIENTATION = 0x0112  # EXIF's tag
 _JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
 
@@ -44,17 +47,21 @@ class Photo:
     def __init__(self, data: bytes) -> None:
         if not data:
             raise UnreadableError("the file is empty")
+        self.data = data
+        self.format, self.mode, self.frames, self.transparent = "JPEG", "RGB", 1, False
+        self._orientation = 1
+        plain = _plain_jpeg(data)
+        if plain is not None:
+            self.height, self.width = plain
+            return
         with _reasons():
-            self._image = image = Image.open(io.BytesIO(data), formats=FORMATS)
-            marked = image.format not in _JPEG or "exif" in image.info or "xmp" in image.info
+            image = self._opened()
+            marked = image.format != "PNG" or b"eXIf" in data  # asked for it, Pillow decodes a PNG without
             self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if marked else 1
+            self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
         if image.mode in ("I", "F"):
             raise UnreadableError("it has 32 bits a channel, and 8 or 16 can be read")
-        self.data = data
-        self.format = str(image.format)
-        self.mode = image.mode
-        self.transparent = "transparency" in image.info
-        self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
+        self.format, self.mode, self.transparent = str(image.format), image.mode, "transparency" in image.info
         lying = self._orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if lying else image.size
 
@@ -82,7 +89,7 @@ class Photo:
                 encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
                 decoded: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=self._orientation != 1)
                 return decoded
-            image = self._image
+            image: Image.Image = self._opened()
             if reduction > 1:
                 image.draft("RGB", (image.width // reduction, image.height // reduction))
             upright = ImageOps.exif_transpose(image)
@@ -90,13 +97,31 @@ class Photo:
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
+    def _opened(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.data), formats=FORMATS)
+
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     """An image uint8 [3, H, W] as uint8 [3, height, width], antialiased; "bicubic" or "bilinear"."""
     if pixels.shape[1:] == (height, width):
         return pixels
-    batch = pixels[None].contiguous(memory_format=torch.channels_last)  # the layout of torch's fastest kernels
-    return F.interpolate(batch, (height, width), mode=interpolation, antialias=True)[0]
+    out = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+    resize_into(out, pixels, interpolation)
+    return out
+
+
+def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
+    """`resized`, written where it belongs.
+
+    Args:
+        out: uint8 [3, height, width] to be filled, channels-last in memory: the layout of torch's fastest kernels.
+        pixels: uint8 [3, H, W].
+        interpolation: "bicubic" or "bilinear".
+    """
+    if pixels.shape == out.shape:
+        out.copy_(pixels)
+    else:
+        _RESIZE[interpolation](pixels[None], out.shape[1:], False, None, None, out=out[None])
 
 
 def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
@@ -125,3 +150,21 @@ def _reasons() -> Iterator[None]:
     except Exception as error:  # decoders raise what they like: OSError, struct.error, IndexError, RuntimeError …
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnreadableError(reason) from error
+
+
+def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
+    """Height and width of an ordinary JPEG file: 8 bits, grey or three colours, no tags that may turn it; else None.
+
+    Pillow reads headers just as well, in 20 µs: 3% of the time in which a packed image is read, decoded and cropped.
+    """
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xE1 or not 0xC0 <= marker < 0xFF:  # EXIF or XMP, or nothing that comes here
+            return None
+        if marker in (0xC0, 0xC1, 0xC2):  # start of frame
+            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
+            fits = 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+            return (height, width) if data[at + 4] == 8 and data[at + 9] in (1, 3) and fits else None
+        at += 2 + length
+    return None
