@@ -122,10 +122,15 @@ class ViewsDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
-        """Shuffled batches for training."""
+        """Shuffled batches for training; a resumed run's begin where the checkpoint was made, within an epoch too."""
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        return self._loader(train, self.train_sampler(train, seed))
+        sampler = self.train_sampler(train, seed)
+        if self.trainer is not None:  # workers draw their first batches before Lightning tells the sampler its epoch
+            epochs = self.trainer.fit_loop.epoch_progress.current
+            batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+            sampler.go_on(epochs.started if batches >= len(sampler) else epochs.processed, batches)
+        return self._loader(train, sampler)
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:
         """Which samples make up each training batch."""

@@ -45,13 +45,21 @@ class TrainBatches(DistributedSampler[int]):
         self.batch_size = batch_size
         self.shards = shards
         self.window = window
+        self._first = 0  # batch of the next iteration
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        for batch, indices in enumerate(self._own_order().view(-1, self.batch_size)):
-            yield Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch))
+        first, self._first = self._first, 0
+        batches = self._own_order().view(-1, self.batch_size)
+        for batch in range(first, len(batches)):
+            yield Draw(batches[batch], mixed_seed(self.seed, self.rank, self.epoch, batch))
+
+    def go_on(self, epoch: int, batches: int) -> None:
+        """Let the next iteration be of `epoch`, without its first `batches`."""
+        self.set_epoch(epoch)
+        self._first = batches % max(1, len(self))
 
     def _own_order(self) -> Tensor:
         """This process's samples of the epoch, [batches * batch_size]."""
