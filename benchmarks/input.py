@@ -4,8 +4,8 @@
 
 PHOTOS is a folder of JPEG files (a hundred ImageNet photographs in docs/results). "The authors' pipeline" is theirs:
 torchvision.transforms on PIL images, both views, PIL's blur, ToTensor, Normalize. recviz's ends with batches of uint8
-crops that are ready for the device, where all that is photometric happens (benchmarks/views.py times it). Ways are timed
-by turns in one process with one thread; a ratio is the median of the pairs' ratios. Files are in the page cache.
+crops that are ready for the device, where all that is photometric happens (benchmarks/views.py times it). Ways are
+timed by turns in one process with one thread; a ratio is the median of the pairs' ratios. Files are in the page cache.
 """
 
 from __future__ import annotations

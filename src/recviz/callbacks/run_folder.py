@@ -20,15 +20,17 @@ class RunFolder(Callback):
     Args:
         folder: made when training begins, where it is not there.
         config: all settings, as YAML.
+        new: write the files. False: a resumed run's folder has them.
     """
 
-    def __init__(self, folder: str | Path, config: str) -> None:
+    def __init__(self, folder: str | Path, config: str, new: bool = True) -> None:
         self.folder = Path(folder)
         self.config = config
+        self.new = new
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is known before the first step."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not self.new:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         picture = data.preview() if hasattr(data, "preview") else None  # reads images: before anything is written

@@ -30,6 +30,7 @@ from recviz.commands.cache import keep_compiled_code
 from recviz.commands.checkpoints import read_checkpoint
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.resume import Resumed, give_back, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import check_trainer
@@ -46,10 +47,11 @@ def run(argv: list[str]) -> None:
         InputError: anything in the settings, the data or the checkpoint that cannot work.
         TrainingError: a run that broke off.
     """
+    argv, resumed = take_resume(argv)
     argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
     keep_compiled_code()
-    cli = FitCLI(recipes[0].stem if recipes else "fit", argv)
+    cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
     trainer = cli.trainer
     check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
@@ -79,8 +81,9 @@ def run(argv: list[str]) -> None:
 class FitCLI(LightningCLI):
     """Lightning's CLI with recviz's callbacks and run folder; it parses and instantiates, and runs nothing."""
 
-    def __init__(self, name: str, argv: list[str]) -> None:
+    def __init__(self, name: str, argv: list[str], resumed: Resumed | None = None) -> None:
         self.run_name = name
+        self.resumed = resumed
         self.run_dir = Path()
         super().__init__(
             LightningModule,
@@ -104,7 +107,8 @@ class FitCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside trainer, model and data."""
         parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
-        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from")
+        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
+        parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
         parser.add_lightning_class_args(OnlineProbe, "probe")
@@ -122,8 +126,10 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Settle the run folder."""
         self.run_dir = Path(self.config["run_dir"] or f"runs/{self.run_name}/{time.strftime('%Y%m%d-%H%M%S')}")
-        if getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
-            raise InputError(f"the run folder {self.run_dir} exists: give another --run_dir, or remove it")
+        if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
+            raise InputError(
+                f"the run folder {self.run_dir} exists: give another --run_dir, or go on with --resume {self.run_dir}"
+            )
         loggers = self.config["trainer"]["logger"]
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:
@@ -134,15 +140,17 @@ class FitCLI(LightningCLI):
         settings = dict(self.config_init["trainer"])
         loggers = settings["logger"]
         others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
-        settings["logger"] = [CSVLogger(self.run_dir.parent, name=self.run_dir.name, version=""), *others]
+        table = CSVLogger(self.run_dir.parent, name=self.run_dir.name, version="")
+        settings["logger"] = [table, *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
+        settings["default_root_dir"] = settings["default_root_dir"] or str(self.run_dir)  # for SLURM's checkpoints
         interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
         settings["enable_progress_bar"] = interactive
         folder = self.run_dir / "checkpoints"
         own: list[Callback] = [
-            RunFolder(self.run_dir, self.config_text()),
+            RunFolder(self.run_dir, self.config_text(), self.resumed is None),
             Header(),
             FiniteLoss(),
             CollapseMonitor(),
@@ -155,7 +163,10 @@ class FitCLI(LightningCLI):
             *([Compiled()] if self.config["compile"] else []),
         ]
         with hardware_errors():
-            return self._instantiate_trainer(settings, own)
+            trainer = self._instantiate_trainer(settings, own)
+        if self.resumed is not None and trainer.is_global_zero:
+            give_back(table.experiment, self.resumed)
+        return trainer
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""

@@ -75,6 +75,7 @@ class ViewsDataModule(LightningDataModule):
         self.seed = seed
         self.on_error = on_error
         self.skipped: Counter[str] = Counter()
+        self._go_on: tuple[int, int] | None = None  # epoch and batches of a resumed run
         self.train: Split | None = None
         self.val: Split | None = None
 
@@ -126,11 +127,34 @@ class ViewsDataModule(LightningDataModule):
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         sampler = self.train_sampler(train, seed)
-        if self.trainer is not None:  # workers draw their first batches before Lightning tells the sampler its epoch
-            epochs = self.trainer.fit_loop.epoch_progress.current
-            batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
-            sampler.go_on(epochs.started if batches >= len(sampler) else epochs.processed, batches)
+        if self._go_on is not None:
+            sampler.go_on(*self._go_on)
+            self._go_on = None
         return self._loader(train, sampler)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where in training the checkpoint is made: the epoch that comes or goes on, and its batches that are done.
+
+        The loader's workers begin to read before Lightning has restored its loops, so that these cannot tell them.
+        """
+        if self.trainer is None:
+            return {}
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current
+        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        ended = batches.processed >= self.trainer.num_training_batches
+        return (
+            {"epoch": epochs.started, "batches": 0}
+            if ended
+            else {
+                "epoch": epochs.processed,
+                "batches": batches.processed,
+            }
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let training go on from what `state_dict` gave."""
+        if state_dict:
+            self._go_on = (state_dict["epoch"], state_dict["batches"])
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:
         """Which samples make up each training batch."""

@@ -59,7 +59,7 @@ class TrainBatches(DistributedSampler[int]):
     def go_on(self, epoch: int, batches: int) -> None:
         """Let the next iteration be of `epoch`, without its first `batches`."""
         self.set_epoch(epoch)
-        self._first = batches % max(1, len(self))
+        self._first = batches
 
     def _own_order(self) -> Tensor:
         """This process's samples of the epoch, [batches * batch_size]."""

@@ -1,0 +1,119 @@
+"""`recviz fit --resume`: ends as the uninterrupted run, in the run's own folder."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import recviz.cli
+from tests.datasets import make_folder
+
+Command = Callable[..., tuple[int, str, str]]
+
+FIT = ["fit", "--config", "folder.yaml", "--data.views.size", "16", "--data.batch_size", "6", "--data.num_workers", "1"]
+FIT += ["--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]", "--model.warmup_epochs", "1"]
+FIT += ["--trainer.max_epochs", "4", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+FIT += ["--trainer.log_every_n_steps", "1", "--keep_every_n_epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("resume")
+    make_folder(root / "photos", classes=2, per_class=11)
+    assert recviz.cli.main([*FIT, "--data.root", str(root / "photos"), "--run_dir", str(root / "run")]) == 0
+    return root / "run"
+
+
+def stopped_after(whole: Path, epoch: int, target: Path) -> Path:
+    """The run as it was when the checkpoint after `epoch` was the newest, metrics beyond it included."""
+    shutil.copytree(whole, target)
+    for path in (target / "checkpoints").iterdir():
+        if path.name == "last.ckpt" or int(path.stem[-4:]) > epoch:
+            path.unlink()
+    return target
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "train/images_per_s"} for row in csv.DictReader(file)]
+
+
+def last(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    return content
+
+
+def assert_same(run: Path, whole: Path) -> None:
+    ours, theirs = last(run), last(whole)
+    assert ours["global_step"] == theirs["global_step"]
+    for part in ("state_dict", "optimizer_states", "callbacks", "lr_schedulers"):
+        ours_flat, theirs_flat = flat(ours[part]), flat(theirs[part])
+        assert ours_flat.keys() == theirs_flat.keys()
+        for key, value in ours_flat.items():
+            same = (
+                torch.equal(value, theirs_flat[key]) if isinstance(value, torch.Tensor) else value == theirs_flat[key]
+            )
+            assert same or "ModelCheckpoint" in key or "Checkpoint" in key, key
+    assert table(run) == table(whole)
+
+
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        return {key: value}
+    return {k: v for name, part in items for k, v in flat(part, f"{key}.{name}").items()}
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_it_ends_as_the_uninterrupted_run(recviz_command: Command, whole: Path, tmp_path: Path, epoch: int) -> None:
+    run = stopped_after(whole, epoch, tmp_path / "run")
+    config = (run / "config.yaml").read_text()
+    code, out, err = recviz_command("fit", "--resume", "run")
+    assert (code, err) == (0, "")
+    assert f"epoch {epoch + 2}/4" in out
+    assert_same(run, whole)
+    assert (run / "config.yaml").read_text() == config
+
+
+def test_a_torn_checkpoint_is_passed_over(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 1, tmp_path / "run")
+    torn = run / "checkpoints/epoch-0001.ckpt"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    code, _, err = recviz_command("fit", "--resume=run")
+    assert code == 0
+    assert "epoch-0001.ckpt" in err
+    assert err.strip().endswith("passed over")
+    assert_same(run, whole)
+
+
+def test_a_run_without_a_checkpoint_starts_again(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert (code, err) == (0, "")
+    assert_same(run, whole)
+
+
+def test_bad_input_costs_one_line(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 1, tmp_path / "run")
+    for path in (run / "checkpoints").iterdir():
+        path.write_bytes(b"torn")
+    for args, said in (
+        (["--resume"], "--resume needs a run folder"),
+        (["--resume", "nowhere"], "no config.yaml"),
+        (["--resume", "run", "--run_dir", "other"], "leave out --run_dir"),
+        (["--resume", "run"], "none of the checkpoints of run can be read"),
+    ):
+        code, _, err = recviz_command("fit", *args)
+        assert code == 2
+        assert said in err.splitlines()[-1]
+    shutil.copy(whole / "checkpoints/last.ckpt", run / "checkpoints/last.ckpt")
+    code, _, err = recviz_command("fit", "--resume", "run", "--model.base_lr", "0.9")
+    assert code == 2
+    assert "was trained with model.base_lr 0.3, and here it is 0.9" in err
