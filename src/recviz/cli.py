@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import recviz
-from recviz.errors import InputError, TrainingError
+from recviz.errors import InputError, StoppedError, TrainingError
 
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own if None).
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 130 for an interrupt.
+        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 75 for one that was told to stop and
+        can go on, 130 for an interrupt.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
@@ -56,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return import_module(f"recviz.commands.{args[0]}").run(args[1:]) or 0
     except InputError as error:
         return _fail(error, 2)
+    except StoppedError as stopped:
+        print(f"recviz: {stopped}", file=sys.stderr)
+        return stopped.code
     except TrainingError as error:
         return _fail(error, 1)
     except KeyboardInterrupt:

@@ -77,6 +77,15 @@ def row_counts(rows: Tensor) -> list[int]:
     return [int(c) for c in torch.cat(counts).tolist()]
 
 
+def host_max(value: int) -> int:
+    """The largest of the processes' values, from host to host: no process waits for its device."""
+    if not _active():
+        return value
+    largest = torch.tensor([value])
+    dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=_host_group())
+    return int(largest)
+
+
 def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     """Rows of all processes, in the order of their ranks, without gradients: one all-gather.
 

@@ -1,4 +1,4 @@
-"""The two kinds of failure that recviz raises on purpose."""
+"""The kinds of failure that recviz raises on purpose."""
 
 from __future__ import annotations
 
@@ -17,3 +17,16 @@ class TrainingError(RuntimeError):
     The message is one line that says what happened, at which step, and what is left on disk. The command line
     prints it and exits with code 1.
     """
+
+
+class StoppedError(TrainingError):
+    """A run that was asked to stop, and saved itself.
+
+    Args:
+        message: see TrainingError.
+        code: the process's exit code.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code

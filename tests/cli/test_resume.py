@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import recviz.cli
+from recviz.methods.joint_embedding import JointEmbedding
 from tests.datasets import make_folder
 
 Command = Callable[..., tuple[int, str, str]]
@@ -117,3 +120,27 @@ def test_bad_input_costs_one_line(recviz_command: Command, whole: Path, tmp_path
     code, _, err = recviz_command("fit", "--resume", "run", "--model.base_lr", "0.9")
     assert code == 2
     assert "was trained with model.base_lr 0.3, and here it is 0.9" in err
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 11])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_told_to_stop_goes_on_in_the_middle(
+    recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, signum: int
+) -> None:
+    """Of 4 epochs of 3 steps; the signal comes during a step."""
+    finish = JointEmbedding.training_step
+
+    def told(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == step - 1:
+            os.kill(os.getpid(), signum)
+        return finish(self, batch, batch_idx)
+
+    root = whole.parent / "photos"
+    monkeypatch.setattr(JointEmbedding, "training_step", told)
+    code, _, err = recviz_command(*FIT, "--data.root", str(root), "--run_dir", "run")
+    assert code == (130 if signum == signal.SIGINT else 75)
+    assert f"after step {step}, and saved: go on with recviz fit --resume run" in err
+    assert last(tmp_path / "run")["global_step"] == step
+    monkeypatch.setattr(JointEmbedding, "training_step", finish)
+    assert recviz_command("fit", "--resume", "run")[0] == 0
+    assert_same(tmp_path / "run", whole)

@@ -74,6 +74,22 @@ def test_class_folders_are_split_by_val_fraction(tmp_path: Path, memory_size: in
     assert torch.equal(again.val.images.clean(torch.arange(6)), pixels[1])
 
 
+def test_a_class_of_one_image_keeps_it(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2, per_class=1)
+    data = is_set_up(module(tmp_path))
+    assert data.train is not None
+    assert len(data.train.images) == 2
+    assert data.val is None
+    make_flat(tmp_path / "class1", 4)
+    data = is_set_up(module(tmp_path, val_fraction=0.5))
+    assert data.train is not None
+    assert data.train.labels is not None
+    assert data.train.labels.tolist() == [0, 1, 1]
+    assert data.val is not None
+    assert data.val.labels is not None
+    assert data.val.labels.tolist() == [1, 1]
+
+
 @pytest.mark.parametrize("memory_size", [32, None])
 def test_a_flat_folder_has_no_labels(tmp_path: Path, memory_size: int | None) -> None:
     make_flat(tmp_path, 5)

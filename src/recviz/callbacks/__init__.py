@@ -8,6 +8,7 @@ from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.skipped import SkippedImages
+from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "LastCheckpoint",
     "RunFolder",
     "SkippedImages",
+    "StopSafely",
     "Throughput",
 ]

@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from recviz.errors import TrainingError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes each checkpoint beside its place and moves it there, so that a file under its name is whole.
+
+    Raises:
+        TrainingError: a disk that is full, or a folder that cannot be written; earlier checkpoints stay.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """See TorchCheckpointIO."""
+        part = f"{path}.part"
+        try:
+            super().save_checkpoint(checkpoint, part, storage_options)
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # the second is torch's word for a file that ends early
+            with contextlib.suppress(OSError):
+                os.unlink(part)
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error
 
 
 class LastCheckpoint(ModelCheckpoint):

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
+from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteLoss
@@ -25,6 +25,7 @@ from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.skipped import SkippedImages
+from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.cache import keep_compiled_code
 from recviz.commands.checkpoints import read_checkpoint
@@ -145,7 +146,8 @@ class FitCLI(LightningCLI):
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
-        settings["default_root_dir"] = settings["default_root_dir"] or str(self.run_dir)  # for SLURM's checkpoints
+        plugins = settings["plugins"] or []
+        settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
         interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
         settings["enable_progress_bar"] = interactive
         folder = self.run_dir / "checkpoints"
@@ -160,6 +162,7 @@ class FitCLI(LightningCLI):
             Bar() if interactive else EpochLines(),
             LastCheckpoint(folder),
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
+            StopSafely(folder / "last.ckpt"),
             *([Compiled()] if self.config["compile"] else []),
         ]
         with hardware_errors():

@@ -60,7 +60,7 @@ def newest_readable(folder: Path) -> tuple[Path | None, int]:
     """
     found: list[tuple[int, float, Path]] = []
     broken: list[str] = []
-    for path in [*folder.glob("checkpoints/*.ckpt"), *folder.glob("hpc_ckpt_*.ckpt")]:
+    for path in folder.glob("checkpoints/*.ckpt"):
         try:
             found.append((int(read_checkpoint(path)["global_step"]), path.stat().st_mtime, path))
         except (InputError, KeyError, TypeError) as error:

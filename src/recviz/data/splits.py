@@ -33,9 +33,16 @@ class Split:
         return hashlib.sha256(text + labels).hexdigest()[:16]
 
 
-def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
-    """A share of each class of a labelled split, held out: what is left, and the share."""
+def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:
+    """A share of each class of a labelled split, held out: what is left, and the share.
+
+    A class of one image keeps it; None where every class does.
+    """
+    assert split.labels is not None
     held_out = stratified_fraction(split.labels, len(split.images), fraction)
+    held_out = held_out[split.labels.bincount()[split.labels[held_out]] > 1]
+    if not len(held_out):
+        return split, None
     kept = torch.ones(len(split.images), dtype=torch.bool)
     kept[held_out] = False
     return split.subset(kept.nonzero().squeeze(1)), split.subset(held_out)

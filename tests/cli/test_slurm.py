@@ -1,0 +1,67 @@
+"""The sbatch file, with a stand-in for SLURM: a preempted job is put back into the queue and goes on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parents[2] / "docs/slurm/pretrain.sbatch"
+SRUN = f"""#!/bin/bash
+export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
+shift  # --kill-on-bad-exit
+shift  # recviz
+exec {sys.executable} -m recviz "$@"
+"""
+SCONTROL = """#!/bin/bash
+echo "$@" >> scontrol.txt
+"""
+SETTINGS = ["--data.train_size", "600", "--data.val_size", "100", "--data.batch_size", "50", "--trainer.max_epochs"]
+SETTINGS += ["6", "--model.backbone.width", "0.125", "--model.projector_dims", "[32,32]", "--trainer.callbacks", "null"]
+SETTINGS += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.precision", "32-true"]
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One task of one node, and the two commands."""
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    for key, value in (("NTASKS", 1), ("NNODES", 1), ("NTASKS_PER_NODE", 1), ("JOB_ID", 42), ("JOB_NAME", "recviz")):
+        monkeypatch.setenv(f"SLURM_{key}", str(value))
+
+
+def submit() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["bash", str(SCRIPT), "run", "quickstart.yaml", *SETTINGS])
+
+
+def test_a_preempted_job_goes_on(slurm: None) -> None:
+    job = submit()
+    try:
+        metrics = Path("run/metrics.csv")
+        waited_until = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_text().count("\n") > 14) and time.monotonic() < waited_until:
+            assert job.poll() is None, "the job ended by itself"
+            time.sleep(0.05)
+        job.send_signal(signal.SIGUSR1)
+        assert job.wait(timeout=30) == 75
+    finally:
+        job.kill()
+        job.wait()
+    assert Path("scontrol.txt").read_text() == "requeue 42\n"
+    assert 0 < torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] < 6 * 12
+    assert submit().wait(timeout=200) == 0
+    assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6 * 12
+    with metrics.open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/total"]]
+    assert steps == list(range(72))  # no gap, nothing twice
