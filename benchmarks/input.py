@@ -17,7 +17,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -158,9 +158,9 @@ def differences(folder: Path, repeats: int) -> None:
         for quality in (90, 95):
             small = Photo(encode(photo, Packing(256, quality))[1])
             scale = small.height / photo.height
-            scaled = [side * scale for side in box]
-            name = f"from 256 pixels, quality {quality}"
-            found.setdefault(name, []).append(cut_at(small.pixels(), scaled) - cut_at(photo.pixels(), box))
+            found.setdefault(f"from 256 pixels, quality {quality}", []).append(
+                pil_box(small.data, [side * scale for side in box]) - pil_box(photo.data, box)
+            )
         large = larger(photo.data)
         for factor in (4, 8):
             side = 224 * factor
@@ -192,18 +192,12 @@ def cut(pixels: Tensor, box: list[int], interpolation: str = "bicubic", antialia
     return F.interpolate(part[None].float(), (224, 224), mode=interpolation).clamp(0, 255)[0]
 
 
-def cut_at(pixels: Tensor, box: list[float]) -> Tensor:
-    """A box whose edges lie between pixels, so that two sizes of one picture can be compared: float32, by sampling."""
+def pil_box(data: bytes, box: Sequence[float]) -> Tensor:
+    """A box whose edges may lie between pixels, so that two sizes of one picture show the same."""
     top, left, height, width = box
-    tall, wide = pixels.shape[1:]
-    y = (top + (torch.arange(224) + 0.5) * height / 224) / tall * 2 - 1
-    x = (left + (torch.arange(224) + 0.5) * width / 224) / wide * 2 - 1
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=2)[None]
-    blurred = pixels[None].float()
-    if height > 224 and width > 224:  # antialias by shrinking first
-        shape = [max(1, round(tall * 224 / height)), max(1, round(wide * 224 / width))]
-        blurred = F.interpolate(blurred, shape, mode="bicubic", antialias=True)
-    return F.grid_sample(blurred, grid, mode="bicubic", padding_mode="border", align_corners=False)[0].clamp(0, 255)
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    edges = (left, top, min(left + width, image.width), min(top + height, image.height))
+    return transforms.functional.pil_to_tensor(image.resize((224, 224), Image.Resampling.BICUBIC, box=edges)).float()
 
 
 def larger(data: bytes) -> Photo:
@@ -215,7 +209,7 @@ def larger(data: bytes) -> Photo:
 
 
 def memory(folder: Path, repeats: int) -> None:
-    """Resident memory of all processes after each of three epochs, with 8 workers."""
+    """Resident memory of all processes after each of six epochs, with 8 workers."""
     split = photographs(folder)
     root = Path(tempfile.mkdtemp())
     images = images_of(split)
@@ -226,7 +220,7 @@ def memory(folder: Path, repeats: int) -> None:
     data.setup()
     loader = data.train_dataloader()
     print("| epoch | MiB of the loader and its 8 workers (proportional set size) |\n|---|---|")
-    for epoch in range(1, 4):
+    for epoch in range(1, 7):
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         for batch in loader:
             del batch
@@ -268,7 +262,52 @@ def many(folder: Path, repeats: int) -> None:
     shutil.rmtree(root)
 
 
-TABLES = {"speed": speed, "packing": packing, "differences": differences, "memory": memory, "many": many}
+def formats(folder: Path, repeats: int) -> None:
+    """Bytes of packed images a second: from tar files by index, and by the readers of other libraries."""
+    data = packed(photographs(folder))
+    images, root = images_of(data.train), Path(data.root)
+    rows = [images.read(i) for i in range(len(images))]
+    shuffled = torch.randperm(len(rows)).tolist()
+    ways: dict[str, Way] = {
+        "recviz, in order": lambda: [images.read(i) for i in range(len(rows))],
+        "recviz, at random": lambda: [images.read(i) for i in shuffled],
+    }
+    try:
+        import webdataset
+
+        shards = [str(path) for path in root.glob("*.tar")]
+        ways["webdataset, in order"] = lambda: list(webdataset.WebDataset(shards, shardshuffle=False))
+    except ImportError:
+        pass
+    try:
+        import litdata
+        from litdata.streaming.writer import BinaryWriter
+
+        (root / "lit").mkdir()
+        writer = BinaryWriter(str(root / "lit"), chunk_size=len(rows))
+        for i, row in enumerate(rows):
+            writer[i] = {"image": row, "label": 0}
+        writer.done()
+        writer.merge()
+        in_order, at_random = (litdata.StreamingDataset(str(root / "lit")) for _ in range(2))
+        ways["litdata, in order"] = lambda: list(in_order)
+        ways["litdata, at random"] = lambda: [at_random[i] for i in shuffled]
+    except ImportError:
+        pass
+    print("| reader | images/s |\n|---|---|")
+    for name, spent in timed(ways, repeats).items():
+        print(f"| {name} | {len(rows) / statistics.median(spent):,.0f} |", flush=True)
+    print()
+
+
+TABLES = {
+    "formats": formats,
+    "speed": speed,
+    "packing": packing,
+    "differences": differences,
+    "memory": memory,
+    "many": many,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.photo import Photo, UnreadableError, centre_square, resize_into
+from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
 from recviz.errors import InputError
 
 EVALUATION_MARGIN = 256 / 224
@@ -139,16 +139,20 @@ class EncodedImages:
         local = _blank(len(photos), len(views) - pairs.shape[1], self.views.local_size)
         cuts = [*pairs.unbind(1), *local.unbind(1)]
         for place, photo in enumerate(photos):
-            wanted = [(boxes[v][place], size) for v, (_, _, size) in enumerate(views)]
-            roomiest = min(min(height, width) // size for (_, _, height, width), size in wanted)
-            reduction = next(factor for factor in photo.reductions if factor <= max(1, roomiest))
+            reduction = 1
+            if min(photo.height, photo.width) >= REDUCTIONS[-1] * self.views.size:
+                tightest = min(min(boxes[v][place][2:]) // size for v, (_, _, size) in enumerate(views))
+                reduction = next(factor for factor in photo.reductions if factor <= max(1, tightest))
             try:
                 pixels = photo.pixels(reduction)
             except UnreadableError as error:
                 raise self._unreadable(int(indices[place]), error) from error
             for v, (_, view, _) in enumerate(views):
-                top, left, height, width = (edge // reduction for edge in boxes[v][place])
-                resize_into(cuts[v][place], pixels[:, top : top + height, left : left + width], view.interpolation)
+                top, left, height, width = boxes[v][place]
+                if reduction > 1:
+                    top, left, height, width = (edge // reduction for edge in boxes[v][place])
+                part = pixels.narrow(1, top, height).narrow(2, left, width)
+                resize_into(cuts[v][place], part, view.interpolation)
         return Crops(pairs, local) if local.shape[1] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:
