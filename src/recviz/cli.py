@@ -18,6 +18,8 @@ COMMANDS = {
     "probe": "measure a backbone: recviz probe, or recviz probe --ckpt_path runs/…/last.ckpt",
     "check": "find files that cannot be read: recviz check DIR",
     "pack": "write a folder of images in a form that is read fast: recviz pack SRC DST --size 256",
+    "compare": "runs side by side: recviz compare runs/a runs/b --out report.html",
+    "study": "a grid of runs, each probed: recviz study --config study-smoke.yaml",
     "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,12 +51,13 @@ class Photo:
         self.data = data
         self.format, self.mode, self.frames, self.transparent = "JPEG", "RGB", 1, False
         self._orientation = 1
+        self._image: Any = None
         plain = _plain_jpeg(data)
         if plain is not None:
             self.height, self.width = plain
             return
         with _reasons():
-            image = self._opened()
+            image = self._image = Image.open(io.BytesIO(data), formats=FORMATS)
             marked = image.format != "PNG" or b"eXIf" in data  # asked for it, Pillow decodes a PNG without
             self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if marked else 1
             self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
@@ -92,13 +94,14 @@ class Photo:
             image: Image.Image = self._opened()
             if reduction > 1:
                 image.draft("RGB", (image.width // reduction, image.height // reduction))
-            upright = ImageOps.exif_transpose(image)
+            upright = image if self.upright else ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16"):  # Pillow would make white of every value above 255
                 upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
             return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
 
     def _opened(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.data), formats=FORMATS)
+        image, self._image = self._image, None  # what was opened for its header serves once
+        return image or Image.open(io.BytesIO(self.data), formats=FORMATS)
 
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
