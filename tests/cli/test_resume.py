@@ -44,7 +44,10 @@ def stopped_after(whole: Path, epoch: int, target: Path) -> Path:
 
 def table(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "train/images_per_s"} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if k not in ("train/images_per_s", "train/hours")}
+            for row in csv.DictReader(file)
+        ]
 
 
 def last(run: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.run_record import RunRecord
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
@@ -21,6 +22,7 @@ __all__ = [
     "KeptCheckpoints",
     "LastCheckpoint",
     "RunFolder",
+    "RunRecord",
     "SkippedImages",
     "StopSafely",
     "Throughput",

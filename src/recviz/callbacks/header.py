@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
+from recviz.callbacks.run_record import gflops, parameters, view_size
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 
 
@@ -21,7 +20,7 @@ class Header(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         batch, processes = global_batch_size(trainer), trainer.world_size
         lines = [
-            f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_gflops(pl_module, data)}"
+            f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_compute(pl_module, data)}"
             f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
             f"data: {_describe(data)}",
             f"batch {batch} = {batch // processes} × {processes} process{'es' if processes > 1 else ''}, "
@@ -38,24 +37,12 @@ class Header(Callback):
 
 
 def _count(module: nn.Module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+    return f"{parameters(module) / 1e6:.2f} M"
 
 
-def _gflops(module: JointEmbedding, data: object) -> str:
-    """Of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
-    size = getattr(getattr(data, "views", None), "size", None)
-    if size is None:
-        return ""
-    image: Tensor = torch.zeros(1, 3, size, size, device=module.device)
-    modes = [(part, part.training) for part in module.backbone.modules()]
-    module.backbone.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module.backbone(image)
-    finally:
-        for part, training in modes:
-            part.training = training
-    return f"{counter.get_total_flops() / 2e9:.3g} GFLOPs at {size}×{size}, "
+def _compute(module: JointEmbedding, data: object) -> str:
+    size = view_size(data)
+    return "" if size is None else f"{gflops(module.backbone, size, module.device):.3g} GFLOPs at {size}×{size}, "
 
 
 def _describe(data: object) -> str:

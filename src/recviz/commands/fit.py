@@ -24,6 +24,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.run_record import RunRecord
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
@@ -154,6 +155,7 @@ class FitCLI(LightningCLI):
         own: list[Callback] = [
             RunFolder(self.run_dir, self.config_text(), self.resumed is None),
             Header(),
+            RunRecord(self.run_dir),
             FiniteLoss(),
             CollapseMonitor(),
             Throughput(),

@@ -1,0 +1,119 @@
+"""What a run is and what it has cost so far, in a file that reports read."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import recviz
+from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
+
+
+class RunRecord(Callback):
+    """Writes FOLDER/run.json at the start and after each epoch, and logs train/hours.
+
+    The hours are wall-clock of training, validation and probes; a resumed run counts on from its checkpoint.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._earlier = 0.0  # seconds before this process
+        self._since = 0.0
+        self._about: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock, and write what is known."""
+        self._since = time.perf_counter()
+        if trainer.is_global_zero and isinstance(pl_module, JointEmbedding):
+            self._about = _about(trainer, pl_module)
+            self._write(trainer, trainer.current_epoch)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write how far it is."""
+        pl_module.log("train/hours", torch.tensor(self._seconds() / 3600), rank_zero_only=True)
+        if self._about:
+            self._write(trainer, trainer.current_epoch + 1)
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds so far."""
+        return {"seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on."""
+        self._earlier = state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self._earlier + (time.perf_counter() - self._since if self._since else 0.0)
+
+    def _write(self, trainer: Trainer, epochs: int) -> None:
+        progress = {
+            "epochs": epochs,
+            "max_epochs": trainer.max_epochs,
+            "steps": trainer.global_step,
+            "images_seen": trainer.global_step * self._about["global_batch"],
+            "hours": self._seconds() / 3600,
+        }
+        path = self.folder / "run.json"
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({**self._about, **progress}, indent=1), encoding="utf-8")
+        os.replace(part, path)
+
+
+def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    train, size = getattr(data, "train", None), view_size(data)
+    device = trainer.strategy.root_device
+    return {
+        "recviz": recviz.__version__,
+        "method": type(module).__name__,
+        "parameters": {"backbone": parameters(module.backbone), "projector": parameters(module.projector)},
+        "gflops": None if size is None else gflops(module.backbone, size, module.device),
+        "size": size,
+        "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]
+        "data": {
+            "name": type(data).__name__,
+            "images": None if train is None else len(train.images),
+            "classes": None if train is None or train.labels is None else len(train.class_names),
+        },
+        "global_batch": global_batch_size(trainer),
+        "processes": trainer.world_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device_type": device.type,
+        "precision": str(trainer.precision),
+    }
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def view_size(data: object) -> int | None:
+    """Side of a datamodule's views in pixels, where it has any."""
+    return getattr(getattr(data, "views", None), "size", None)
+
+
+def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
+    """Compute of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
+    image: Tensor = torch.zeros(1, 3, size, size, device=device)
+    modes = [(part, part.training) for part in backbone.modules()]
+    backbone.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            backbone(image)
+    finally:
+        for part, training in modes:
+            part.training = training
+    return float(counter.get_total_flops()) / 2e9
