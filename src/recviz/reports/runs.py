@@ -1,0 +1,239 @@
+"""Reads what runs left behind: run folders, also of runs that go on, and files of results."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from recviz.errors import InputError
+
+Series = list[tuple[dict[str, float], float]]
+
+
+class Figure(NamedTuple):
+    """An accuracy from 0 to 1, with its 95% interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Run(NamedTuple):
+    """One row of a comparison; None where something is not known."""
+
+    name: str
+    kind: str
+    """"run", "baseline" (probed, not pretrained here) or "published"."""
+    method: str | None = None
+    backbone: str | None = None
+    parameters: int | None = None
+    gflops: float | None = None
+    data: str | None = None
+    images: int | None = None
+    epochs: float | None = None
+    max_epochs: float | None = None
+    images_seen: int | None = None
+    hours: float | None = None
+    device: str | None = None
+    images_per_s: float | None = None
+    top1: Figure | None = None
+    top5: Figure | None = None
+    knn: Figure | None = None
+    rankme: float | None = None
+    probe: str | None = None
+    """Which protocol the accuracies are by."""
+    group: str = ""
+    """What was probed: data and classes. Accuracies of one group can be compared."""
+    series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
+    """Curves by metric: [({"epoch": …, "hours": …}, value)]."""
+
+    @property
+    def compute(self) -> float | None:
+        """Training's compute in 10¹⁵ multiply-adds: forward and backward of both views through the backbone."""
+        if self.gflops is None or self.images_seen is None:
+            return None
+        return 6 * self.gflops * 1e9 * self.images_seen / 1e15
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The rows that a run folder or a file of results stands for.
+
+    Raises:
+        InputError: neither, or one without anything to compare.
+    """
+    if path.is_dir():
+        if not (path / "config.yaml").is_file():
+            raise InputError(f"{path} is not a run folder: it has no config.yaml")
+        return _run(path)
+    if not path.is_file():
+        raise InputError(f"there is no run folder or file of results {path}")
+    entries = _entries(path)
+    newest = {(_group(entry), _source(entry)): entry for entry in entries}  # a later entry takes an earlier one's place
+    return [_baseline(entry) for entry in newest.values()]
+
+
+def _run(folder: Path) -> list[Run]:
+    """A row for each set of images that the run was probed on; the first of them has the curves."""
+    config = _config(folder)
+    about = _json(folder / "run.json") or {}
+    series = _series(folder / "metrics.csv")
+    if not about and not series:
+        raise InputError(f"{folder} has neither run.json nor metrics.csv: nothing was trained there yet")
+    entries = _entries(folder / "results.json") if (folder / "results.json").is_file() else []
+    frozen = [entry for entry in entries if entry["protocol"] == "linear"] or entries
+    newest = {_group(entry): _figures(entry) for entry in frozen}
+    figures = list(newest.values()) or [{"group": f"{_data(config)}, online", **_online(series)}]
+    data = about.get("data") or {}
+    speeds = [value for _, value in series.get("train/images_per_s", [])]
+    settings = config.get("model", {}).get("init_args", {})
+    first = Run(
+        name=folder.resolve().name,
+        kind="run",
+        method=about.get("method") or _last(config.get("model", {}).get("class_path")),
+        backbone=_backbone(settings.get("backbone")),
+        parameters=(about.get("parameters") or {}).get("backbone"),
+        gflops=about.get("gflops"),
+        data=_data(config),
+        images=data.get("images"),
+        epochs=about.get("epochs"),
+        max_epochs=about.get("max_epochs"),
+        images_seen=about.get("images_seen"),
+        hours=about.get("hours"),
+        device=about.get("device"),
+        images_per_s=sorted(speeds)[len(speeds) // 2] if speeds else None,
+        rankme=series["collapse/embeddings_rankme"][-1][1] if series.get("collapse/embeddings_rankme") else None,
+        series=series,
+        **figures[0],
+    )
+    return [first, *(first._replace(series={}, **{"top5": None, "knn": None, **other}) for other in figures[1:])]
+
+
+def _baseline(entry: dict[str, Any]) -> Run:
+    settings = entry.get("settings", {})
+    backbone = settings.get("backbone") or {}
+    weights = (backbone.get("init_args") or {}).get("weights") if isinstance(backbone, dict) else None
+    name = entry.get("checkpoint") or f"{_backbone(backbone)}, {'weights ' + str(weights) if weights else 'untrained'}"
+    return Run(name=str(name), kind="baseline", backbone=_backbone(backbone), **_figures(entry))
+
+
+def _figures(entry: dict[str, Any]) -> dict[str, Any]:
+    """Accuracies of an entry of results, and what they are of."""
+    found = entry["figures"]
+    linear = found.get("linear", found)
+    knn = found.get("knn") or {}
+    best = knn.get("k=20, T=0.07") or next(iter(knn.values()), None)
+    return {
+        "top1": _figure(linear["top1"]),
+        "top5": _figure(linear["top5"]) if linear.get("top5") else None,
+        "knn": _figure(best) if best else None,
+        "probe": str(entry["protocol"]),
+        "group": _group(entry),
+    }
+
+
+def _online(series: dict[str, Series]) -> dict[str, Any]:
+    """Accuracies of the probe that runs beside training, of its newest epoch."""
+    names = {"top1": "probe/linear_top1", "top5": "probe/linear_top5", "knn": "probe/knn"}
+    found = {key: Figure(series[name][-1][1]) for key, name in names.items() if series.get(name)}
+    return {**found, "probe": "online"} if found else {}
+
+
+def _group(entry: dict[str, Any]) -> str:
+    classes = list(map(str, entry["classes"]))
+    label = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:6]
+    data = _last((entry.get("settings", {}).get("data") or {}).get("class_path")) or "data"
+    test = entry.get("test", {})
+    return f"{_short(data)}, {len(classes)} classes ({label}), {test.get('images', 0):,} test images"
+
+
+def _source(entry: dict[str, Any]) -> str:
+    return json.dumps([entry["protocol"], entry.get("weights"), entry.get("checkpoint")])
+
+
+def _figure(share: dict[str, Any]) -> Figure:
+    return Figure(float(share["value"]), float(share["low"]), float(share["high"]))
+
+
+def _backbone(setting: Any) -> str | None:
+    """Such as resnet18 (cifar stem, width 0.25)."""
+    if isinstance(setting, str):
+        return _last(setting)
+    if not isinstance(setting, dict) or "class_path" not in setting:
+        return None
+    options = setting.get("init_args") or {}
+    words = [f"{options['stem']} stem"] if options.get("stem") else []
+    words += [f"width {options['width']:g}"] if options.get("width", 1) != 1 else []
+    return _joined(str(_last(setting["class_path"])), words)
+
+
+def _joined(name: str, words: list[str]) -> str:
+    return f"{name} ({', '.join(words)})" if words else name
+
+
+def _data(config: dict[str, Any]) -> str:
+    data = config.get("data") or {}
+    options = data.get("init_args") or {}
+    words = [f"classes {options['classes']}"] if options.get("classes") is not None else []
+    words += [f"{options['fraction']:.0%}"] if options.get("fraction", 1) != 1 else []
+    return _joined(_short(str(_last(data.get("class_path")) or "data")), words)
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("DataModule")
+
+
+def _last(path: str | None) -> str | None:
+    return None if path is None else path.rpartition(".")[2]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read {folder / 'config.yaml'}: {str(error).splitlines()[0]}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    entries = _json(path)
+    try:
+        for entry in entries:
+            _figures(entry), _group(entry), _source(entry)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path} is not a file of results that recviz probe wrote ({error!r})") from error
+    if not entries:
+        raise InputError(f"{path} holds no results")
+    return list(entries)
+
+
+def _series(path: Path) -> dict[str, Series]:
+    """Curves of a metrics.csv that may still be written; a row that is cut short is left out."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+    hours = {row["epoch"]: float(row["train/hours"]) for row in rows if row.get("train/hours")}
+    series: dict[str, Series] = {}
+    for row in rows:
+        if not row.get("epoch"):
+            continue
+        at = {"epoch": float(row["epoch"]) + 1, **({"hours": hours[row["epoch"]]} if row["epoch"] in hours else {})}
+        for name, value in row.items():
+            try:
+                if value and name not in ("step", "epoch"):
+                    series.setdefault(name, []).append((at, float(value)))
+            except ValueError:
+                continue
+    return series
