@@ -25,8 +25,9 @@ MAY_IMPORT = {
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"data"},
     "probes": FOUNDATION | MATH | {"probes"},
+    "checkpoints": FOUNDATION | MATH | {"data"},
     "callbacks": FOUNDATION | MATH | {"methods", "callbacks"},
-    "reports": FOUNDATION | MATH | {"methods", "data", "probes", "callbacks", "reports"},
+    "reports": FOUNDATION | MATH | {"methods", "data", "probes", "callbacks", "checkpoints", "reports"},
 }
 LIGHTNING_FREE = FOUNDATION | MATH
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from recviz.augment.view import View as View
     from recviz.augment.views import TwoViews as TwoViews
+    from recviz.checkpoints import load_backbone as load_backbone
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
     from recviz.data.cifar import CIFAR100DataModule as CIFAR100DataModule
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "View": "recviz.augment.view",
     "TwoViews": "recviz.augment.views",
+    "load_backbone": "recviz.checkpoints",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",
     "HuggingFaceDataModule": "recviz.data.huggingface",

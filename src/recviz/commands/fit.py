@@ -28,8 +28,8 @@ from recviz.callbacks.run_record import RunRecord
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
+from recviz.checkpoints import read_checkpoint
 from recviz.commands.cache import keep_compiled_code
-from recviz.commands.checkpoints import read_checkpoint
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, give_back, take_resume

@@ -15,8 +15,8 @@ from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
 from recviz.backbones import as_backbone
+from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings
 from recviz.commands import protocols
-from recviz.commands.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths

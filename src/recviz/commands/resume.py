@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recviz.commands.checkpoints import read_checkpoint
+from recviz.checkpoints import read_checkpoint
 from recviz.errors import InputError
 
 

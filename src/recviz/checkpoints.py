@@ -1,0 +1,164 @@
+"""Checkpoints of runs: which is the newest, reading one safely, and the backbone out of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+import recviz
+from recviz.backbones import as_backbone
+from recviz.errors import InputError
+
+EXPORT_KEY = "recviz"
+"""In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
+
+
+def newest_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The last checkpoint of the run that wrote one last, of all below `runs`.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = sorted(runs.rglob("checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"no checkpoint below {runs}/: give --ckpt_path or --backbone, or run recviz fit first")
+    return found[-1]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content: tensors, numbers and text; nothing in it is executed.
+
+    Raises:
+        InputError: a file that is missing, damaged, holds other things, or is no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint["state_dict"].items()
+    except FileNotFoundError as error:
+        raise InputError(f"no checkpoint at {path}") from error
+    except Exception as error:  # of a damaged file, torch raises many kinds
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from error
+    return dict(checkpoint)
+
+
+def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """The settings of the run that wrote a checkpoint, as its config.yaml has them.
+
+    Raises:
+        InputError: a checkpoint that recviz did not write, or wrote in a way that this version does not read.
+    """
+    own = checkpoint.get("recviz")
+    if not isinstance(own, dict) or "config" not in own:
+        raise InputError(
+            f"{path} was not written by recviz fit: give its backbone instead, such as "
+            f"--backbone recviz.backbones.resnet18 --backbone.weights {path}"
+        )
+    try:
+        config = yaml.safe_load(own["config"])
+        config["data"]["class_path"], config["model"]["init_args"]["backbone"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path} is of recviz {own.get('version')}, whose settings recviz {recviz.__version__} does not read "
+            f"({error!r}): give --backbone and --data instead"
+        ) from error
+    return dict(config)
+
+
+def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The backbone's part of a checkpoint's state dict, by the backbone's own names."""
+    prefix = "backbone."
+    items = checkpoint["state_dict"].items()
+    return {name.removeprefix(prefix): weight for name, weight in items if name.startswith(prefix)}
+
+
+class Origin(NamedTuple):
+    """What a backbone is, and what its images looked like."""
+
+    backbone: dict[str, Any]
+    """class_path and init_args, as in a config."""
+    size: int
+    mean: list[float]
+    std: list[float]
+    config: dict[str, Any]
+    """All settings of the run; empty where only the backbone was exported."""
+
+
+def load_backbone(source: str | Path) -> nn.Module:
+    """A trained backbone, from a run folder, a checkpoint of a run, or a safetensors file that recviz exported.
+
+    Args:
+        source: its path.
+
+    Returns:
+        The backbone in eval mode, on the CPU: images [N, 3, size, size], normalised, to features [N, feature_dim]. Its
+        attributes `size`, `mean` and `std` say how images are prepared; TwoViews.evaluate does it.
+
+    Raises:
+        InputError: a path that is none of these.
+    """
+    return read_backbone(source)[0]
+
+
+def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
+    """`load_backbone`, and what the backbone is."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if path.suffix == ".safetensors":
+        origin, weights = _exported(path)
+    else:
+        checkpoint = read_checkpoint(path)
+        origin, weights = _origin(run_settings(checkpoint, path)), backbone_weights(checkpoint)
+    backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+    for name in ("size", "mean", "std"):
+        setattr(backbone, name, getattr(origin, name))
+    return backbone.eval(), origin
+
+
+def _origin(config: dict[str, Any]) -> Origin:
+    from recviz.data.base import ViewsDataModule
+
+    backbone = dict(config["model"]["init_args"]["backbone"])
+    kept = {k: v for k, v in (backbone.get("init_args") or {}).items() if k not in ("weights", "pretrained")}
+    views = _instantiated(ViewsDataModule, config["data"]).views
+    return Origin({**backbone, "init_args": kept}, views.size, views.mean.tolist(), views.std.tolist(), config)
+
+
+def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:
+    try:
+        with safe_open(path, "pt") as file:
+            content = json.loads((file.metadata() or {})[EXPORT_KEY])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return Origin(content["backbone"], int(content["size"]), content["mean"], content["std"], {}), weights
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}") from error
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a safetensors file that recviz exported: {error!r}") from error
+
+
+def _instantiated(kind: type, setting: Any) -> Any:
+    """An object of a config's class_path, if it is of that kind.
+
+    Raises:
+        InputError: another kind of thing, or settings that it does not take.
+    """
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--object", type=kind)
+    try:
+        return parser.instantiate(parser.parse_object({"object": setting})).object
+    except Exception as error:  # whatever a stranger's settings lead to
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{setting.get('class_path', setting)!r} cannot be made: {reason}") from error

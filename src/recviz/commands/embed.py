@@ -1,0 +1,109 @@
+"""`recviz embed`: features of many images, and pictures of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import ArgumentParser
+
+from recviz.augment.views import OneView
+from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
+from recviz.commands.images import FolderOfImages
+from recviz.commands.parsing import one_line_errors
+from recviz.data.base import ViewsDataModule
+from recviz.data.splits import Split
+from recviz.errors import InputError
+from recviz.reports import gallery, projections
+from recviz.reports.embedding import embed, precision_at, save
+
+DESCRIPTION = """Encode images with a run's backbone, and look at the features.
+
+By default the held-out images of the run's own data; others by --data, or any folder by --images. DIR gets
+features.safetensors, names.txt, projection.png, projection.html (thumbnails under the pointer) and neighbours.html."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, encode, write.
+
+    Raises:
+        InputError: a checkpoint, data or an output that cannot work.
+    """
+    parser = ArgumentParser(prog="recviz embed", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
+    parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
+    parser.add_argument("--images", type=str | None, default=None, help="a folder of images, instead of --data")
+    parser.add_argument("--split", type=Literal["train", "val"], default="val", help="which part of the data")
+    parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
+    parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
+    with one_line_errors(parser._option_string_actions):
+        source = _early(argv, "--ckpt_path")
+        backbone, origin = read_backbone(source or newest_checkpoint())
+        if origin.config and not any(arg.split("=")[0] in ("--data", "--images") for arg in argv):
+            parser.set_defaults({"data": origin.config["data"]})
+        config = parser.parse_args(argv)
+        data = parser.instantiate(config).data
+    if config.limit < 0:
+        raise InputError(f"--limit must not be negative, got {config.limit}")
+    if config.images is not None:
+        if config.data is not None:
+            raise InputError("give --images or --data, not both")
+        data = FolderOfImages(Path(config.images), origin)
+    if data is None:
+        raise InputError("an exported backbone brings no data: give --data or --images")
+    split = chosen_split(data, origin, config.split, config.images is not None, config.limit)
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}") from error
+    embedded = embed(backbone, data, split)
+    save(embedded, out)
+    places = projections.project(embedded.features)
+    projections.draw(places, embedded, out / "projection.png")
+    (out / "projection.html").write_text(projections.page(places, embedded), encoding="utf-8")
+    precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
+    (out / "neighbours.html").write_text(gallery.page(embedded, precision), encoding="utf-8")
+    count, width = embedded.features.shape
+    print(f"{count:,} images, {width} features each, in {out}/features.safetensors")
+    for k, value in precision.items():
+        print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
+    missing = "" if importlib.util.find_spec("umap") else ' (UMAP: pip install "recviz[umap]")'
+    print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
+
+
+def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, limit: int) -> Split:
+    """The images to encode, prepared as the backbone wants them.
+
+    Raises:
+        InputError: data without that split, or with fewer than 3 images.
+    """
+    data.views = OneView(origin.size, origin.mean, origin.std)
+    data.batch_size = min(data.batch_size, 64)
+    data.prepare_data()
+    splits: Any = {"train": data.load_train()}
+    if not whole:
+        splits["val"] = data.load_val()
+        if data.classes is not None:
+            splits = {key: data._keep_classes(split) for key, split in splits.items() if split is not None}
+    split = splits["train" if whole else name]
+    if split is None:
+        raise InputError("these data have no held-out split: give --split train")
+    if limit and len(split.images) > limit:
+        kept = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:limit]
+        split = split.subset(kept.sort().values)
+    if len(split.images) < 3:
+        raise InputError(f"a projection needs at least 3 images, got {len(split.images)}")
+    chosen: Split = split
+    return chosen
+
+
+def _early(argv: list[str], name: str) -> str | None:
+    """An option's value, before the others can be parsed."""
+    for i, arg in enumerate(argv):
+        key, equals, value = arg.partition("=")
+        if key == name:
+            return value if equals else next(iter(argv[i + 1 :]), None)
+    return None

@@ -1,0 +1,64 @@
+"""`recviz export`: a run's backbone in a form that other programs load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from recviz.checkpoints import newest_checkpoint, read_backbone
+from recviz.commands.parsing import one_line_errors
+from recviz.errors import InputError
+from recviz.reports.export import FORMATS, Format, export
+from recviz.reports.runs import Run, read_runs
+
+DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
+torch_export) that takes images in 0..1 and normalises them itself. A card beside it says what it is and how to load it.
+
+The run is the newest below ./runs, unless --ckpt_path names another. What was written is read back and compared."""
+
+SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
+
+
+def run(argv: list[str]) -> None:
+    """Parse, write, check, and say where it is.
+
+    Raises:
+        InputError: a checkpoint that cannot be read, a format that does not go with the backbone, a missing extra.
+    """
+    parser = ArgumentParser(prog="recviz export", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
+    parser.add_argument("--format", type=Format, default="safetensors", help=", ".join(FORMATS))
+    parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")
+    with one_line_errors(parser._option_string_actions):
+        config = parser.parse_args(argv)
+    source = Path(config.ckpt_path or newest_checkpoint())
+    out = Path(config.out or f"backbone{SUFFIXES[config.format] or '-timm'}")
+    if SUFFIXES[config.format] and out.suffix != SUFFIXES[config.format]:
+        raise InputError(f"--out must end in {SUFFIXES[config.format]} for --format {config.format}, got {out}")
+    if out.suffix == "" and out.is_file():
+        raise InputError(f"--out {out} is a file, and timm needs a folder")
+    if out.is_dir() and SUFFIXES[config.format]:
+        raise InputError(f"--out {out} is a folder")
+    backbone, origin = read_backbone(source)
+    difference = export(backbone, origin, config.format, out, figures(source))
+    card = out / "README.md" if config.format == "timm" else out.with_suffix(".md")
+    print(f"{source}: {config.format} in {out}, its card in {card}")
+    print(f"read back, features differ by {difference:.1e} at the most")
+
+
+def figures(source: Path) -> list[str]:
+    """What the run's results.json and metrics say, as lines of Markdown."""
+    folder = source if source.is_dir() else source.parent.parent
+    try:
+        runs = read_runs(folder)
+    except InputError:  # a checkpoint that was moved away from its run
+        return []
+    return [line for row in runs for line in _lines(row)]
+
+
+def _lines(row: Run) -> list[str]:
+    shown: list[tuple[str, Any]] = [("linear probe, top-1", row.top1), ("top-5", row.top5), ("k-NN", row.knn)]
+    texts = [f"{name} {figure.value:.1%}" for name, figure in shown if figure is not None]
+    return [f"- {row.group} ({row.probe} protocol): {', '.join(texts)}"] if texts else []

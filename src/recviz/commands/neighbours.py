@@ -1,0 +1,61 @@
+"""`recviz neighbours`: which of one's own pictures are most like one of them, to a backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from recviz.checkpoints import newest_checkpoint, read_backbone
+from recviz.commands.images import FolderOfImages, one_image
+from recviz.commands.parsing import one_line_errors
+from recviz.errors import InputError
+from recviz.probes.functional import nearest_neighbours
+from recviz.reports.embedding import embed
+from recviz.reports.gallery import Hit, picture
+
+DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, encode, print the nearest and draw them.
+
+    Raises:
+        InputError: a checkpoint, a folder or a photo that cannot be read, an output that cannot be written.
+    """
+    parser = ArgumentParser(prog="recviz neighbours", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
+    parser.add_argument("--images", type=str, required=True, help="the folder to look in")
+    parser.add_argument("--query", type=str, required=True, help="the photo")
+    parser.add_argument("--k", type=int, default=8, help="how many")
+    parser.add_argument("--out", type=str, default="neighbours.png", help="the picture (default: neighbours.png)")
+    with one_line_errors(parser._option_string_actions):
+        config = parser.parse_args(argv)
+    out, query = Path(config.out), Path(config.query)
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"--out must end in .png or .jpg, got {out}")
+    if config.k < 1:
+        raise InputError(f"--k must be at least 1, got {config.k}")
+    backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
+    data = FolderOfImages(Path(config.images), origin)
+    photo, bank = one_image(query, origin), data.load_train()
+    asked, known = (embed(backbone, data, split) for split in (photo, bank))
+    found = nearest_neighbours(asked.features, known.features, config.k + 1)
+    rows = [
+        (int(index), float(similarity))
+        for index, similarity in zip(found.indices[0], found.similarities[0], strict=True)
+        if Path(known.names[int(index)]).resolve() != query.resolve()
+    ][: config.k]
+    if not rows:
+        raise InputError(f"{config.images} holds no image but {query}")
+    hits = [Hit(known.names[index], similarity) for index, similarity in rows]
+    chosen = bank.subset(found.indices.new_tensor([index for index, _ in rows]).cpu())
+    drawing = picture(photo.images.squares(160)[0], chosen.images.squares(160))  # type: ignore[attr-defined]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        drawing.save(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    for hit in hits:
+        print(f"{hit.similarity:.3f}  {hit.name}")
+    print(f"picture: {out}")

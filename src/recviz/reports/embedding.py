@@ -1,0 +1,112 @@
+"""Features of many images, with what people want to see beside them: names, labels, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recviz.data.base import ViewsDataModule
+from recviz.data.images import EncodedImages
+from recviz.data.splits import Split
+from recviz.probes.functional import extract_features, nearest_neighbours
+
+THUMBNAIL = 40
+"""Side of the pictures in a page, in pixels."""
+
+
+class Embedded(NamedTuple):
+    """N images."""
+
+    features: Tensor
+    """float32 [N, D]."""
+    labels: Tensor | None
+    """int64 [N]."""
+    names: list[str]
+    class_names: list[str]
+    thumbnails: Tensor
+    """uint8 [N, 3, THUMBNAIL, THUMBNAIL]."""
+
+    def label(self, index: int) -> str:
+        """The name of an image's class; "" without labels."""
+        return "" if self.labels is None else self.class_names[int(self.labels[index])]
+
+
+def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
+    """Encode a split, in its order, without augmentation.
+
+    Raises:
+        InputError: images that the backbone cannot take.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    thumbnails: list[Tensor] = []
+
+    def batches() -> Iterator[Any]:
+        for batch in data.clean_dataloader(split):
+            images = batch.images
+            assert isinstance(images, Tensor)  # of evaluation
+            small = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
+            thumbnails.append(small.round().clamp(0, 255).to(torch.uint8))
+            labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
+            yield images, labels
+
+    evaluate = data.views.to(device).evaluate
+    found = extract_features(backbone.to(device), batches(), evaluate, device)
+    images = split.images
+    names = (
+        [images.name(int(row)) for row in images.rows]
+        if isinstance(images, EncodedImages)
+        else [str(index) for index in range(len(images))]
+    )
+    labels = None if split.labels is None else found.labels.cpu()
+    return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails))
+
+
+def save(embedded: Embedded, folder: Path) -> None:
+    """features.safetensors (features, and labels where there are any), names.txt and classes.txt."""
+    tensors = {"features": embedded.features.contiguous()}
+    if embedded.labels is not None:
+        tensors["labels"] = embedded.labels
+        (folder / "classes.txt").write_text("\n".join(embedded.class_names) + "\n", encoding="utf-8")
+    save_file(tensors, folder / "features.safetensors")
+    (folder / "features.safetensors").chmod(0o644)
+    lines = [name.replace("\n", " ") for name in embedded.names]
+    (folder / "names.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
+    """Of each image's k nearest others, in cosine similarity, the share of its own class; mean over the images."""
+    assert embedded.labels is not None
+    own = others(embedded.features, min(max(ks), len(embedded.features) - 1))
+    same = embedded.labels[own] == embedded.labels[:, None]  # [N, k]
+    return {k: float(same[:, :k].float().mean()) for k in ks if k <= own.shape[1]}
+
+
+def others(features: Tensor, k: int) -> Tensor:
+    """Indices [N, k] of the nearest other rows of each, nearest first."""
+    found = nearest_neighbours(features, features, k + 1).indices  # [N, k + 1], the row itself among them or not
+    itself = found == torch.arange(len(features))[:, None]
+    itself[~itself.any(dim=1), -1] = True  # of more than k equal rows, drop the last
+    return found[~itself].view(len(features), -1)
+
+
+def sprite(thumbnails: Tensor) -> tuple[str, int]:
+    """All thumbnails in one JPEG picture, as a data: address, and how many stand in a row."""
+    across = math.ceil(math.sqrt(len(thumbnails)))
+    down = math.ceil(len(thumbnails) / across)
+    side = thumbnails.shape[2]
+    sheet = torch.full((down * across, 3, side, side), 255, dtype=torch.uint8)
+    sheet[: len(thumbnails)] = thumbnails
+    picture = sheet.view(down, across, 3, side, side).permute(0, 3, 1, 4, 2).reshape(down * side, across * side, 3)
+    out = io.BytesIO()
+    Image.fromarray(picture.numpy()).save(out, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", across
