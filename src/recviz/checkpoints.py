@@ -126,13 +126,73 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     return backbone.eval(), origin
 
 
+class Classifier(NamedTuple):
+    """A backbone with a linear classifier, as `recviz probe --save` wrote it."""
+
+    backbone: nn.Module
+    head: nn.Linear
+    origin: Origin
+    class_names: list[str]
+
+
+def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+    """Write a classifier.
+
+    Args:
+        path: of the file.
+        state: of backbone.* and head.*.
+        about: "backbone" (class_path and init_args), "size", "mean", "std", "classes", and what else may be of use.
+
+    Raises:
+        InputError: a file that cannot be written.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": weights, "recviz": {"version": recviz.__version__, "probe": json.dumps(about)}}, part)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def load_classifier(path: str | Path) -> Classifier:
+    """Read what `recviz probe --save` wrote.
+
+    Raises:
+        InputError: another kind of file.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        about = json.loads(checkpoint["recviz"]["probe"])
+        origin = Origin(without_weights(about["backbone"]), int(about["size"]), about["mean"], about["std"], {})
+        weight, bias = (checkpoint["state_dict"][f"head.{name}"] for name in ("weight", "bias"))
+        names = [str(name) for name in about["classes"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one") from error
+    backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    try:
+        backbone.load_state_dict(backbone_weights(checkpoint))
+        head.load_state_dict({"weight": weight, "bias": bias})
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+    return Classifier(backbone.eval(), head, origin, names)
+
+
+def without_weights(backbone: Any) -> dict[str, Any]:
+    """A backbone's setting without the weights that it began with, since others follow."""
+    setting = {"class_path": backbone} if isinstance(backbone, str) else dict(backbone)
+    options = setting.get("init_args") or {}
+    return {**setting, "init_args": {k: v for k, v in options.items() if k not in ("weights", "pretrained")}}
+
+
 def _origin(config: dict[str, Any]) -> Origin:
     from recviz.data.base import ViewsDataModule
 
-    backbone = dict(config["model"]["init_args"]["backbone"])
-    kept = {k: v for k, v in (backbone.get("init_args") or {}).items() if k not in ("weights", "pretrained")}
     views = _instantiated(ViewsDataModule, config["data"]).views
-    return Origin({**backbone, "init_args": kept}, views.size, views.mean.tolist(), views.std.tolist(), config)
+    backbone = without_weights(config["model"]["init_args"]["backbone"])
+    return Origin(backbone, views.size, views.mean.tolist(), views.std.tolist(), config)
 
 
 def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:

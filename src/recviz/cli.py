@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "runs side by side: recviz compare runs/a runs/b --out report.html",
     "embed": "features, projections and neighbours of images: recviz embed --ckpt_path runs/a --out DIR",
     "neighbours": "pictures like this one: recviz neighbours --ckpt_path runs/a --images DIR --query photo.jpg",
+    "predict": "classes of a folder of images: recviz predict --ckpt_path PROBE.ckpt FOLDER",
     "export": "take the backbone away: recviz export --ckpt_path runs/a --format onnx --out a.onnx",
     "study": "a grid of runs, each probed: recviz study --config study-smoke.yaml",
     "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",

@@ -15,7 +15,7 @@ from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
 from recviz.backbones import as_backbone
-from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings
+from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings, save_probe
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors
@@ -83,6 +83,8 @@ def run(argv: list[str]) -> None:
     backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
     views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
     check_writable(_results_path(probed))
+    if config.save is not None and not config.save.endswith(".ckpt"):
+        raise InputError(f"--save must end in .ckpt, got {config.save}")
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
     train, test = labelled_splits(data)
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
@@ -106,6 +108,10 @@ def run(argv: list[str]) -> None:
     print(describe(type(data).__name__, entry))
     print(measured.table)
     print(f"written to {record(_results_path(probed), entry)}")
+    if config.save is not None:
+        about = {"backbone": settings["backbone"], **entry["input"], "classes": train.class_names}
+        save_probe(Path(config.save), measured.state, {**about, "protocol": config.protocol})
+        print(f"classifier in {config.save}; next:\n  recviz predict --ckpt_path {config.save} FOLDER_OF_IMAGES")
 
 
 def options() -> ArgumentParser:
@@ -120,6 +126,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--backbone_lr", type=float | None, default=None, help="finetune: 0.03 or 0.01")
     parser.add_argument("--weight_decay", type=float | None, default=None, help="official: 1e-6; finetune: 0")
     parser.add_argument("--results", type=str | None, default=None, help="default: results.json in the run folder")
+    parser.add_argument("--save", type=str | None, default=None, help="a .ckpt file for backbone and classifier")
     parser.add_argument(
         "--cache", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help="keep features on disk"
     )

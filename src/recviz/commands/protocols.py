@@ -9,7 +9,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
-from torch import nn
+from torch import Tensor, nn
 
 import recviz
 from recviz.callbacks.progress import Bar, EpochLines
@@ -33,10 +33,12 @@ FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 
 
 class Outcome(NamedTuple):
-    """A table for the screen, and what goes into results.json."""
+    """A table for the screen, what goes into results.json, and the classifier's weights."""
 
     table: str
     entry: dict[str, Any]
+    state: dict[str, Tensor]
+    """Of backbone.* and head.*, as LinearProbe's."""
 
 
 def measure(
@@ -68,8 +70,11 @@ def measure(
     if features is None:
         return None
     result = probe_frozen(*features, len(data.class_names))
-    entry = {"feature_dim": features[0].features.shape[1], "figures": _plain(result)}
-    return Outcome(frozen_table(result), entry)
+    figures = {name: _plain(part) for name, part in result._asdict().items() if name != "classifier"}
+    entry = {"feature_dim": features[0].features.shape[1], "figures": figures}
+    head = {"head.weight": result.classifier.weight.T, "head.bias": result.classifier.bias}
+    state = {**{f"backbone.{name}": value for name, value in backbone.state_dict().items()}, **head}
+    return Outcome(frozen_table(result), entry, state)
 
 
 def frozen_features(
@@ -170,7 +175,9 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
         raise InputError("the held-out split is empty")
     top1, top5 = (wilson(float(trainer.callback_metrics[f"probe/top{k}"]), len(test.images)) for k in (1, 5))
     figures = {"top1": top1._asdict(), "top5": top5._asdict()}
-    return Outcome(trained_table(config.protocol, top1, top5, settings), {"training": settings, "figures": figures})
+    state = {name: value for name, value in module.state_dict().items() if name.startswith(("backbone.", "head."))}
+    table = trained_table(config.protocol, top1, top5, settings)
+    return Outcome(table, {"training": settings, "figures": figures}, state)
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
 
 from recviz.errors import InputError
-from recviz.probes.functional import Features, fit_linear, nearest_neighbours, vote
+from recviz.probes.functional import Features, LinearClassifier, fit_linear, nearest_neighbours, vote
 
 Z_95 = 1.959964
 """Of a normal distribution, 95% lie within so many standard deviations."""
@@ -62,6 +62,7 @@ class FrozenResult(NamedTuple):
     """The ridge that was chosen, on a held-out part of the training split."""
     knn: dict[str, Share]
     """Top-1 by setting, e.g. "k=20, T=0.07"; "plain" votes have no weights."""
+    classifier: LinearClassifier
 
 
 def probe_frozen(
@@ -92,4 +93,4 @@ def probe_frozen(
             scores = vote(some, train.labels, num_classes, weight)
             right = float((scores.argmax(dim=1) == test.labels).float().mean())
             knn[name] = wilson(right, len(test.labels))
-    return FrozenResult(linear, classifier.l2, knn)
+    return FrozenResult(linear, classifier.l2, knn, classifier)

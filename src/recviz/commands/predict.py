@@ -1,0 +1,51 @@
+"""`recviz predict`: the class of each image below a folder, by a classifier of `recviz probe`."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+
+from recviz.checkpoints import load_classifier
+from recviz.commands.images import FolderOfImages
+from recviz.commands.parsing import one_line_errors
+from recviz.errors import InputError
+from recviz.reports.embedding import embed
+
+DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
+
+Writes a CSV with a row for each image: its path, the most likely class, and that class's probability."""
+
+
+def run(argv: list[str]) -> None:
+    """Parse, classify, write.
+
+    Raises:
+        InputError: a file that is no classifier, a folder or image that cannot be read, an unwritable output.
+    """
+    parser = ArgumentParser(prog="recviz predict", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
+    parser.add_argument("--ckpt_path", type=str, required=True, help="what recviz probe --save wrote")
+    parser.add_argument("--out", type=str, default="predictions.csv", help="the CSV (default: predictions.csv)")
+    with one_line_errors(parser._option_string_actions):
+        config = parser.parse_args(argv)
+    out = Path(config.out)
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder")
+    classifier = load_classifier(config.ckpt_path)
+    data = FolderOfImages(Path(config.folder), classifier.origin)
+    embedded = embed(classifier.backbone, data, data.load_train())
+    with torch.no_grad():
+        likely = classifier.head(embedded.features).softmax(dim=1).max(dim=1)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "class", "probability"])
+            for name, label, value in zip(embedded.names, likely.indices, likely.values, strict=True):
+                writer.writerow([name, classifier.class_names[int(label)], f"{float(value):.4f}"])
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
+    print(f"{len(embedded.names):,} images in {out}")
