@@ -15,12 +15,12 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "folders"}
+FOUNDATION = {"errors", "distributed", "machine"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
-    "folders": set(),
+    "machine": set(),
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"data"},

@@ -182,7 +182,7 @@ def load_classifier(path: str | Path) -> Classifier:
 
 def without_weights(backbone: Any) -> dict[str, Any]:
     """A backbone's setting without the weights that it began with, since others follow."""
-    setting = {"class_path": backbone} if isinstance(backbone, str) else dict(backbone)
+    setting: dict[str, Any] = {"class_path": backbone} if isinstance(backbone, str) else dict(backbone)
     options = setting.get("init_args") or {}
     return {**setting, "init_args": {k: v for k, v in options.items() if k not in ("weights", "pretrained")}}
 

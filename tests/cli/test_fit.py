@@ -25,7 +25,8 @@ ONE_PROCESS = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.
 QUICK = ["fit", "--config", "quickstart.yaml", "--data.train_size", "300", "--data.val_size", "100"]
 QUICK += ["--data.batch_size", "64", *SMALL]
 
-TRAINING_RECIPES = sorted({p.name for p in recipes_folder().glob("*.yaml")} - {"wandb.yaml", "tensorboard.yaml"})
+OTHERS = {"wandb.yaml", "tensorboard.yaml"}
+TRAINING_RECIPES = sorted({p.name for p in recipes_folder().glob("*.yaml") if not p.name.startswith("study-")} - OTHERS)
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -66,7 +67,7 @@ def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Pat
     rows = metrics(Path("run"))
     assert [row for row in rows if row["probe/linear_top1"]]
     assert {p.name for p in Path("run").iterdir()} == {
-        "checkpoints", "config.yaml", "curves.png", "metrics.csv", "views.png",
+        "checkpoints", "config.yaml", "curves.png", "metrics.csv", "run.json", "views.png",
     }  # fmt: skip
     assert "next:" in out
 

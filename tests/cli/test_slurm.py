@@ -16,8 +16,8 @@ import torch
 SCRIPT = Path(__file__).parents[2] / "docs/slurm/pretrain.sbatch"
 SRUN = f"""#!/bin/bash
 export SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
-shift  # --kill-on-bad-exit
-shift  # recviz
+while [ "$1" != recviz ]; do shift; done  # srun's own options
+shift
 exec {sys.executable} -m recviz "$@"
 """
 SCONTROL = """#!/bin/bash

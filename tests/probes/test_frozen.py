@@ -110,7 +110,9 @@ def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     result = probe_frozen(train, test, 4)
     assert set(result.knn) == {"k=20, T=0.07", "k=20, plain", "k=200, T=0.07", "k=200, plain"}
     assert all(0.5 < share.value <= 1 for share in (result.linear.top1, *result.knn.values()))
-    assert result == probe_frozen(train, test, 4)
+    again = probe_frozen(train, test, 4)
+    assert result[:3] == again[:3]
+    assert torch.equal(result.classifier.weight, again.classifier.weight)
     shuffled = Features(test.features, test.labels.roll(1))
     assert probe_frozen(train, shuffled, 4).linear.top1.value < 0.3
     assert probe_frozen(train, shuffled, 4).l2 == result.l2  # the test split decides nothing

@@ -8,6 +8,7 @@ from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
+from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
@@ -23,6 +24,7 @@ __all__ = [
     "LastCheckpoint",
     "RunFolder",
     "RunRecord",
+    "SeededSteps",
     "SkippedImages",
     "StopSafely",
     "Throughput",

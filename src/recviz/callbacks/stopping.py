@@ -57,6 +57,7 @@ class StopSafely(Callback):
             logger.save()
         if received == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
             requeue()
+        host_max(0)  # no process leaves, and has the launcher end the others, before all of this is done
         name = "Ctrl-C" if received == signal.SIGINT else signal.Signals(received).name
         raise StoppedError(
             f"stopped by {name} after step {trainer.global_step}, and saved: "

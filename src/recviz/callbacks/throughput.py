@@ -17,6 +17,10 @@ class Throughput(Callback):
         self._since = 0.0
         self._steps = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a run that goes on within an epoch has no start of one."""
+        self._since, self._steps = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._since, self._steps = time.perf_counter(), 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from recviz.folders import cache_folder
+from recviz.machine import cache_folder
 
 
 def keep_compiled_code() -> None:

@@ -18,7 +18,7 @@ from recviz.data.listing import list_images
 from recviz.data.packed import MANIFEST, read_index, read_manifest
 from recviz.data.shards import ShardStore, sha256_of
 from recviz.errors import InputError
-from recviz.folders import cache_folder
+from recviz.machine import cache_folder, usable_cores
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
 
@@ -69,7 +69,7 @@ def _files(root: Path, workers: int | None) -> list[str]:
         raise InputError(f"{root} holds no images")
     torch.set_num_threads(1)  # the workers are threads
     with tqdm(total=len(paths), unit=" images", disable=not sys.stderr.isatty()) as bar:
-        findings = examine_all(paths, workers or len(os.sched_getaffinity(0)), bar.update)
+        findings = examine_all(paths, workers or usable_cores(), bar.update)
     broken = [os.path.relpath(finding.path, root) for finding in findings if finding.problem is not None]
     for finding in findings:
         if finding.problem is not None:

@@ -37,7 +37,7 @@ def run(argv: list[str]) -> None:
     out = Path(config.out or f"backbone{SUFFIXES[config.format] or '-timm'}")
     if SUFFIXES[config.format] and out.suffix != SUFFIXES[config.format]:
         raise InputError(f"--out must end in {SUFFIXES[config.format]} for --format {config.format}, got {out}")
-    if out.suffix == "" and out.is_file():
+    if config.format == "timm" and out.is_file():
         raise InputError(f"--out {out} is a file, and timm needs a folder")
     if out.is_dir() and SUFFIXES[config.format]:
         raise InputError(f"--out {out} is a folder")

@@ -25,6 +25,7 @@ from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
+from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
@@ -65,6 +66,8 @@ def run(argv: list[str]) -> None:
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         check_checkpoint(checkpoint, cli.model, cli.config_text())
+    if resumed is not None and trainer.is_global_zero:
+        give_back(trainer.loggers[0], resumed)
     try:
         with one_line_errors():
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -142,8 +145,7 @@ class FitCLI(LightningCLI):
         settings = dict(self.config_init["trainer"])
         loggers = settings["logger"]
         others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
-        table = CSVLogger(self.run_dir.parent, name=self.run_dir.name, version="")
-        settings["logger"] = [table, *others]
+        settings["logger"] = [CSVLogger(self.run_dir.parent, name=self.run_dir.name, version=""), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
@@ -158,6 +160,7 @@ class FitCLI(LightningCLI):
             RunRecord(self.run_dir),
             FiniteLoss(),
             CollapseMonitor(),
+            SeededSteps(int(self.config["seed_everything"] or 0)),
             Throughput(),
             SkippedImages(),
             self.config_init["probe"],
@@ -168,10 +171,7 @@ class FitCLI(LightningCLI):
             *([Compiled()] if self.config["compile"] else []),
         ]
         with hardware_errors():
-            trainer = self._instantiate_trainer(settings, own)
-        if self.resumed is not None and trainer.is_global_zero:
-            give_back(table.experiment, self.resumed)
-        return trainer
+            return self._instantiate_trainer(settings, own)
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""

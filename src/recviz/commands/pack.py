@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from recviz.data.folder import load_folder
 from recviz.data.listing import split_folders
 from recviz.data.packing import Packing, pack
 from recviz.errors import InputError
+from recviz.machine import usable_cores
 
 DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
 
@@ -49,7 +49,7 @@ def run(argv: list[str]) -> None:
     if "val" in splits and splits["val"].labels is not None and splits["val"].class_names != train.class_names:
         raise InputError(f"{source}: train and val need the same classes")
     torch.set_num_threads(1)  # the workers are threads
-    workers = config.num_workers or len(os.sched_getaffinity(0))
+    workers = config.num_workers or usable_cores()
     packing = Packing(config.size, config.quality, config.images_per_shard)
     start = time.perf_counter()
     counts = pack(splits, target, packing, workers, config.on_error, sys.stderr.isatty())

@@ -22,6 +22,8 @@ from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.data.base import ViewsDataModule
+from recviz.data.images import EncodedImages
+from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.probes.cache import weights_hash
@@ -237,6 +239,8 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
     """
     data.prepare_data()
     data.setup("fit")
+    if data.on_error == "skip" and data.train is not None and isinstance(data.train.images, EncodedImages):
+        data.train = data.train.subset(readable(data.train.images))  # the held-out split was read at set-up
     train, test = data.train, data.val
     if train is None or test is None or train.labels is None or test.labels is None:
         raise InputError(

@@ -19,7 +19,7 @@ from recviz.data.base import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
-from recviz.folders import cache_folder
+from recviz.machine import cache_folder
 from recviz.probes.cache import FeatureCache
 from recviz.probes.frozen import probe_frozen, wilson
 from recviz.probes.functional import Features, extract_features

@@ -49,7 +49,8 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
     argv = ["--config", str(folder / "config.yaml"), *rest, "--run_dir", str(folder)]
     if checkpoint is not None:
         argv += ["--ckpt_path", str(checkpoint)]
-    return argv, Resumed(folder, checkpoint, rows_before(folder / "metrics.csv", step))
+    kept = folder / "metrics.csv.kept"  # there where a resume was cut short
+    return argv, Resumed(folder, checkpoint, rows_before(kept if kept.is_file() else folder / "metrics.csv", step))
 
 
 def newest_readable(folder: Path) -> tuple[Path | None, int]:
@@ -76,16 +77,20 @@ def newest_readable(folder: Path) -> tuple[Path | None, int]:
 
 
 def rows_before(path: Path, step: int) -> list[dict[str, str]]:
-    """Rows of a metrics.csv from before a step; without those that a crash cut short."""
+    """Rows of a metrics.csv from before a step, and closing probes; without those that a crash cut short."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        row for row in rows if None not in row.values() and row.get("step", "").isdigit() and int(row["step"]) < step
-    ]
+        whole = [row for row in csv.DictReader(file) if None not in row.values() and row.get("step", "").isdigit()]
+    closing = [any(row[key] for key in row if key.startswith("final/")) for row in whole]
+    return [row for row, last in zip(whole, closing, strict=True) if last or int(row["step"]) < step]
 
 
-def give_back(experiment: Any, resumed: Resumed) -> None:
-    """Put the earlier rows before those that Lightning's CSV writer is going to write."""
-    experiment.metrics = [{key: value for key, value in row.items() if value} for row in resumed.metrics]
+def give_back(logger: Any, resumed: Resumed) -> None:
+    """Have Lightning's CSV logger, which begins by removing metrics.csv, write the earlier rows again at once."""
+    metrics, kept = resumed.folder / "metrics.csv", resumed.folder / "metrics.csv.kept"
+    if metrics.is_file() and not kept.is_file():
+        metrics.rename(kept)
+    logger.experiment.metrics = [{key: value for key, value in row.items() if value} for row in resumed.metrics]
+    logger.save()
+    kept.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from recviz.commands.fit import FitCLI, quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.data.base import ViewsDataModule
+from recviz.data.skipping import BatchReader
 from recviz.errors import InputError
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
 
@@ -44,7 +45,7 @@ def run(argv: list[str]) -> None:
     split, sampler = data.train, data.train_dataloader().sampler
     assert split is not None  # after setup
     indices, seed = next(iter(sampler))
-    images = split.images.crops(indices, seed)
+    images, indices, _ = BatchReader(split.images, data.on_error).load(indices, seed)
     images = Crops(*(crops.to(device) for crops in images)) if isinstance(images, Crops) else images.to(device)
     data.views.to(device)
     made = data.views(images, torch.Generator(device).manual_seed(seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from recviz.augment.picture import grid
 from recviz.augment.views import Crops, TwoViews
 from recviz.data.images import EncodedImages
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
-from recviz.data.skipping import BatchReader, OnError, report
+from recviz.data.skipping import BatchReader, OnError, readable, report
 from recviz.data.splits import Split, class_list, stratified_fraction
 from recviz.distributed import world_size
 from recviz.errors import InputError
+from recviz.machine import usable_cores
 
 
 class RawBatch(NamedTuple):
@@ -46,7 +48,8 @@ class ViewsDataModule(LightningDataModule):
         fraction: keep this share of each class of the training split; smaller shares lie within larger ones.
         seed: of order and views. None: what seed_everything set, or 0.
         on_error: "raise" at an image that cannot be read, naming it; or "skip" it: another image of the split stands
-            for it in a training batch, evaluation does without it, and each is reported and counted in `skipped`.
+            for it in a training batch, and each is reported and counted in `skipped`. The held-out split is then read
+            once at set-up, and goes without such images.
 
     Attributes:
         skipped: how often each unreadable image was met by this process, by the line that names it.
@@ -75,7 +78,7 @@ class ViewsDataModule(LightningDataModule):
         self.seed = seed
         self.on_error = on_error
         self.skipped: Counter[str] = Counter()
-        self._go_on: tuple[int, int] | None = None  # epoch and batches of a resumed run
+        self._go_on: dict[str, int] | None = None  # what state_dict gave, of a resumed run
         self.train: Split | None = None
         self.val: Split | None = None
 
@@ -110,6 +113,8 @@ class ViewsDataModule(LightningDataModule):
                 train, val = self._keep_classes(train), self._keep_classes(val) if val else None
             if self.fraction < 1:
                 train = train.subset(stratified_fraction(train.labels, len(train.images), self.fraction))
+            if self.on_error == "skip" and val is not None and isinstance(val.images, EncodedImages):
+                val = val.subset(readable(val.images))
             self.train, self.val = train, val
         count, processes = len(self.train.images), world_size()
         if count < self.batch_size * processes:
@@ -128,8 +133,15 @@ class ViewsDataModule(LightningDataModule):
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         sampler = self.train_sampler(train, seed)
         if self._go_on is not None:
-            sampler.go_on(*self._go_on)
-            self._go_on = None
+            state, self._go_on = self._go_on, None
+            here = {"images": len(train.images), "global_batch": self.batch_size * world_size()}
+            for name, value in here.items():
+                if state.get(name, value) != value:
+                    raise InputError(
+                        f"the checkpoint is of a run with {name.replace('_', ' ')} {state[name]}, and here it is "
+                        f"{value}: go on with the same data and number of processes"
+                    )
+            sampler.go_on(state["epoch"], state["batches"])
         return self._loader(train, sampler)
 
     def state_dict(self) -> dict[str, int]:
@@ -142,19 +154,17 @@ class ViewsDataModule(LightningDataModule):
         epochs: Any = self.trainer.fit_loop.epoch_progress.current
         batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
         ended = batches.processed >= self.trainer.num_training_batches
-        return (
-            {"epoch": epochs.started, "batches": 0}
-            if ended
-            else {
-                "epoch": epochs.processed,
-                "batches": batches.processed,
-            }
-        )
+        return {
+            "epoch": epochs.started if ended else epochs.processed,
+            "batches": 0 if ended else batches.processed,
+            "images": len(self._loaded_train().images),
+            "global_batch": self.batch_size * world_size(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from what `state_dict` gave."""
         if state_dict:
-            self._go_on = (state_dict["epoch"], state_dict["batches"])
+            self._go_on = dict(state_dict)
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:
         """Which samples make up each training batch."""
@@ -217,6 +227,7 @@ class ViewsDataModule(LightningDataModule):
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
+            worker_init_fn=_deaf,
             generator=torch.Generator(),  # else each iterator would draw from the global generator
         )
 
@@ -224,14 +235,30 @@ class ViewsDataModule(LightningDataModule):
         """Each works on one thread (torch sees to it), so that there are no more threads than cores."""
         if self.num_workers is not None:
             return self.num_workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         processes = self.trainer.num_devices if self.trainer is not None else 1  # on this machine
-        own = cores // processes
+        own = usable_cores() // processes
+        if "SLURM_CPUS_PER_TASK" in os.environ:  # SLURM has dealt the cores out already
+            own = min(usable_cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
         return min(16, max(1, own if torch.cuda.is_available() else own // 4))
 
 
 def _shown(names: list[str]) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', …' * (len(names) > 5)})"
+
+
+def _deaf(worker: int) -> None:
+    """Keep signals that tell a run to stop from its workers: the run ends them itself, after its last step.
+
+    Ctrl-C and torchrun signal the process group, which a worker leaves; SLURM may signal every process, and there a
+    SIGTERM takes a worker after 20 seconds.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if "SLURM_JOB_ID" in os.environ:
+        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(20))
 
 
 class _Batches(Dataset[RawBatch]):

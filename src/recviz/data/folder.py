@@ -67,6 +67,8 @@ class ImageFolderDataModule(ViewsDataModule):
         if self.train_list is not None and "val" not in folders:
             raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
         listed = None if self.train_list is None else read_list(Path(self.train_list), "training images")
+        if listed is not None and not listed:
+            raise InputError(f"the list of training images {self.train_list} is empty")
         whole = self._load(folder, listed)
         if "val" not in folders and whole.labels is not None:
             whole, self._held_out = hold_out(whole, self.val_fraction)

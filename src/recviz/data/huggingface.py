@@ -123,10 +123,11 @@ class HuggingFaceDataModule(ViewsDataModule):
                 import datasets
             except ModuleNotFoundError as error:
                 raise InputError(f'HuggingFaceDataModule needs an extra: pip install "recviz[hf]" ({error})') from error
-            saved = Path(self.path) / "dataset_dict.json"
             try:
-                if saved.is_file():
+                if (Path(self.path) / "dataset_dict.json").is_file():
                     self._datasets = datasets.load_from_disk(self.path)
+                elif (Path(self.path) / "state.json").is_file():  # one split
+                    self._datasets = {self.train_split: datasets.load_from_disk(self.path)}
                 else:
                     self._datasets = datasets.load_dataset(self.path, self.name)
             except Exception as error:  # whatever the hub, the network and the files' readers raise
@@ -145,12 +146,19 @@ class HuggingFaceDataModule(ViewsDataModule):
         images = HuggingFaceImages(dataset, self.image_column, self.views, f"{self.path} ({name})")
         if self.label_column is None:
             return Split(images, None, [])
-        feature = dataset.features[self.label_column]
-        if type(feature).__name__ != "ClassLabel":
-            values = dataset.unique(self.label_column)
-            names = sorted(map(str, values), key=lambda text: (len(text), text))
+        values = list(dataset[self.label_column])
+        if any(isinstance(value, list | dict) for value in values):
+            raise InputError(
+                f"the column {self.label_column!r} of {self.path} holds no labels: give another label_column"
+            )
+        unknown = sum(value is None or value == -1 for value in values)
+        if unknown == len(values):  # how datasets mark a split without labels
+            return Split(images, None, [])
+        if unknown:
+            raise InputError(f"{unknown} of {len(values)} rows of {self.path} ({name}) have no label")
+        names = getattr(dataset.features[self.label_column], "names", None)
+        if names is None:
+            names = sorted({str(value) for value in values}, key=lambda text: (len(text), text))
             number = {text: label for label, text in enumerate(names)}
-            found = [number[str(value)] for value in dataset[self.label_column]]
-        else:
-            names, found = list(feature.names), list(dataset[self.label_column])
-        return Split(images, torch.tensor(found, dtype=torch.int64), names)
+            values = [number[str(value)] for value in values]
+        return Split(images, torch.tensor(values, dtype=torch.int64), list(names))

@@ -60,16 +60,13 @@ def read_list(path: Path, what: str) -> list[str]:
         what: what it lists, for messages.
 
     Raises:
-        InputError: a file that is missing or holds no lines.
+        InputError: a file that is missing.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"cannot read the list of {what} {path}: {error.strerror}") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names:
-        raise InputError(f"the list of {what} {path} is empty")
-    return names
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) -> dict[str, list[str]]:

@@ -27,7 +27,7 @@ from recviz.data.shards import Shard, ShardStore, plain_name
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError
-from recviz.folders import cache_folder
+from recviz.machine import cache_folder
 
 FORMAT = "recviz packed images, version 1"
 MANIFEST = "manifest.json"

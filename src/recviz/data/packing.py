@@ -79,6 +79,8 @@ def pack(
         with tqdm(total=count, unit=" images", disable=not progress) as bar:
             for name, split in splits.items():
                 entries[name] = _pack_split(name, split, folder, packing, workers, on_error, bar)
+        if not any(shard["images"] for shard in entries["train"]["shards"]):
+            raise InputError("none of the training images could be read")
         names = next((split.class_names for split in splits.values() if split.labels is not None), [])
         _write(folder / MANIFEST, {"format": FORMAT, **identity, "class_names": names, "splits": entries})
     except OSError as error:
@@ -94,7 +96,11 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty and no packed dataset: give a new folder")
         _write(note, identity)
-    if json.loads(note.read_text(encoding="utf-8")) != identity:
+    try:
+        found = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError:  # damaged
+        found = None
+    if found != identity:
         raise InputError(
             f"{folder} holds a packing of other images, with other settings or by another version: "
             "give a new folder, or remove it"
@@ -159,7 +165,10 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     height, width = (max(1, round(side * size / short)) for side in (photo.height, photo.width))
     picture = Image.fromarray(resized(pixels, height, width, "bicubic").permute(1, 2, 0).numpy())
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=packing.quality)
+    try:
+        picture.save(out, "JPEG", quality=packing.quality)
+    except (OSError, ValueError) as error:  # more than 65,500 pixels a side
+        raise UnreadableError(f"it cannot be written as JPEG: {error}") from error
     return "jpg", out.getvalue()
 
 

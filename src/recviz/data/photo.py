@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -25,6 +25,16 @@ _RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
 }
 _ORIENTATION = 0x0112  # EXIF's tag
+_TURNS: dict[int, Callable[[Tensor], Tensor]] = {
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels.flip(2),
+    3: lambda pixels: pixels.flip(1, 2),
+    4: lambda pixels: pixels.flip(1),
+    5: lambda pixels: pixels.transpose(1, 2),
+    6: lambda pixels: pixels.transpose(1, 2).flip(2),
+    7: lambda pixels: pixels.transpose(1, 2).flip(1, 2),
+    8: lambda pixels: pixels.transpose(1, 2).flip(1),
+}
 _JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
 
 
@@ -58,10 +68,9 @@ class Photo:
             return
         with _reasons():
             image = self._image = Image.open(io.BytesIO(data), formats=FORMATS)
-            marked = image.format != "PNG" or b"eXIf" in data  # asked for it, Pillow decodes a PNG without
-            self._orientation = int(image.getexif().get(_ORIENTATION, 1)) if marked else 1
+            self._orientation = _orientation(image, data)
             self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
-        if image.mode in ("I", "F"):
+        if image.mode in ("I", "F") and image.format != "PPM":
             raise UnreadableError("it has 32 bits a channel, and 8 or 16 can be read")
         self.format, self.mode, self.transparent = str(image.format), image.mode, "transparency" in image.info
         lying = self._orientation in (5, 6, 7, 8)
@@ -89,15 +98,18 @@ class Photo:
         with _reasons():
             if self.format in _JPEG and reduction == 1 and self.mode in ("RGB", "L"):
                 encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
-                decoded: Tensor = decode_jpeg(encoded, ImageReadMode.RGB, apply_exif_orientation=self._orientation != 1)
-                return decoded
-            image: Image.Image = self._opened()
-            if reduction > 1:
-                image.draft("RGB", (image.width // reduction, image.height // reduction))
-            upright = image if self.upright else ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would make white of every value above 255
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return torch.from_numpy(np.array(upright.convert("RGB"))).permute(2, 0, 1)
+                pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB)
+            else:
+                image: Image.Image = self._opened()
+                if reduction > 1:
+                    image.draft("RGB", (image.width // reduction, image.height // reduction))
+                if image.mode.startswith("I"):  # 16 bits; Pillow would make white of every value above 255
+                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+            pixels = _TURNS[self._orientation](pixels) if self._orientation != 1 else pixels
+        if reduction == 1 and pixels.shape[1:] != (self.height, self.width):
+            raise UnreadableError(f"its header says {self.height}×{self.width}, and it has {tuple(pixels.shape[1:])}")
+        return pixels
 
     def _opened(self) -> Image.Image:
         image, self._image = self._image, None  # what was opened for its header serves once
@@ -127,6 +139,17 @@ def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
         _RESIZE[interpolation](pixels[None], out.shape[1:], False, None, None, out=out[None])
 
 
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1, not at all, where the tag makes no sense."""
+    if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in data):
+        return 1  # Pillow turns a TIFF itself; a PNG without the tag it would decode to look for one
+    try:
+        tag = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # of whatever bytes stand there
+        return 1
+    return tag if isinstance(tag, int) and tag in _TURNS else 1
+
+
 def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
     """The middle of a photo, uint8 [3, size, size], not reduced while decoding.
 
@@ -137,6 +160,10 @@ def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margi
     if (height, width) == (size, size):
         return pixels
     short = min(height, width)
+    if max(height, width) > 4 * short:  # of a long strip, what is far from the centre would only fill the memory
+        top, left = (max(0, (side - 4 * short) // 2) for side in (height, width))
+        pixels = pixels[:, top : top + 4 * short, left : left + 4 * short]
+        height, width = pixels.shape[1:]
     side = round(size * margin) if short > size else size
     height, width = height * side // short, width * side // short
     top, left = round((height - size) / 2), round((width - size) / 2)

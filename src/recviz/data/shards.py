@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from filelock import FileLock
 from recviz.errors import InputError
 
 _OPEN_FILES = 64
+_TRIES = 4
 _BLOCK = 1 << 20
 
 
@@ -63,7 +65,7 @@ class ShardStore:
         try:
             with fsspec.open(f"{self.root}/{file}", "rt", encoding="utf-8") as stream:
                 return str(stream.read())
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # of fsspec's many backends
             raise InputError(f"cannot read {self.root}/{file}: {_reason(error)}") from error
 
     def path(self, shard: Shard) -> Path:
@@ -76,12 +78,16 @@ class ShardStore:
             return Path(self.root) / shard.file
         copy = self.cache_dir / f"{shard.sha256}{Path(shard.file).suffix}"
         if not copy.exists():
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{copy}.lock"):
-                if not copy.exists():
-                    self._make_room(shard.bytes)
-                    self._fetch(shard, copy)
-        os.utime(copy)  # it was used
+            try:
+                self.cache_dir.mkdir(parents=True, exist_ok=True)
+                with FileLock(f"{copy}.lock"):
+                    if not copy.exists():
+                        self._make_room(shard.bytes)
+                        self._fetch(shard, copy)
+            except OSError as error:
+                raise InputError(f"cannot keep copies in {self.cache_dir}: {_reason(error)}") from error
+        with contextlib.suppress(FileNotFoundError):  # another process made room
+            os.utime(copy)  # it was used
         return copy
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
@@ -90,7 +96,7 @@ class ShardStore:
             self._files, self._owner = OrderedDict(), os.getpid()
         handle = self._files.pop(shard.file, None)
         if handle is None:
-            handle = os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            handle = self._opened(shard)
         self._files[shard.file] = handle
         if len(self._files) > _OPEN_FILES:
             os.close(self._files.popitem(last=False)[1])
@@ -99,7 +105,27 @@ class ShardStore:
         os.lseek(handle, offset, os.SEEK_SET)  # Windows
         return os.read(handle, length)
 
+    def _opened(self, shard: Shard) -> int:
+        """A handle; where another process removes the copy before it is opened, of the next copy."""
+        for attempt in range(_TRIES):
+            try:
+                return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            except FileNotFoundError:
+                if not self.remote or attempt == _TRIES - 1:
+                    raise
+        raise AssertionError("unreachable")
+
     def _fetch(self, shard: Shard, copy: Path) -> None:
+        """Copy a shard here, trying again after a pause where the network fails."""
+        for attempt in range(_TRIES):
+            try:
+                return self._fetch_once(shard, copy)
+            except InputError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(0.5 * 2**attempt)
+
+    def _fetch_once(self, shard: Shard, copy: Path) -> None:
         handle, name = tempfile.mkstemp(dir=self.cache_dir, suffix=".part")
         try:
             with os.fdopen(handle, "wb") as out, fsspec.open(f"{self.root}/{shard.file}", "rb") as source:
@@ -111,9 +137,9 @@ class ShardStore:
                     f"{shard.sha256[:16]}…: it is broken or of another packing"
                 )
             os.replace(name, copy)
-        except (OSError, ValueError, ImportError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # of fsspec's many backends
             raise InputError(f"cannot copy {self.root}/{shard.file} to {self.cache_dir}: {_reason(error)}") from error
         finally:
             with contextlib.suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from recviz.augment.views import Crops
 from recviz.data.images import Images, UnreadableImageError
 from recviz.data.sampler import mixed_seed
 from recviz.errors import InputError
+from recviz.machine import usable_cores
 
 OnError = Literal["raise", "skip"]
 """Whether an image that cannot be read ends the run, or is replaced and reported."""
@@ -35,7 +37,7 @@ class BatchReader:
 
     With on_error "skip", an unreadable image of a training batch is replaced by another one that is drawn uniformly
     from the split with the batch's seed, so that batches stay full and equal on every process, and the other images'
-    crops stay as they were. In a batch without views it is left out.
+    crops stay as they were. Batches without views raise in any case: a split that is evaluated was read before.
     """
 
     def __init__(self, images: Images, on_error: OnError) -> None:
@@ -53,7 +55,7 @@ class BatchReader:
         try:
             return Loaded(self._read(indices, seed), indices, skipped)
         except UnreadableImageError:
-            if self.on_error == "raise":
+            if self.on_error == "raise" or seed is None:
                 raise
         indices, skipped = self._readable(indices, seed)
         return Loaded(self._read(indices, seed), indices, skipped)
@@ -61,7 +63,7 @@ class BatchReader:
     def _read(self, indices: Tensor, seed: int | None) -> Tensor | Crops:
         return self.images.clean(indices) if seed is None else self.images.crops(indices, seed)
 
-    def _readable(self, indices: Tensor, seed: int | None) -> tuple[Tensor, tuple[str, ...]]:
+    def _readable(self, indices: Tensor, seed: int) -> tuple[Tensor, tuple[str, ...]]:
         kept: list[int] = []
         skipped: list[str] = []
         for place, wanted in enumerate(indices.tolist()):
@@ -71,8 +73,6 @@ class BatchReader:
                     kept.append(index)
                     break
                 skipped.append(problem)
-                if seed is None:
-                    break
                 index = mixed_seed(seed, place, attempt) % len(self.images)
                 problem = self.images.problem(index)
             else:
@@ -84,7 +84,8 @@ class BatchReader:
 
 def readable(images: Images) -> Tensor:
     """Indices of the images that can be read, int64 [n]; each other one is reported."""
-    problems = [images.problem(index) for index in range(len(images))]
+    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders work without the interpreter's lock
+        problems = list(pool.map(images.problem, range(len(images))))
     for problem in problems:
         if problem is not None:
             report(problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -74,7 +75,8 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return float((found - expected).abs().max())
 
 

@@ -1,0 +1,16 @@
+"""What this machine has: cores, and a place for what can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """XDG_CACHE_HOME/recviz, or ~/.cache/recviz."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recviz"

@@ -1,0 +1,149 @@
+"""`recviz study`: the grid, going on, failures, and the array of jobs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from recviz.commands.recipes import recipes_folder
+from recviz.commands.study import cells, read_study
+
+Command = Callable[..., tuple[int, str, str]]
+
+STUDY = {
+    "base": "quickstart.yaml",
+    "options": {
+        "trainer.callbacks": None,
+        "trainer.max_epochs": 1,
+        "trainer.accelerator": "cpu",
+        "data.train_size": 200,
+        "data.val_size": 100,
+        "data.batch_size": 50,
+        "model.backbone.width": 0.125,
+        "model.projector_dims": [16, 16],
+    },
+    "grid": {
+        "objective": {"vicreg": {}, "simclr": {"model": "recviz.SimCLR", "model.temperature": 0.2}},
+        "data": {"half": {"data.fraction": 0.5}, "all": {}},
+    },
+    "probe": {"data.fraction": 1.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH")])))
+
+
+def write(content: object, name: str = "study.yaml") -> None:
+    Path(name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["study-cifar100.yaml", "study-smoke.yaml"])
+def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
+    study = read_study(recipes_folder() / name)
+    found = cells(study, tmp_path, [])
+    assert len(found) == (24 if "cifar" in name else 8)
+    assert len({cell.folder for cell in found}) == len(found)
+
+
+def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
+    """A cell is done, one was stopped before its first checkpoint, two were not begun."""
+    write({**STUDY, "grid": {"data": {"half": {"data.fraction": 0.5}}}})
+    assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
+    shutil.move("s/half", "s/vicreg-half")
+    done = Path("s/vicreg-half/results.json").read_text()
+    shutil.copytree("s/vicreg-half", "s/vicreg-all", ignore=shutil.ignore_patterns("results.json", "checkpoints"))
+    write(STUDY)
+    code, out, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--jobs", "2")
+    assert (code, err) == (0, "")
+    assert "4 cells in s, 1 done before" in out
+    assert Path("s/vicreg-half/results.json").read_text() == done
+    for cell in ("vicreg-half", "vicreg-all", "simclr-half", "simclr-all"):
+        assert f"| {cell} |" in out
+    assert {"report.html", "report.md", "report-accuracy-data.png"} < {path.name for path in Path("s").iterdir()}
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+    assert code == 0
+    assert "4 cells in s, 4 done before" in out
+
+
+def test_a_cell_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:
+    grid = {"lr": {"good": {}, "bad": {"model.base_lr": -1}}}
+    write({**STUDY, "grid": grid})
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+    assert code == 1
+    assert "bad: recviz: error: base_lr and warmup_epochs must not be negative" in out
+    assert "1 cells failed (bad): see their .log" in out
+    assert "| good |" in out
+    assert not Path("s/bad").exists()
+
+
+def test_an_array_of_jobs(recviz_command: Command) -> None:
+    """submitit's own local kind of job, which starts processes as SLURM would."""
+    pytest.importorskip("submitit")
+    grid = {"lr": {"one": {}, "bad": {"model.base_lr": -1}}}
+    write({**STUDY, "grid": grid, "slurm": {"cluster": "local", "timeout_min": 5}})
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--launcher", "slurm")
+    assert code == 1
+    assert "one: done" in out
+    assert "bad: recviz: error" in out
+    assert Path("s/one/results.json").is_file()
+
+
+def test_dry_run_and_options_for_every_cell(recviz_command: Command) -> None:
+    write(STUDY)
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--dry_run", "true", "--data.seed", "3")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("recviz fit --config quickstart.yaml ") and "--data.seed 3" in line for line in lines)
+    assert "--model recviz.SimCLR --model.temperature 0.2" in lines[2]
+    assert lines[0].endswith("--run_dir runs/study/vicreg-half")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "args", "said"),
+    [
+        (None, [], "no recipe study.yaml"),
+        (STUDY, ["--jobs", "0"], "--jobs must be at least 1"),
+        (STUDY, ["--job", "2"], "--job"),
+        ("text", [], "study.yaml is not a study"),
+        ({**STUDY, "grids": {}}, [], "it has no key 'grids'"),
+        ({"base": "quickstart.yaml"}, [], "no key 'grid'"),
+        ({**STUDY, "base": "nowhere.yaml"}, [], "no recipe nowhere.yaml"),
+        ({**STUDY, "grid": {}}, [], "grid needs axes"),
+        ({**STUDY, "grid": {"a": {"x": {}}, "b": {"x": {}}}}, [], "of different names"),
+        ({**STUDY, "grid": {"a": {"../x": {}}}}, [], "is not the name of a file"),
+        ({**STUDY, "grid": {"a": ["x"]}}, [], "is not a study"),
+    ],
+)
+def test_bad_input_costs_one_line(recviz_command: Command, content: object, args: list[str], said: str) -> None:
+    if content is not None:
+        write(content)
+    code, _, err = recviz_command("study", "--config", "study.yaml", *args)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_a_folder_in_use_and_a_missing_extra(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(STUDY)
+    assert recviz_command("study")[0] == 2
+    Path("s").mkdir()
+    with FileLock("s/study.lock"):
+        code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+    assert code == 2
+    assert "another study runs in s" in err
+    monkeypatch.setitem(__import__("sys").modules, "submitit", None)
+    code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--launcher", "slurm")
+    assert code == 2
+    assert 'pip install "recviz[slurm]"' in err

@@ -1,0 +1,261 @@
+"""`recviz export`, `embed`, `neighbours`, `predict` and load_backbone, on a run of one epoch."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import recviz
+import recviz.cli
+from recviz.checkpoints import read_backbone
+from recviz.errors import InputError
+from recviz.reports.embedding import Embedded, others, precision_at
+from tests.datasets import make_flat, make_folder, picture
+
+Command = Callable[..., tuple[int, str, str]]
+
+FIT = ["fit", "--config", "folder.yaml", "--data.views.size", "32", "--data.batch_size", "6", "--data.num_workers", "0"]
+FIT += ["--model.projector_dims", "[16,16]", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+FIT += ["--trainer.precision", "32-true"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folders "cifar" and "plain" (a whole ResNet-18 of torchvision's form), and the photos."""
+    root = tmp_path_factory.mktemp("trained")
+    make_folder(root / "photos", classes=2, per_class=12)
+    data = ["--data.root", str(root / "photos")]
+    small = ["--model.backbone.stem", "cifar", "--model.backbone.width", "0.125"]
+    assert recviz.cli.main([*FIT, *data, *small, "--run_dir", str(root / "cifar")]) == 0
+    assert recviz.cli.main([*FIT, *data, "--run_dir", str(root / "plain")]) == 0
+    return root
+
+
+def features(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return backbone(
+            (images - torch.tensor(backbone.mean).view(1, 3, 1, 1)) / torch.tensor(backbone.std).view(1, 3, 1, 1)
+        )
+
+
+def test_a_backbone_is_loaded_from_folder_checkpoint_and_export(trained: Path, recviz_command: Command) -> None:
+    backbone = recviz.load_backbone(trained / "cifar")
+    assert (backbone.feature_dim, backbone.size, backbone.training) == (64, 32, False)
+    assert backbone.mean == pytest.approx([0.485, 0.456, 0.406])
+    weights = torch.load(trained / "cifar/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(backbone.conv1.weight, weights["backbone.conv1.weight"])
+    recviz_command("export", "--ckpt_path", str(trained / "cifar"), "--out", "b.safetensors")
+    images = torch.rand(3, 3, 32, 32)
+    for source in (trained / "cifar/checkpoints/last.ckpt", Path("b.safetensors")):
+        assert torch.equal(features(recviz.load_backbone(source), images), features(backbone, images))
+
+
+FORMS = {"state_dict": "b.pth", "safetensors": "b.safetensors", "torch_export": "b.pt2", "onnx": "b.onnx"}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "timm"])
+def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
+    trained: Path, recviz_command: Command, form: str
+) -> None:
+    """The snippets of the card are executed as they stand."""
+    for package in {"onnx": ["onnx", "onnxscript", "onnxruntime"], "timm": ["timm"]}.get(form, []):
+        pytest.importorskip(package)
+    out = FORMS.get(form, "folder")
+    code, said, err = recviz_command("export", "--ckpt_path", str(trained / "plain"), "--format", form, "--out", out)
+    assert code == 0, err
+    assert float(re.findall(r"features differ by ([\d.e+-]+)", said)[0]) < 1e-4
+    backbone = recviz.load_backbone(trained / "plain")
+    images = torch.rand(5, 3, 32, 32)
+    expected = features(backbone, images)
+    card = Path("folder/README.md" if form == "timm" else "b.md").read_text()
+    assert "recviz.backbones.resnet18" in card
+    assert "recviz.ImageFolderDataModule" in card
+    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(blocks) == (2 if form in ("state_dict", "safetensors") else 1)
+    for block in blocks:
+        scope: dict[str, Any] = {"images": images, "torch": torch}
+        with torch.no_grad():
+            exec(block, scope)
+        found = scope.get("features")
+        if found is None:  # the block loads weights into a model
+            model = scope.get("model", scope.get("backbone"))
+            model.mean, model.std = backbone.mean, backbone.std
+            found = features(model.eval(), images)
+        assert (torch.as_tensor(found) - expected).abs().max() < 1e-4
+
+
+def test_what_timm_and_onnx_do_not_have_is_said(trained: Path, recviz_command: Command, monkeypatch: Any) -> None:
+    cifar = ["--ckpt_path", str(trained / "cifar")]
+    code, _, err = recviz_command("export", *cifar, "--format", "timm", "--out", "folder")
+    assert code == 2
+    assert "timm has no resnet18 with cifar stem and width 0.125" in err
+    assert not Path("folder").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for form, out, extra in (("timm", "folder", "timm"), ("onnx", "b.onnx", "onnx")):
+        code, _, err = recviz_command("export", *cifar, "--format", form, "--out", out)
+        assert code == 2
+        assert f'pip install "recviz[{extra}]"' in err
+        assert err.count("\n") == 1
+
+
+class Odd(nn.Module):
+    """A backbone with an operator that ONNX lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_dim = 3
+        self.scale = nn.Parameter(torch.ones(3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(images.mean(dim=(2, 3))) * self.scale
+
+
+def test_an_operator_that_onnx_lacks_costs_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    from recviz.checkpoints import Origin
+    from recviz.reports.export import export
+
+    origin = Origin({"class_path": "tests.Odd"}, 32, [0.5] * 3, [0.25] * 3, {})
+    with pytest.raises(InputError, match="cannot be written as ONNX") as error:
+        export(Odd(), origin, "onnx", tmp_path / "b.onnx", [])
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+    assert export(Odd(), origin, "torch_export", tmp_path / "b.pt2", []) == 0
+
+
+def test_torch_hub_finds_the_entries(trained: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    backbone = torch.hub.load(root, "load_backbone", str(trained / "cifar"), source="local")
+    assert backbone.feature_dim == 64
+    assert torch.hub.load(root, "resnet18", stem="cifar", width=0.25, source="local").feature_dim == 128
+
+
+def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Command) -> None:
+    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")
+    assert (code, err) == (0, "")
+    tensors = load_file("e/features.safetensors")
+    assert tensors["features"].shape == (22, 64)
+    assert tensors["labels"].tolist() == [0] * 11 + [1] * 11
+    names = Path("e/names.txt").read_text().splitlines()
+    assert len(names) == 22
+    backbone, origin = read_backbone(trained / "cifar")
+    pixels = torch.from_numpy(np.asarray(Image.open(names[3])).copy()).permute(2, 0, 1)[None]
+    views = recviz.TwoViews(origin.size, mean=origin.mean, std=origin.std)
+    with torch.no_grad():
+        assert torch.allclose(backbone(views.evaluate(pixels))[0], tensors["features"][3], atol=1e-4)
+    assert re.search(r"precision at 1: [\d.]+%", out)
+    assert Path("e/projection.png").stat().st_size > 1000
+    for page in ("projection.html", "neighbours.html"):
+        text = Path("e", page).read_text()
+        assert "data:image/jpeg;base64" in text
+        assert "http://" not in text.replace("http://www.w3.org", "")
+        assert "https://" not in text
+
+
+def test_embed_of_any_folder_without_labels(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
+    make_flat(tmp_path / "mine" / "deep" / "er", 5)
+    Image.fromarray(picture(0, 9, (50, 30))).save(tmp_path / "mine" / "<b>&.jpg")
+    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--images", "mine", "--out", "e")
+    assert (code, err) == (0, "")
+    assert "precision" not in out
+    assert set(load_file("e/features.safetensors")) == {"features"}
+    assert "<b>" not in Path("e/neighbours.html").read_text()
+    assert "<b>" not in Path("e/projection.html").read_text()
+
+
+def test_precision_and_others() -> None:
+    rows = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.99], [1.0, 0.02]])
+    assert others(rows, 2)[0].tolist() == [1, 4]
+    labels = torch.tensor([0, 0, 1, 1, 1])
+    embedded = Embedded(rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8))
+    found = precision_at(embedded, (1, 9))
+    assert found == {1: pytest.approx(3 / 5)}
+    same = torch.ones(4, 2)  # all alike: a row is never its own neighbour
+    assert all(index not in row for index, row in enumerate(others(same, 2).tolist()))
+
+
+def test_neighbours_of_a_photo(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
+    shutil.copytree(trained / "photos", tmp_path / "mine")
+    shutil.copy(tmp_path / "mine/class1/003.png", tmp_path / "mine/copy.png")
+    asked = ["--images", "mine", "--query", "mine/class1/003.png", "--k", "3", "--out", "found.png"]
+    code, out, err = recviz_command("neighbours", "--ckpt_path", str(trained / "cifar"), *asked)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "1.000  mine/copy.png"  # not the photo itself
+    assert len(lines) == 4
+    assert Image.open("found.png").size == (4 * 166 + 18, 172)
+
+
+def test_probe_saves_a_classifier_and_predict_uses_it(
+    trained: Path, recviz_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    probe = ["probe", "--ckpt_path", str(trained / "cifar/checkpoints/last.ckpt"), "--results", "results.json"]
+    for protocol in (["linear"], ["finetune", "--epochs", "4"]):
+        code, out, err = recviz_command(*probe, "--protocol", *protocol, "--save", "probe.ckpt")
+        assert code == 0, err
+        assert "recviz predict --ckpt_path probe.ckpt" in out
+        make_folder(tmp_path / "new", classes=2, per_class=5, start=500)
+        code, _, err = recviz_command("predict", "--ckpt_path", "probe.ckpt", "new", "--out", "out/p.csv")
+        assert (code, err) == (0, "")
+        with open("out/p.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 10
+        assert all(0.5 <= float(row["probability"]) <= 1 for row in rows)
+        assert [row["class"] for row in rows] == [Path(row["image"]).parent.name for row in rows]
+        assert not any(name.startswith("weights") for name in torch.load("probe.ckpt", weights_only=True))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["export", "--ckpt_path", "nowhere"], "no checkpoint at nowhere"),
+        (["export"], "no checkpoint below runs/"),
+        (["export", "--ckpt_path", "RUN", "--format", "onx", "--out", "b.onnx"], "format"),
+        (["export", "--ckpt_path", "RUN", "--format", "onnx", "--out", "b.pth"], "--out must end in .onnx"),
+        (["export", "--ckpt_path", "RUN", "--format", "timm", "--out", "text.txt"], "--out text.txt is a file"),
+        (["export", "--ckpt_path", "RUN", "--out", "text.txt/b.safetensors"], "cannot write text.txt/b.safetensors"),
+        (["export", "--ckpt_path", "other.safetensors"], "not a safetensors file that recviz exported"),
+        (["export", "--ckpt_path", "text.txt"], "text.txt is not a checkpoint"),
+        (["embed", "--ckpt_path", "RUN", "--images", "nowhere"], "nowhere is not a folder of images"),
+        (["embed", "--ckpt_path", "RUN", "--images", "empty"], "empty holds no images"),
+        (["embed", "--ckpt_path", "RUN", "--images", "two"], "at least 3 images, got 2"),
+        (["embed", "--ckpt_path", "RUN", "--limit", "-1"], "--limit must not be negative"),
+        (["embed", "--ckpt_path", "RUN", "--split", "train", "--out", "text.txt"], "cannot write to text.txt"),
+        (["embed", "--ckpt_path", "RUN", "--split", "test"], "split"),
+        (["neighbours", "--ckpt_path", "RUN", "--images", "two"], "query"),
+        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "no.jpg"], "there is no image no.jpg"),
+        (
+            ["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "text.txt"],
+            "cannot read the image text.txt",
+        ),
+        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--k", "0"], "--k must be"),
+        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--out", "x.gif"], "--out"),
+        (["predict", "two"], "ckpt_path"),
+        (["predict", "--ckpt_path", "LAST", "two"], "holds no classifier: recviz probe --save"),
+        (["probe", "--ckpt_path", "LAST", "--save", "probe.pt"], "--save must end in .ckpt"),
+    ],
+)
+def test_bad_input_costs_one_line(trained: Path, recviz_command: Command, args: list[str], said: str) -> None:
+    Path("empty").mkdir()
+    make_flat(Path("two"), 2)
+    Path("text.txt").write_text("hello")
+    save_file({"x": torch.zeros(1)}, "other.safetensors")
+    before = sorted(map(str, Path().rglob("*")))
+    names = {"RUN": str(trained / "cifar"), "LAST": str(trained / "cifar/checkpoints/last.ckpt")}
+    code, _, err = recviz_command(*[names.get(arg, arg) for arg in args])
+    assert code == 2, err
+    assert said in err
+    assert err.count("\n") == 1
+    assert sorted(map(str, Path().rglob("*"))) == before
