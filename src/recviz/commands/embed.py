@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.images import FolderOfImages
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.errors import InputError
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
     with one_line_errors(parser._option_string_actions):
-        source = _early(argv, "--ckpt_path")
+        source = option_value(argv, "--ckpt_path")
         backbone, origin = read_backbone(source or newest_checkpoint())
         if origin.config and not any(arg.split("=")[0] in ("--data", "--images") for arg in argv):
             parser.set_defaults({"data": origin.config["data"]})
@@ -98,12 +98,3 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
         raise InputError(f"a projection needs at least 3 images, got {len(split.images)}")
     chosen: Split = split
     return chosen
-
-
-def _early(argv: list[str], name: str) -> str | None:
-    """An option's value, before the others can be parsed."""
-    for i, arg in enumerate(argv):
-        key, equals, value = arg.partition("=")
-        if key == name:
-            return value if equals else next(iter(argv[i + 1 :]), None)
-    return None

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import re
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -51,6 +51,15 @@ def hardware_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise InputError(" ".join(str(error).split())) from error
+
+
+def option_value(argv: Sequence[str], name: str) -> str | None:
+    """What the command line gives an option, before the others can be parsed; None where it does not."""
+    for i, arg in enumerate(argv):
+        key, equals, value = arg.partition("=")
+        if key == name:
+            return value if equals else next(iter(argv[i + 1 :]), None)
+    return None
 
 
 def _one_line(message: str, options: Iterable[str]) -> str:

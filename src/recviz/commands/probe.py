@@ -18,7 +18,7 @@ from recviz.backbones import as_backbone
 from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings, save_probe
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import one_line_errors, option_value
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.data.base import ViewsDataModule
@@ -151,9 +151,12 @@ def parse(argv: Sequence[str]) -> Probed:
     checkpoint, path = None, None
     defaults: dict[str, Any] = {}
     if not names & {"--help", "-h", "--backbone"}:
-        path = Path(_value(rest, "--ckpt_path") or newest_checkpoint())
+        path = Path(option_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
-        defaults = {"ckpt_path": str(path), **_run_defaults(run_settings(checkpoint, path), _value(rest, "--data"))}
+        defaults = {
+            "ckpt_path": str(path),
+            **_run_defaults(run_settings(checkpoint, path), option_value(rest, "--data")),
+        }
     elif "--ckpt_path" in names:
         raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
     for recipe in recipes:
@@ -264,11 +267,3 @@ def _results_path(probed: Probed) -> Path:
         return Path("runs") / "results.json"
     folder = probed.path.parent
     return (folder.parent if folder.name == "checkpoints" else folder) / "results.json"
-
-
-def _value(argv: Sequence[str], name: str) -> str | None:
-    for i, arg in enumerate(argv):
-        key, equals, value = arg.partition("=")
-        if key == name:
-            return value if equals else next(iter(argv[i + 1 :]), None)
-    return None

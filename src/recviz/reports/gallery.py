@@ -10,15 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
+from recviz.reports.page import START
 
-HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<title><!--title--></title>
+HEAD = (
+    START
+    + """<title><!--title--></title>
 <style>
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 70rem; }
@@ -36,6 +32,7 @@ button { font: inherit; margin-right: .4rem; } button[aria-pressed=true] { font-
 <body>
 <h1><!--title--></h1>
 """
+)
 
 
 def page(embedded: Embedded, precision: dict[int, float], k: int = 10, rows: int = 50) -> str:

@@ -1,13 +1,18 @@
-"""The page of a comparison: it asks nothing of the network, sorts, filters, and fits a phone."""
+"""Pages that ask nothing of the network; that of a comparison sorts, filters, and fits a phone."""
 
-PAGE = """<!doctype html>
+START = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:">
-<title>recviz compare</title>
+"""
+"""How every page begins: it may load nothing from anywhere."""
+
+PAGE = (
+    START
+    + """<title>recviz compare</title>
 <style>
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --published: #b35900; }
 @media (prefers-color-scheme: dark) { :root { --published: #ffb366; } }
@@ -76,3 +81,4 @@ show();
 </body>
 </html>
 """
+)
