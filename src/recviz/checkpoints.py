@@ -88,6 +88,8 @@ class Origin(NamedTuple):
     std: list[float]
     config: dict[str, Any]
     """All settings of the run; empty where only the backbone was exported."""
+    epochs: int | None = None
+    """How long it was trained, where that is known."""
 
 
 def load_backbone(source: str | Path) -> nn.Module:
@@ -116,13 +118,15 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     else:
         checkpoint = read_checkpoint(path)
         origin, weights = _origin(run_settings(checkpoint, path)), backbone_weights(checkpoint)
+        origin = origin._replace(epochs=int(checkpoint["epoch"]) + 1 if "epoch" in checkpoint else None)
     backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
     for name in ("size", "mean", "std"):
-        setattr(backbone, name, getattr(origin, name))
+        if not hasattr(backbone, name):  # a backbone's own are left alone
+            setattr(backbone, name, getattr(origin, name))
     return backbone.eval(), origin
 
 

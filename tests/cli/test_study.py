@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from recviz.commands.cells import run_cell
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.study import cells, read_study
 
@@ -38,6 +43,7 @@ STUDY = {
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH")])))
 
@@ -58,10 +64,13 @@ def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
     """A cell is done, one was stopped before its first checkpoint, two were not begun."""
     write({**STUDY, "grid": {"data": {"half": {"data.fraction": 0.5}}}})
     assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
-    shutil.move("s/half", "s/vicreg-half")
-    done = Path("s/vicreg-half/results.json").read_text()
-    shutil.copytree("s/vicreg-half", "s/vicreg-all", ignore=shutil.ignore_patterns("results.json", "checkpoints"))
+    shutil.copytree("s/half", "s/vicreg-all", ignore=shutil.ignore_patterns("*.json", "checkpoints"))
+    config = Path("s/vicreg-all/config.yaml")
+    config.write_text(config.read_text().replace("fraction: 0.5", "fraction: 1.0"))
     write(STUDY)
+    half = next(cell for cell in cells(read_study(Path("study.yaml")), Path("s"), []) if cell.folder == "s/vicreg-half")
+    assert run_cell(half) == ""
+    done = Path("s/vicreg-half/results.json").read_text()
     code, out, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--jobs", "2")
     assert (code, err) == (0, "")
     assert "4 cells in s, 1 done before" in out
@@ -72,6 +81,10 @@ def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
     code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 0
     assert "4 cells in s, 4 done before" in out
+    write({**STUDY, "probe": {}})
+    code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+    assert code == 2
+    assert "s/vicreg-half was done with other settings" in err
 
 
 def test_a_cell_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:
@@ -123,6 +136,9 @@ def test_dry_run_and_options_for_every_cell(recviz_command: Command) -> None:
         ({**STUDY, "grid": {"a": {"x": {}}, "b": {"x": {}}}}, [], "of different names"),
         ({**STUDY, "grid": {"a": {"../x": {}}}}, [], "is not the name of a file"),
         ({**STUDY, "grid": {"a": ["x"]}}, [], "is not a study"),
+        ({**STUDY, "grid": {"a": {"x": {}, "x-y": {}}, "b": {"z": {}, "y-z": {}}}}, [], "x-y-z twice"),
+        ({**STUDY, "probe": {"save": "x.ckpt"}}, [], "probe: save is the study's own"),
+        (STUDY, ["--folder", "study.yaml"], "cannot write to study.yaml"),
     ],
 )
 def test_bad_input_costs_one_line(recviz_command: Command, content: object, args: list[str], said: str) -> None:
@@ -147,3 +163,40 @@ def test_a_folder_in_use_and_a_missing_extra(recviz_command: Command, monkeypatc
     code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--launcher", "slurm")
     assert code == 2
     assert 'pip install "recviz[slurm]"' in err
+
+
+def test_a_cell_that_runs_already_is_left_alone(tmp_path: Path) -> None:
+    """Its process holds the lock, also when the study that started it is gone."""
+    write(STUDY)
+    cell = cells(read_study(Path("study.yaml")), Path("s"), [])[0]
+    Path("s").mkdir()
+    lock = os.open("s/vicreg-half.lock", os.O_CREAT | os.O_RDWR)
+    code = f"import fcntl, time; fcntl.flock({lock}, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], pass_fds=(lock,), stdout=subprocess.PIPE)
+    os.close(lock)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert run_cell(cell) == "it is running already"
+        assert not Path("s/vicreg-half.log").exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_study_that_is_told_to_stop_takes_its_runs_along(tmp_path: Path) -> None:
+    write({**STUDY, "options": {**STUDY["options"], "trainer.max_epochs": 5000}})  # type: ignore[dict-item]
+    command = [sys.executable, "-m", "recviz", "study", "--config", "study.yaml", "--folder", "s"]
+    study = subprocess.Popen(command, start_new_session=True)
+    try:
+        waited_until = time.monotonic() + 120
+        while not Path("s/vicreg-half/checkpoints/last.ckpt").exists() and time.monotonic() < waited_until:
+            assert study.poll() is None
+            time.sleep(0.1)
+        study.send_signal(signal.SIGTERM)  # to the study alone
+        assert study.wait(timeout=60) == 130
+    finally:
+        study.kill()
+        study.wait()
+    assert "stopped by SIGTERM" in Path("s/vicreg-half.log").read_text()
+    assert not Path("s/vicreg-half/study.json").exists()

@@ -14,6 +14,8 @@ from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.images import FolderOfImages
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
+from recviz.data.images import EncodedImages
+from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.reports import gallery, projections
@@ -39,6 +41,8 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
     with one_line_errors(parser._option_string_actions):
+        if "--help" in argv or "-h" in argv:
+            parser.parse_args(["--help"])
         source = option_value(argv, "--ckpt_path")
         backbone, origin = read_backbone(source or newest_checkpoint())
         if origin.config and not any(arg.split("=")[0] in ("--data", "--images") for arg in argv):
@@ -91,6 +95,8 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
     split = splits["train" if whole else name]
     if split is None:
         raise InputError("these data have no held-out split: give --split train")
+    if data.on_error == "skip" and isinstance(split.images, EncodedImages):
+        split = split.subset(readable(split.images))
     if limit and len(split.images) > limit:
         kept = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:limit]
         split = split.subset(kept.sort().values)

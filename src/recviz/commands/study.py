@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +11,7 @@ import yaml
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
+from recviz.commands.cells import Cell, is_done, locally, on_slurm
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import find_recipe
 from recviz.data.shards import plain_name
@@ -40,16 +35,6 @@ class Study(NamedTuple):
     grid: dict[str, dict[str, Options]]
     probe: Options
     slurm: Options
-
-
-class Cell(NamedTuple):
-    """One run of the grid."""
-
-    folder: str
-    fit: list[str]
-    """Arguments of recviz fit for a new run."""
-    probe: list[str]
-    """Arguments of recviz probe beside the checkpoint."""
 
 
 def run(argv: list[str]) -> int:
@@ -76,16 +61,19 @@ def run(argv: list[str]) -> int:
     if config.dry_run:
         print("\n".join(" ".join(["recviz", *cell.fit]) for cell in all_cells))
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         with FileLock(folder / "study.lock", timeout=0):
-            waiting = [cell for cell in all_cells if not is_done(Path(cell.folder))]
+            waiting = [cell for cell in all_cells if not is_done(cell)]
             print(f"{len(all_cells)} cells in {folder}, {len(all_cells) - len(waiting)} done before", flush=True)
             run_all = on_slurm(study.slurm, folder) if config.launcher == "slurm" else locally(config.jobs)
             failed = [name for name, problem in run_all(waiting) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    compare([cell.folder for cell in all_cells if is_done(Path(cell.folder))], folder)
+    compare([cell.folder for cell in all_cells if is_done(cell)], folder)
     if failed:
         print(f"{len(failed)} cells failed ({', '.join(failed)}): see their .log; the same command tries them again")
     return 1 if failed else 0
@@ -126,6 +114,9 @@ def read_study(path: Path) -> Study:
         if unknown:
             raise ValueError(f"it has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")
         grid = {str(axis): dict(values) for axis, values in content["grid"].items()}
+        for name in content.get("probe") or {}:
+            if name in ("results", "save", "ckpt_path"):
+                raise ValueError(f"probe: {name} is the study's own")
         named = [name for values in grid.values() for name in values]
         for name in named:
             plain_name(name)
@@ -154,7 +145,11 @@ def cells(study: Study, folder: Path, extra: list[str]) -> list[Cell]:
         for axis, name in zip(study.grid, names, strict=True):
             chosen.update(study.grid[axis][name])
         fit = ["fit", "--config", study.base, *arguments(chosen), *extra, "--run_dir", str(target)]
-        found.append(Cell(str(target), fit, arguments(study.probe)))
+        found.append(Cell(str(target), fit, arguments(study.probe), extra))
+    folders = [cell.folder for cell in found]
+    for path in folders:
+        if folders.count(path) > 1 or Path(path).name == "slurm":
+            raise InputError(f"the grid's names make the folder {path} twice, or one that is taken: rename a value")
     return found
 
 
@@ -162,81 +157,6 @@ def arguments(options: Options) -> list[str]:
     """Options as the command line takes them."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return [text for name, value in texts.items() for text in (f"--{name}", value)]
-
-
-def is_done(folder: Path) -> bool:
-    """Whether a cell was trained to its end and probed."""
-    return (folder / "results.json").is_file()
-
-
-def run_cell(cell: Cell, threads: int | None = None) -> str:
-    """Train and probe one cell, each in a process of its own; their output goes to FOLDER.log.
-
-    Returns:
-        The last line of a failure, "" for success.
-    """
-    folder = Path(cell.folder)
-    begun = (folder / "config.yaml").is_file()
-    checkpoint = folder / "checkpoints" / "last.ckpt"
-    fit = ["fit", "--resume", str(folder)] if begun else cell.fit
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
-    log = folder.with_name(f"{folder.name}.log")
-    for command in (fit, ["probe", "--ckpt_path", str(checkpoint), *cell.probe]):
-        with log.open("a", encoding="utf-8") as output:
-            done = subprocess.run(
-                [sys.executable, "-m", "recviz", *command], stdout=output, stderr=subprocess.STDOUT, env=environment
-            )
-        if done.returncode:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return lines[-1] if lines else f"exit code {done.returncode}"
-    return ""
-
-
-def locally(jobs: int) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
-    """Run cells on this machine, `jobs` at a time."""
-
-    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
-        threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
-        with ThreadPoolExecutor(jobs) as pool:
-            started = time.perf_counter()
-            try:
-                for cell, problem in zip(waiting, pool.map(lambda cell: run_cell(cell, threads), waiting), strict=True):
-                    minutes = (time.perf_counter() - started) / 60
-                    print(f"{Path(cell.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
-                    yield Path(cell.folder).name, problem
-            except KeyboardInterrupt:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    return run_all
-
-
-def on_slurm(parameters: Options, folder: Path) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
-    """Submit cells as one array of SLURM jobs, and wait for them.
-
-    Args:
-        parameters: of submitit's executor, such as slurm_partition; "cluster" names another of its kinds.
-        folder: for submitit's files.
-    """
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise InputError(f'--launcher slurm needs an extra: pip install "recviz[slurm]" ({error})') from error
-    settings = dict(parameters)
-    executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.pop("cluster", "slurm"))
-    executor.update_parameters(**settings)
-
-    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
-        jobs = executor.map_array(run_cell, waiting)
-        for cell, job in zip(waiting, jobs, strict=True):
-            try:
-                problem = str(job.result())
-            except Exception as error:  # a job that was cancelled, ran out of memory or time
-                problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            print(f"{Path(cell.folder).name}: {problem or 'done'}", flush=True)
-            yield Path(cell.folder).name, problem
-
-    return run_all
 
 
 def compare(folders: list[str], folder: Path) -> None:

@@ -51,15 +51,16 @@ class Images(Protocol):
 class MemoryImages:
     """Small images of one size, held as one uint8 tensor [N, 3, H, W]."""
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, rows: Tensor | None = None) -> None:
         self.images = images
+        self.rows = torch.arange(len(images)) if rows is None else rows  # in the whole dataset
 
     def __len__(self) -> int:
         return len(self.images)
 
     def subset(self, indices: Tensor) -> MemoryImages:
         """See Images."""
-        return MemoryImages(self.images[indices])
+        return MemoryImages(self.images[indices], self.rows[indices])
 
     def crops(self, indices: Tensor, seed: int) -> Tensor:
         """The images as they are, [n, 3, H, W]; TwoViews crops them on the device."""

@@ -40,7 +40,7 @@ def wilson(value: float, count: int) -> Share:
     """A share with its 95% score interval: what the test set's size alone leaves open."""
     centre = (value + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
     half = Z_95 / (1 + Z_95**2 / count) * math.sqrt(value * (1 - value) / count + (Z_95 / (2 * count)) ** 2)
-    return Share(value, max(0.0, centre - half), min(1.0, centre + half), count)
+    return Share(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)), count)
 
 
 def measure(scores: Tensor, labels: Tensor) -> Measured:

@@ -9,8 +9,8 @@ import recviz
 from recviz.checkpoints import Origin
 
 _PYTHON = {
-    "state_dict": """import torch, recviz.backbones
-backbone = {make}
+    "state_dict": """import torch, {module}
+backbone = recviz.backbones.as_backbone({make})
 backbone.load_state_dict(torch.load({path!r}, weights_only=True))""",
     "safetensors": """import recviz
 backbone = recviz.load_backbone({path!r})
@@ -43,20 +43,21 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
     """
     name, options = str(origin.backbone["class_path"]), origin.backbone.get("init_args") or {}
     model, data = origin.config.get("model") or {}, origin.config.get("data") or {}
-    trainer = origin.config.get("trainer") or {}
     rows = [
         ("backbone", f"`{name}`" + (f" {options}" if options else "")),
         ("features", f"{feature_dim}"),
         ("pretrained by", f"`{model.get('class_path', 'not known')}`, without labels"),
         ("on", f"`{data.get('class_path', 'not known')}`{_part(data.get('init_args') or {})}"),
-        ("epochs", f"{trainer.get('max_epochs', 'not known')}"),
+        ("epochs", f"{'not known' if origin.epochs is None else origin.epochs}"),
         ("images", f"{origin.size}×{origin.size}: short side {_margin(origin.size)}, centre cut out, in 0..1"),
         ("normalised by", f"mean {_shown(origin.mean)}, standard deviation {_shown(origin.std)}"),
     ]
     blocks = [_PYTHON[form].format(
-        path=str(out), size=origin.size, mean=_tensor(origin.mean), std=_tensor(origin.std), make=_make(name, options)
+        path=str(out), size=origin.size, mean=_tensor(origin.mean), std=_tensor(origin.std), make=_make(name, options),
+        module=", ".join(dict.fromkeys([name.rpartition(".")[0], "recviz.backbones"])),
     )]  # fmt: skip
-    plain = name.startswith("recviz.backbones.resnet") and options.get("stem", "imagenet") == "imagenet"
+    known = tuple(f"recviz.backbones.resnet{depth}" for depth in (18, 34, 50))
+    plain = name in known and options.get("stem", "imagenet") == "imagenet"
     if plain and options.get("width", 1) == 1 and form in ("state_dict", "safetensors"):
         read = f"torch.load({str(out)!r}, weights_only=True)"
         if form == "safetensors":

@@ -65,7 +65,7 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
     names = (
         [images.name(int(row)) for row in images.rows]
         if isinstance(images, EncodedImages)
-        else [str(index) for index in range(len(images))]
+        else [str(row) for row in getattr(images, "rows", torch.arange(len(images))).tolist()]
     )
     labels = None if split.labels is None else found.labels.cpu()
     return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails))

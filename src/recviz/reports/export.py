@@ -77,7 +77,10 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    return float((found - expected).abs().max())
+    difference = float((found - expected).abs().max())
+    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
+        raise InputError(f"what was written to {out} gives other features (by {difference:.1e}): do not use it")
+    return difference
 
 
 def _weights(backbone: nn.Module) -> dict[str, Tensor]:
@@ -162,9 +165,19 @@ def _timm(backbone: nn.Module, origin: Origin, folder: Path, images: Tensor, fig
         "interpolation": "bilinear", "crop_pct": 224 / 256, "num_classes": 0, "pool_size": None,
     }  # fmt: skip
     content = {"architecture": name, "num_classes": 0, "num_features": dim, "pretrained_cfg": pretrained}
+    kept = {
+        k: v
+        for k, v in options.items()
+        if k not in ("model_name", "stem", "width", "weights", "pretrained", "num_classes")
+    }
+    if kept:
+        content["model_args"] = kept
     (folder / "config.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     (folder / "README.md").write_text(model_card(origin, "timm", folder, dim, figures), encoding="utf-8")
-    again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    try:
+        again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    except RuntimeError as error:  # weights of another shape
+        raise InputError(f"timm's {name} is another network than this one: {str(error).splitlines()[0]}") from error
     with torch.no_grad():
         features: Tensor = Normalized(again, origin.mean, origin.std)(images)
     return features

@@ -56,7 +56,7 @@ def _curves(runs: Sequence[Run], metrics: list[str], axis: str, label: str, perc
             if points:
                 x, y = zip(*points, strict=True)
                 marker = "." if len(x) < 30 else ""
-                axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=run.name)
+                axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=_safe(run.name))
         axes.set(title="" if label else name.split("/")[1].replace("_", " "), xlabel=axis, ylabel=label)
         axes.set_title(_COLLAPSE.get(name, axes.get_title()), fontsize="medium")
         axes.grid(alpha=0.3)
@@ -67,37 +67,46 @@ def _curves(runs: Sequence[Run], metrics: list[str], axis: str, label: str, perc
 
 
 def _scatter(runs: Sequence[Run], what: str, label: str) -> Any:
-    """Linear probe against a cost; runs of one method and backbone are joined, baselines are levels."""
-    groups: dict[str, list[tuple[float, Run]]] = {}
-    for run in runs:
-        cost = getattr(run, what)
-        if run.kind == "run" and cost and run.top1 is not None and run.probe != "online":
-            other = run.images if what == "compute" else None  # at one size of data, compute is the backbone's
-            key = f"{run.method}, {run.backbone}" if other is None else f"{run.method}, {other:,} images"
-            groups.setdefault(key, []).append((cost, run))
+    """Linear probe against a cost, a panel for each group; runs of one method are joined, baselines are levels."""
+    able = [run for run in runs if run.kind == "run" and getattr(run, what) and run.top1 and run.probe == "linear"]
+    groups = list(dict.fromkeys(run.group for run in able))
     if not groups:
         return None
-    figure, (axes,) = _figure(1)
-    for place, (name, points) in enumerate(groups.items()):
-        points.sort(key=lambda point: point[0])
-        x = [cost for cost, _ in points]
-        tops = [run.top1 for _, run in points if run.top1 is not None]
-        y = [top.value for top in tops]
-        error = [
-            [top.value - (top.low or top.value) for top in tops],
-            [(top.high or top.value) - top.value for top in tops],
-        ]
-        axes.errorbar(x, y, error, color=_color(place), linestyle=_style(place), marker="o", capsize=2, label=name)
-    for run in runs:
-        if run.kind == "baseline" and run.top1 is not None:
-            axes.axhline(run.top1.value, color=_GREY, linestyle=":", linewidth=1)
-            axes.annotate(run.name, (1, run.top1.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                          fontsize="x-small", color=_GREY)  # fmt: skip
-    axes.set(xscale="log", xlabel=label, ylabel="linear probe, top-1 (95% interval)")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.grid(alpha=0.3, which="both")
-    _legend(figure, axes)
+    figure, panels = _figure(len(groups))
+    for axes, group in zip(panels, groups, strict=True):
+        lines: dict[str, list[Run]] = {}
+        for run in able:
+            if run.group == group:  # at one size of data, compute is the backbone's, and the other way round
+                other = f"{run.images:,} images" if what == "compute" and run.images else run.backbone
+                lines.setdefault(f"{run.method}, {other}", []).append(run)
+        for place, (name, members) in enumerate(lines.items()):
+            _line(axes, sorted(members, key=lambda run: getattr(run, what)), what, place, name)
+        for run in runs:
+            if run.kind == "baseline" and run.group == group and run.top1 is not None:
+                axes.axhline(run.top1.value, color=_GREY, linestyle=":", linewidth=1)
+                axes.annotate(_safe(run.name), (1, run.top1.value), xycoords=("axes fraction", "data"), ha="right",
+                              va="bottom", fontsize="x-small", color=_GREY)  # fmt: skip
+        axes.set(xscale="log", xlabel=label, ylabel="linear probe, top-1 (95% interval)")
+        axes.set_title(_safe(group) if len(groups) > 1 else "", fontsize="medium")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        axes.grid(alpha=0.3, which="both")
+    _legend(figure, panels[0])
     return figure
+
+
+def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> None:
+    tops = [run.top1 for run in members if run.top1 is not None]
+    below = [0.0 if top.low is None else max(0.0, top.value - top.low) for top in tops]
+    above = [0.0 if top.high is None else max(0.0, top.high - top.value) for top in tops]
+    x, y = [getattr(run, what) for run in members], [top.value for top in tops]
+    style = {"color": _color(place), "linestyle": _style(place), "marker": "o", "capsize": 2}
+    axes.errorbar(x, y, [below, above], label=_safe(name), **style)
+
+
+def _safe(text: str) -> str:
+    """A label that matplotlib shows as it is: neither mathematics nor hidden."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _legend(figure: Any, axes: Any) -> None:

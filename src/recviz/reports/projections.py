@@ -67,7 +67,7 @@ def draw(places: dict[str, Tensor], embedded: Embedded, path: Path) -> None:
         axes.set(title=name, xticks=[], yticks=[])
     if labels is not None and not many:
         for label, name in enumerate(embedded.class_names):
-            axes.scatter([], [], s=20, color=colormaps["tab20"](label), label=name)
+            axes.scatter([], [], s=20, color=colormaps["tab20"](label), label=name.replace("$", r"\$"))
         figure.legend(loc="outside right center", fontsize="small")
     figure.savefig(path, dpi=130)
 

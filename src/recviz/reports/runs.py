@@ -47,6 +47,8 @@ class Run(NamedTuple):
     rankme: float | None = None
     probe: str | None = None
     """Which protocol the accuracies are by."""
+    labels: int | None = None
+    """How many labelled images the probe was fitted to."""
     group: str = ""
     """What was probed: data and classes. Accuracies of one group can be compared."""
     series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
@@ -78,15 +80,14 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def _run(folder: Path) -> list[Run]:
-    """A row for each set of images that the run was probed on; the first of them has the curves."""
+    """A row for each set of images, protocol and number of labels of its probes; the first has the curves."""
     config = _config(folder)
     about = _json(folder / "run.json") or {}
     series = _series(folder / "metrics.csv")
     if not about and not series:
         raise InputError(f"{folder} has neither run.json nor metrics.csv: nothing was trained there yet")
     entries = _entries(folder / "results.json") if (folder / "results.json").is_file() else []
-    frozen = [entry for entry in entries if entry["protocol"] == "linear"] or entries
-    newest = {_group(entry): _figures(entry) for entry in frozen}
+    newest = {(_group(entry), entry["protocol"], _labels(entry)): _figures(entry) for entry in entries}
     figures = list(newest.values()) or [{"group": f"{_data(config)}, online", **_online(series)}]
     data = about.get("data") or {}
     speeds = [value for _, value in series.get("train/images_per_s", [])]
@@ -131,9 +132,20 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
         "top1": _figure(linear["top1"]),
         "top5": _figure(linear["top5"]) if linear.get("top5") else None,
         "knn": _figure(best) if best else None,
-        "probe": str(entry["protocol"]),
+        "probe": str(entry["protocol"]) + _of(entry),
+        "labels": _labels(entry),
         "group": _group(entry),
     }
+
+
+def _of(entry: dict[str, Any]) -> str:
+    """Which checkpoint was probed, where it is not the run's last."""
+    name = Path(str(entry.get("checkpoint") or "last.ckpt")).name
+    return "" if name == "last.ckpt" else f", {name}"
+
+
+def _labels(entry: dict[str, Any]) -> int | None:
+    return (entry.get("train") or {}).get("images")
 
 
 def _online(series: dict[str, Series]) -> dict[str, Any]:
@@ -145,14 +157,14 @@ def _online(series: dict[str, Series]) -> dict[str, Any]:
 
 def _group(entry: dict[str, Any]) -> str:
     classes = list(map(str, entry["classes"]))
-    label = hashlib.sha256("\n".join(classes).encode()).hexdigest()[:6]
-    data = _last((entry.get("settings", {}).get("data") or {}).get("class_path")) or "data"
     test = entry.get("test", {})
+    label = hashlib.sha256("\n".join([*classes, str(test.get("fingerprint"))]).encode()).hexdigest()[:6]
+    data = _last((entry.get("settings", {}).get("data") or {}).get("class_path")) or "data"
     return f"{_short(data)}, {len(classes)} classes ({label}), {test.get('images', 0):,} test images"
 
 
 def _source(entry: dict[str, Any]) -> str:
-    return json.dumps([entry["protocol"], entry.get("weights"), entry.get("checkpoint")])
+    return json.dumps([entry["protocol"], entry.get("weights"), entry.get("checkpoint"), _labels(entry)])
 
 
 def _figure(share: dict[str, Any]) -> Figure:
@@ -166,7 +178,8 @@ def _backbone(setting: Any) -> str | None:
     if not isinstance(setting, dict) or "class_path" not in setting:
         return None
     options = setting.get("init_args") or {}
-    words = [f"{options['stem']} stem"] if options.get("stem") else []
+    words = [str(options["model_name"])] if options.get("model_name") else []
+    words += [f"{options['stem']} stem"] if options.get("stem") else []
     words += [f"width {options['width']:g}"] if options.get("width", 1) != 1 else []
     return _joined(str(_last(setting["class_path"])), words)
 

@@ -1,0 +1,201 @@
+"""The cells of a study: one run each, trained and probed in processes of their own, here or on SLURM."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from recviz.errors import InputError
+from recviz.machine import usable_cores
+
+NOTE = "study.json"
+"""In the folder of a cell that is done: what it was done with."""
+
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+class Cell(NamedTuple):
+    """One run of the grid."""
+
+    folder: str
+    fit: list[str]
+    """Arguments of recviz fit for a new run."""
+    probe: list[str]
+    """Arguments of recviz probe beside the checkpoint."""
+    extra: list[str]
+    """Of those of fit, the ones that this call gave for every cell; also for a run that goes on."""
+
+
+def is_done(cell: Cell) -> bool:
+    """Whether a cell was trained to its end and probed, with these settings.
+
+    Raises:
+        InputError: it was done with others.
+    """
+    note = Path(cell.folder) / NOTE
+    if not note.is_file():
+        return False
+    if json.loads(note.read_text(encoding="utf-8")) != _settings(cell):
+        raise InputError(f"{cell.folder} was done with other settings: give another --folder, or remove it")
+    return True
+
+
+def _settings(cell: Cell) -> dict[str, list[str]]:
+    """What makes a cell what it is: neither its folder, nor what is given for every cell."""
+    return {"fit": cell.fit[: len(cell.fit) - 2 - len(cell.extra)], "probe": cell.probe}
+
+
+def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
+    """Train and probe one cell, each in a process of its own; their output goes to FOLDER.log.
+
+    The processes hold a lock on FOLDER.lock, so that a cell is left alone while a run goes on whose study was killed.
+
+    Args:
+        cell: to run.
+        environment: variables beside those that are set.
+
+    Returns:
+        The last line of a failure, "" for success.
+    """
+    folder = Path(cell.folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
+    try:
+        if not _locked(lock):
+            return "it is running already"
+        begun = (folder / "config.yaml").is_file()
+        if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+            shutil.rmtree(folder)  # a run that was killed before it wrote anything
+        fit = ["fit", "--resume", str(folder), *cell.extra] if begun else cell.fit
+        checkpoint = str(folder / "checkpoints" / "last.ckpt")
+        for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
+            if problem := _finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
+                return problem
+        (folder / NOTE).write_text(json.dumps(_settings(cell)), encoding="utf-8")
+        return ""
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _finished(command: list[str], log: Path, environment: dict[str, str], lock: int) -> str:
+    with log.open("a", encoding="utf-8") as output:
+        start = output.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "recviz", *command],
+            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}, pass_fds=(lock,),
+        )  # fmt: skip
+        _running.add(process)
+        try:
+            code = process.wait()
+        finally:
+            _running.discard(process)
+    if code == 0:
+        return ""
+    with log.open(encoding="utf-8", errors="replace") as said:
+        said.seek(start)
+        lines = said.read().strip().splitlines()
+    return f"killed by signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
+
+
+def locally(jobs: int) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
+    """Run cells on this machine, `jobs` at a time; cores and GPUs are dealt out."""
+
+    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
+        slots: queue.Queue[dict[str, str]] = queue.Queue()
+        for slot in _environments(jobs):
+            slots.put(slot)
+
+        def one(cell: Cell) -> str:
+            slot = slots.get()
+            try:
+                return run_cell(cell, slot)
+            finally:
+                slots.put(slot)
+
+        started, before = time.perf_counter(), signal.signal(signal.SIGTERM, _interrupt)
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            for cell, problem in zip(waiting, pool.map(one, waiting), strict=True):
+                minutes = (time.perf_counter() - started) / 60
+                print(f"{Path(cell.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
+                yield Path(cell.folder).name, problem
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):  # runs save themselves when they are told to stop
+                process.terminate()
+            pool.shutdown(wait=True)
+            signal.signal(signal.SIGTERM, before)
+
+    return run_all
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _environments(jobs: int) -> list[dict[str, str]]:
+    """Variables of each of the cells that run at a time."""
+    if jobs == 1:
+        return [{}]
+    import torch
+
+    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))}
+    gpus = 0 if "CUDA_VISIBLE_DEVICES" in os.environ else torch.cuda.device_count()
+    return [{**threads, **({"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if gpus else {})} for slot in range(jobs)]
+
+
+def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
+    """Submit cells as one array of SLURM jobs, and wait for them.
+
+    Args:
+        parameters: of submitit's executor, such as slurm_partition; "cluster" names another of its kinds.
+        folder: for submitit's files.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError as error:
+        raise InputError(f'--launcher slurm needs an extra: pip install "recviz[slurm]" ({error})') from error
+    settings = dict(parameters)
+    if int(settings.get("tasks_per_node", settings.get("slurm_ntasks_per_node", 1))) != 1:
+        raise InputError("a study's cell is one task: leave slurm's tasks per node at 1")
+    executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.pop("cluster", "slurm"))
+    executor.update_parameters(**settings)
+
+    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
+        jobs = executor.map_array(run_cell, waiting)
+        for cell, job in zip(waiting, jobs, strict=True):
+            try:
+                problem = str(job.result())
+            except KeyboardInterrupt:
+                for other in jobs:
+                    other.cancel()
+                raise
+            except Exception as error:  # a job that was cancelled, ran out of memory or time
+                problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            print(f"{Path(cell.folder).name}: {problem or 'done'}", flush=True)
+            yield Path(cell.folder).name, problem
+
+    return run_all
