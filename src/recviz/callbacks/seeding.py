@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from recviz.seeds import mixed_seed
 
 
 class SeededSteps(Callback):
@@ -23,5 +24,4 @@ class SeededSteps(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed."""
-        text = repr((self.seed, trainer.global_rank, trainer.global_step)).encode()
-        torch.manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1)
+        torch.manual_seed(mixed_seed(self.seed, trainer.global_rank, trainer.global_step))

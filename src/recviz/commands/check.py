@@ -14,7 +14,7 @@ from tqdm import tqdm
 from recviz.commands.parsing import one_line_errors
 from recviz.data.checking import examine_all
 from recviz.data.images import shown
-from recviz.data.listing import list_images
+from recviz.data.listing import all_images
 from recviz.data.packed import MANIFEST, read_index, read_manifest
 from recviz.data.shards import ShardStore, sha256_of
 from recviz.errors import InputError
@@ -40,8 +40,6 @@ def run(argv: list[str]) -> int:
     root = Path(config.dir)
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder")
     broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
     if config.out is not None:
         try:
@@ -63,10 +61,7 @@ def options() -> ArgumentParser:
 
 def _files(root: Path, workers: int | None) -> list[str]:
     """Names below root of the images that cannot be read."""
-    flat, classes = list_images(root)
-    paths = [*flat, *(path for files in classes.values() for path in files)]
-    if not paths:
-        raise InputError(f"{root} holds no images")
+    paths = all_images(root)
     torch.set_num_threads(1)  # the workers are threads
     with tqdm(total=len(paths), unit=" images", disable=not sys.stderr.isatty()) as bar:
         findings = examine_all(paths, workers or usable_cores(), bar.update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jsonargparse import ArgumentParser
@@ -87,11 +87,11 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
     data.views = OneView(origin.size, origin.mean, origin.std)
     data.batch_size = min(data.batch_size, 64)
     data.prepare_data()
-    splits: Any = {"train": data.load_train()}
+    splits: dict[str, Split | None] = {"train": data.load_train()}
     if not whole:
         splits["val"] = data.load_val()
         if data.classes is not None:
-            splits = {key: data._keep_classes(split) for key, split in splits.items() if split is not None}
+            splits = {key: data.keep_classes(split) for key, split in splits.items() if split is not None}
     split = splits["train" if whole else name]
     if split is None:
         raise InputError("these data have no held-out split: give --split train")
@@ -102,5 +102,4 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
         split = split.subset(kept.sort().values)
     if len(split.images) < 3:
         raise InputError(f"a projection needs at least 3 images, got {len(split.images)}")
-    chosen: Split = split
-    return chosen
+    return split

@@ -9,7 +9,7 @@ from recviz.augment.views import OneView
 from recviz.checkpoints import Origin
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages
-from recviz.data.listing import list_images
+from recviz.data.listing import all_images
 from recviz.data.splits import Split
 from recviz.errors import InputError
 
@@ -33,13 +33,7 @@ class FolderOfImages(ViewsDataModule):
         Raises:
             InputError: no folder, or no images in it.
         """
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is not a folder of images")
-        flat, classes = list_images(self.folder)
-        paths = sorted([*flat, *(path for files in classes.values() for path in files)])
-        if not paths:
-            raise InputError(f"{self.folder} holds no images")
-        return Split(FileImages(paths, self.views), None, [])
+        return Split(FileImages(all_images(self.folder), self.views), None, [])
 
 
 def one_image(path: Path, origin: Origin) -> Split:

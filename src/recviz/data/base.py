@@ -110,7 +110,7 @@ class ViewsDataModule(LightningDataModule):
                     f"val has {_shown(val.class_names)}"
                 )
             if self.classes is not None:
-                train, val = self._keep_classes(train), self._keep_classes(val) if val else None
+                train, val = self.keep_classes(train), self.keep_classes(val) if val else None
             if self.fraction < 1:
                 train = train.subset(stratified_fraction(train.labels, len(train.images), self.fraction))
             if self.on_error == "skip" and val is not None and isinstance(val.images, EncodedImages):
@@ -203,7 +203,12 @@ class ViewsDataModule(LightningDataModule):
         pair = views(loaded.images, torch.Generator().manual_seed(0))
         return grid(images.clean(loaded.indices), pair, views.mean, views.std, len(indices))
 
-    def _keep_classes(self, split: Split) -> Split:
+    def keep_classes(self, split: Split) -> Split:
+        """The images of the classes asked for, with labels from 0.
+
+        Raises:
+            InputError: images without labels, or classes that there are not.
+        """
         if split.labels is None or self.classes is None:
             raise InputError(f"classes={self.classes!r} needs labelled images, and these have no labels")
         kept = class_list(self.classes, len(split.class_names))

@@ -52,6 +52,21 @@ def list_images(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     return flat, classes
 
 
+def all_images(folder: Path) -> list[str]:
+    """Every image file below a folder, however they are arranged, sorted.
+
+    Raises:
+        InputError: no folder, or no images in it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of images")
+    flat, classes = list_images(folder)
+    paths = sorted([*flat, *(path for files in classes.values() for path in files)])
+    if not paths:
+        raise InputError(f"{folder} holds no images")
+    return paths
+
+
 def read_list(path: Path, what: str) -> list[str]:
     """The lines of a list of files, without empty ones.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from recviz.distributed import rank, world_size
+from recviz.seeds import mixed_seed
 
 
 class Draw(NamedTuple):
@@ -118,9 +118,3 @@ def shard_order(shards: Tensor, window: int, count: int, rank: int, generator: t
     u = torch.rand(len(shards), generator=generator, dtype=torch.float64)
     part = place.argsort(stable=True)[rank * count : (rank + 1) * count]
     return part[(place[part] + window * u[part]).argsort(stable=True)]
-
-
-def mixed_seed(*parts: int) -> int:
-    """A well-mixed 63-bit seed from whole numbers, the same on every machine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from recviz.augment.views import Crops
 from recviz.data.images import Images, UnreadableImageError
-from recviz.data.sampler import mixed_seed
 from recviz.errors import InputError
 from recviz.machine import usable_cores
+from recviz.seeds import mixed_seed
 
 OnError = Literal["raise", "skip"]
 """Whether an image that cannot be read ends the run, or is replaced and reported."""
@@ -51,9 +51,8 @@ class BatchReader:
             UnreadableImageError: an image that cannot be read, where on_error is "raise".
             InputError: most images cannot be read.
         """
-        skipped: tuple[str, ...] = ()
         try:
-            return Loaded(self._read(indices, seed), indices, skipped)
+            return Loaded(self._read(indices, seed), indices, ())
         except UnreadableImageError:
             if self.on_error == "raise" or seed is None:
                 raise
