@@ -5,6 +5,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
+from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
@@ -22,6 +23,7 @@ __all__ = [
     "Header",
     "KeptCheckpoints",
     "LastCheckpoint",
+    "MetricsFile",
     "RunFolder",
     "RunRecord",
     "SeededSteps",

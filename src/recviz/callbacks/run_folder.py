@@ -15,7 +15,7 @@ class RunFolder(Callback):
     """Writes config.yaml and views.png when training begins, and puts the settings into each checkpoint.
 
     A checkpoint's entry "recviz" holds `version` and `config`, the text of config.yaml, so that the checkpoint alone
-    tells what it is.
+    tells what it is. At the end of an epoch, it also holds `closing_row`: the row of metrics that loggers get next.
 
     Args:
         folder: made when training begins, where it is not there.
@@ -27,6 +27,7 @@ class RunFolder(Callback):
         self.folder = Path(folder)
         self.config = config
         self.new = new
+        self._epoch_ended = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is known before the first step."""
@@ -39,6 +40,19 @@ class RunFolder(Callback):
         if picture is not None:
             write_png(picture, str(self.folder / "views.png"))
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that metrics of the last epoch are written."""
+        self._epoch_ended = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that checkpoints come before the loggers get the epoch's metrics."""
+        self._epoch_ended = True
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the settings."""
+        """Add the settings, and the row to come."""
         checkpoint["recviz"] = {"version": recviz.__version__, "config": self.config}
+        if self._epoch_ended:
+            metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
+            row = {name: float(value) for name, value in metrics.items()}
+            place = {"epoch": trainer.current_epoch, "step": trainer.global_step - 1}
+            checkpoint["recviz"]["closing_row"] = {**row, **place}

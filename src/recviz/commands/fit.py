@@ -14,7 +14,6 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
@@ -22,6 +21,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
+from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
@@ -33,7 +33,7 @@ from recviz.checkpoints import read_checkpoint
 from recviz.commands.cache import keep_compiled_code
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
-from recviz.commands.resume import Resumed, give_back, take_resume
+from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import check_trainer
@@ -66,8 +66,6 @@ def run(argv: list[str]) -> None:
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         check_checkpoint(checkpoint, cli.model, cli.config_text())
-    if resumed is not None and trainer.is_global_zero:
-        give_back(trainer.loggers[0], resumed)
     try:
         with one_line_errors():
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -145,7 +143,7 @@ class FitCLI(LightningCLI):
         settings = dict(self.config_init["trainer"])
         loggers = settings["logger"]
         others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
-        settings["logger"] = [CSVLogger(self.run_dir.parent, name=self.run_dir.name, version=""), *others]
+        settings["logger"] = [MetricsFile(self.run_dir, self.resumed and self.resumed.metrics), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recviz.callbacks.metrics_file import read_rows
 from recviz.checkpoints import read_checkpoint
 from recviz.errors import InputError
 
@@ -19,7 +19,7 @@ class Resumed(NamedTuple):
     checkpoint: Path | None
     """None where the run was stopped before its first one."""
     metrics: list[dict[str, str]]
-    """Rows of metrics.csv from before the checkpoint."""
+    """Rows of metrics.csv up to the checkpoint."""
 
 
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
@@ -45,52 +45,46 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
         raise InputError(f"--resume goes on in the run's folder from its own checkpoint: leave out {clash}")
     if not (folder / "config.yaml").is_file():
         raise InputError(f"--resume {folder}: no run folder, since it has no config.yaml")
-    checkpoint, step = newest_readable(folder)
+    checkpoint, content = newest_readable(folder)
     argv = ["--config", str(folder / "config.yaml"), *rest, "--run_dir", str(folder)]
     if checkpoint is not None:
         argv += ["--ckpt_path", str(checkpoint)]
-    kept = folder / "metrics.csv.kept"  # there where a resume was cut short
-    return argv, Resumed(folder, checkpoint, rows_before(kept if kept.is_file() else folder / "metrics.csv", step))
+    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content))
 
 
-def newest_readable(folder: Path) -> tuple[Path | None, int]:
-    """The checkpoint of the most steps that can be read, and its steps; each newer one that cannot is named on stderr.
+def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The checkpoint of the most steps that can be read, and what is in it; those that cannot are named on stderr.
 
     Raises:
         InputError: there are checkpoints, and none can be read.
     """
-    found: list[tuple[int, float, Path]] = []
+    newest: tuple[int, float, Path] | None = None
+    content: dict[str, Any] = {}
     broken: list[str] = []
     for path in folder.glob("checkpoints/*.ckpt"):
         try:
-            found.append((int(read_checkpoint(path)["global_step"]), path.stat().st_mtime, path))
+            checkpoint = read_checkpoint(path)
+            here = (int(checkpoint["global_step"]), path.stat().st_mtime, path)
+            if newest is None or here > newest:
+                newest, content = here, checkpoint
         except (InputError, KeyError, TypeError) as error:
             broken.append(str(error))
     for problem in broken:
         print(f"recviz: {problem}: passed over", file=sys.stderr)
-    if broken and not found:
+    if broken and newest is None:
         raise InputError(f"none of the checkpoints of {folder} can be read: start again")
-    if not found:
-        return None, 0
-    step, _, path = max(found)
-    return path, step
+    return newest and newest[2], content
 
 
-def rows_before(path: Path, step: int) -> list[dict[str, str]]:
-    """Rows of a metrics.csv from before a step, and closing probes; without those that a crash cut short."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        whole = [row for row in csv.DictReader(file) if None not in row.values() and row.get("step", "").isdigit()]
-    closing = [any(row[key] for key in row if key.startswith("final/")) for row in whole]
-    return [row for row, last in zip(whole, closing, strict=True) if last or int(row["step"]) < step]
+def rows_until(path: Path, checkpoint: dict[str, Any]) -> list[dict[str, str]]:
+    """Rows of a metrics.csv up to a checkpoint, and closing probes.
 
-
-def give_back(logger: Any, resumed: Resumed) -> None:
-    """Have Lightning's CSV logger, which begins by removing metrics.csv, write the earlier rows again at once."""
-    metrics, kept = resumed.folder / "metrics.csv", resumed.folder / "metrics.csv.kept"
-    if metrics.is_file() and not kept.is_file():
-        metrics.rename(kept)
-    logger.experiment.metrics = [{key: value for key, value in row.items() if value} for row in resumed.metrics]
-    logger.save()
-    kept.unlink(missing_ok=True)
+    A checkpoint is written before the row that closes its epoch, and holds it, for a run that ends between the two.
+    """
+    rows = read_rows(path) if path.is_file() else []
+    step = int(checkpoint.get("global_step", 0))
+    kept = [row for row in rows if int(row["step"]) < step or any(row[key] for key in row if key.startswith("final/"))]
+    closing = {key: str(value) for key, value in checkpoint.get("recviz", {}).get("closing_row", {}).items()}
+    if closing and not any(all(row.get(key) for key in closing) for row in kept if row["step"] == closing["step"]):
+        kept.append(closing)
+    return kept

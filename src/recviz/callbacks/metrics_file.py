@@ -1,0 +1,89 @@
+"""metrics.csv of a run folder, which holds whole rows whatever happens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsFile(Logger):
+    """A Lightning logger that appends each row to FOLDER/metrics.csv at once.
+
+    Where a row brings new columns, the file is written again beside its place and moved there. So a process that is
+    killed leaves a whole table at any moment.
+
+    Args:
+        folder: the run folder; made with the first row.
+        earlier: rows to begin with, of a resumed run. None: none, and the first row begins a new file.
+    """
+
+    def __init__(self, folder: str | Path, earlier: Sequence[Mapping[str, str]] | None = None) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._earlier = earlier
+        self._columns: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """None of its own."""
+        return ""
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **settings: Any) -> None:
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def begin(self) -> None:
+        """Put the rows to begin with in place of the file there."""
+        if self._earlier is not None:
+            rows, self._earlier = [dict(row) for row in self._earlier], None
+            if rows or self.path.is_file():
+                self._write_whole(rows, sorted({key for row in rows for key in row}))
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a row."""
+        self.begin()
+        row: dict[str, Any] = {**metrics, "step": step}
+        if new := row.keys() - set(self._columns):
+            self._write_whole([*(read_rows(self.path) if self._columns else []), row], sorted({*self._columns, *new}))
+        else:
+            text = io.StringIO()
+            csv.DictWriter(text, self._columns).writerow(row)
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(text.getvalue())
+
+    def _write_whole(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".csv.part")
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(part, self.path)
+        self._columns = columns
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv; without a last one that a crash of the machine cut short."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    return [row for row in csv.DictReader(lines) if None not in row.values() and row.get("step", "").isdigit()]

@@ -1,0 +1,98 @@
+"""Runs that SIGKILL ends at any moment go on with --resume, and end bit for bit as the uninterrupted run."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.forked import Fault, Runs
+from tests.cli.test_resume import assert_same
+from tests.datasets import make_folder
+
+EPOCHS, STEPS, VAL = 4, 4, 2
+FIT = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.views.size", "16"]
+FIT += ["--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]", "--model.warmup_epochs", "1"]
+FIT += ["--trainer.max_epochs", str(EPOCHS), "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+FIT += ["--trainer.log_every_n_steps", "1", "--keep_every_n_epochs", "2", "--probe.bank_size", "16"]
+
+MOMENTS = [  # what, how often a run does it, and when
+    ("recviz.methods.joint_embedding:JointEmbedding.training_step", EPOCHS * STEPS, ("before", "after")),
+    ("recviz.losses.vicreg:VICRegLoss.forward", EPOCHS * STEPS, ("before",)),
+    ("recviz.optim:LARS.step", EPOCHS * STEPS, ("before", "after")),
+    ("recviz.optim:LARS._plain_step", EPOCHS * STEPS, ("before",)),  # when half of the weights are new
+    ("recviz.probes.online:OnlineProbe.on_train_batch_end", EPOCHS * STEPS, ("before", "after")),
+    ("recviz.methods.joint_embedding:JointEmbedding.validation_step", EPOCHS, ("before", "after")),
+    ("recviz.callbacks.checkpoints:WholeCheckpoints.save_checkpoint", EPOCHS, ("before", "after")),
+    ("os:fsync", EPOCHS, ("before", "torn", "after")),
+    ("os:replace", EPOCHS, ("before", "after")),
+    ("recviz.callbacks.metrics_file:MetricsFile.log_metrics", EPOCHS * (STEPS + 2), ("before", "after")),
+    ("recviz.callbacks.metrics_file:MetricsFile._write_whole", 3, ("before", "after")),
+    ("recviz.callbacks.run_record:RunRecord._write", EPOCHS, ("before", "after")),
+]
+
+
+def moments(processes: int) -> list[tuple[Fault, int]]:
+    """20 with the rank of the process, at random but the same each time: each kind once, some twice, and any times."""
+    draw = random.Random(processes)
+    found = []
+    for target, calls, whens in MOMENTS + draw.choices(MOMENTS, k=4):
+        rank = 0 if "callbacks" in target or target.startswith("os:") else draw.randrange(processes)
+        found.append((Fault(target, draw.randint(1, calls), draw.choice(whens)), rank))
+    for _ in range(20 - len(found)):
+        found.append((Fault("time", draw.randint(50, 900), ""), draw.randrange(processes)))
+    return found
+
+
+CASES = [  # each kind on one or two processes, and all the others where there is time
+    pytest.param(processes, number, marks=() if number < 12 and number % 2 == processes - 1 else pytest.mark.slow)
+    for processes in (1, 2)
+    for number in range(20)
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    folder = tmp_path_factory.mktemp("kills")
+    make_folder(folder / "photos", classes=2, per_class=15)  # 26 to train on, 4 held out
+    forks = Runs(folder)
+    for processes in (1, 2):
+        ended = forks.run([*fit(processes), "--run_dir", f"whole{processes}"], processes, log=f"whole{processes}-views")
+        assert ended.codes == [0] * processes, ended.output
+    yield forks
+    forks.close()
+
+
+def fit(processes: int) -> list[str]:
+    """Images are read by a worker process; by the process itself where there are two, whose threads forks may trip over."""
+    return [*FIT, "--data.batch_size", str(6 // processes), "--data.num_workers", str(2 - processes)]
+
+
+def views(folder: Path, name: str, processes: int) -> list[dict[int, set[str]]]:
+    """By rank and step, the hashes of what was seen then: one each, also where a step was done twice."""
+    found: list[dict[int, set[str]]] = []
+    for rank in range(processes):
+        found.append({})
+        for line in (folder / f"{name}-views{rank}.txt").read_text().splitlines():
+            step, digest = line.split()
+            found[-1].setdefault(int(step), set()).add(digest)
+    return found
+
+
+@pytest.mark.parametrize(("processes", "number"), CASES)
+def test_a_killed_run_ends_as_the_uninterrupted_one(runs: Runs, processes: int, number: int) -> None:
+    fault, rank = moments(processes)[number]
+    folder, name = runs.folder, f"run{processes}-{number}"
+    killed = runs.run([*fit(processes), "--run_dir", name], processes, fault, rank, f"{name}-views")
+    assert killed.codes[rank] == -9, f"{fault} never came: {killed}"  # a run takes more than a second
+    if not (folder / name / "config.yaml").is_file():
+        shutil.rmtree(folder / name, ignore_errors=True)
+        resumed = runs.run([*fit(processes), "--run_dir", name], processes, log=f"{name}-views")
+    else:
+        resumed = runs.run(["fit", "--resume", name], processes, log=f"{name}-views")
+    assert resumed.codes == [0] * processes, f"{fault}: {resumed.output}"
+    assert_same(folder / name, folder / f"whole{processes}")
+    assert views(folder, name, processes) == views(folder, f"whole{processes}", processes)
