@@ -67,7 +67,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 
 
 def fit(processes: int) -> list[str]:
-    """Images are read by a worker process; by the process itself where there are two, whose threads forks may trip over."""
+    """One process has a worker that reads images; two do without, since forks may trip over the threads of gloo."""
     return [*FIT, "--data.batch_size", str(6 // processes), "--data.num_workers", str(2 - processes)]
 
 

@@ -51,11 +51,10 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def begin(self) -> None:
-        """Put the rows to begin with in place of the file there."""
-        if self._earlier is not None:
-            rows, self._earlier = [dict(row) for row in self._earlier], None
-            if rows or self.path.is_file():
-                self._write_whole(rows, sorted({key for row in rows for key in row}))
+        """Put the rows to begin with, where there are any, in place of the file there."""
+        if self._earlier:
+            rows, self._earlier = self._earlier, None
+            self._write_whole(rows, sorted({key for row in rows for key in row}))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

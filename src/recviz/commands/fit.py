@@ -66,6 +66,8 @@ def run(argv: list[str]) -> None:
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         check_checkpoint(checkpoint, cli.model, cli.config_text())
+    if resumed is not None:
+        trainer.loggers[0].begin()  # type: ignore[attr-defined]
     try:
         with one_line_errors():
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
