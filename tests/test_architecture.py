@@ -15,11 +15,12 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "machine", "seeds"}
+FOUNDATION = {"errors", "distributed", "files", "machine", "seeds"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
+    "files": set(),
     "machine": set(),
     "seeds": set(),
     **dict.fromkeys(MATH, FOUNDATION | MATH),

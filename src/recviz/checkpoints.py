@@ -14,6 +14,7 @@ from torch import nn
 import recviz
 from recviz.backbones import as_backbone
 from recviz.errors import InputError
+from recviz.files import whole_file
 
 EXPORT_KEY = "recviz"
 """In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
@@ -151,11 +152,11 @@ def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]
         InputError: a file that cannot be written.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    part = path.with_name(f"{path.name}.part")
+    content = {"state_dict": weights, "recviz": {"version": recviz.__version__, "probe": json.dumps(about)}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": weights, "recviz": {"version": recviz.__version__, "probe": json.dumps(about)}}, part)
-        part.replace(path)
+        with whole_file(path) as part:
+            torch.save(content, part)
     except (OSError, RuntimeError) as error:
         raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
 

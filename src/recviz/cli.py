@@ -68,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stopped.code
     except TrainingError as error:
         return _fail(error, 1)
+    except BrokenPipeError:  # of recviz … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.strerror is None or os.environ.get("RECVIZ_DEBUG"):
+            raise
+        return _fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1)
     except KeyboardInterrupt:
         return 130
     except SystemExit as done:  # of --help and --print_config

@@ -7,6 +7,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
+from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
 from recviz.callbacks.seeding import SeededSteps
@@ -24,6 +25,7 @@ __all__ = [
     "KeptCheckpoints",
     "LastCheckpoint",
     "MetricsFile",
+    "RankWatch",
     "RunFolder",
     "RunRecord",
     "SeededSteps",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from recviz.errors import TrainingError
+from recviz.files import whole_file
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -22,15 +21,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """See TorchCheckpointIO."""
-        part = f"{path}.part"
         try:
-            super().save_checkpoint(checkpoint, part, storage_options)
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with whole_file(Path(path), Path(f"{path}.part")) as part:
+                super().save_checkpoint(checkpoint, part, storage_options)
         except (OSError, RuntimeError) as error:  # the second is torch's word for a file that ends early
-            with contextlib.suppress(OSError):
-                os.unlink(part)
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error
 

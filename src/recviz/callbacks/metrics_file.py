@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from recviz.files import whole_file
 
 
 class MetricsFile(Logger):
@@ -71,12 +72,10 @@ class MetricsFile(Logger):
 
     def _write_whole(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_suffix(".csv.part")
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with whole_file(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(part, self.path)
         self._columns = columns
 
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchvision.io import write_png
 
 import recviz
+from recviz.files import whole_file, write_whole
 
 
 class RunFolder(Callback):
@@ -36,9 +37,10 @@ class RunFolder(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         picture = data.preview() if hasattr(data, "preview") else None  # reads images: before anything is written
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "config.yaml").write_text(self.config, encoding="utf-8")
+        write_whole(self.folder / "config.yaml", self.config)
         if picture is not None:
-            write_png(picture, str(self.folder / "views.png"))
+            with whole_file(self.folder / "views.png") as part:
+                write_png(picture, str(part))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember that metrics of the last epoch are written."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
+from recviz.files import write_whole
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 
 
@@ -65,10 +65,7 @@ class RunRecord(Callback):
             "images_seen": trainer.global_step * self._about["global_batch"],
             "hours": self._seconds() / 3600,
         }
-        path = self.folder / "run.json"
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps({**self._about, **progress}, indent=1), encoding="utf-8")
-        os.replace(part, path)
+        write_whole(self.folder / "run.json", json.dumps({**self._about, **progress}, indent=1))
 
 
 def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from recviz.errors import InputError
+from recviz.files import write_whole
 from recviz.machine import usable_cores
 
 NOTE = "study.json"
@@ -82,7 +83,7 @@ def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
         for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
             if problem := _finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
                 return problem
-        (folder / NOTE).write_text(json.dumps(_settings(cell)), encoding="utf-8")
+        write_whole(folder / NOTE, json.dumps(_settings(cell)))
         return ""
     finally:
         os.close(lock)

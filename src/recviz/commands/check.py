@@ -18,6 +18,7 @@ from recviz.data.listing import all_images
 from recviz.data.packed import MANIFEST, read_index, read_manifest
 from recviz.data.shards import ShardStore, sha256_of
 from recviz.errors import InputError
+from recviz.files import whole_file
 from recviz.machine import cache_folder, usable_cores
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
@@ -43,7 +44,8 @@ def run(argv: list[str]) -> int:
     broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
     if config.out is not None:
         try:
-            Path(config.out).write_bytes(b"".join(os.fsencode(path) + b"\n" for path in broken))
+            with whole_file(Path(config.out)) as part:
+                part.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in broken))
         except OSError as error:
             raise InputError(f"cannot write {config.out}: {error.strerror}") from error
         print(f"written to {config.out}" + ("; leave them out by --data.exclude" if broken else ""))

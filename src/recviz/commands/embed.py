@@ -18,6 +18,7 @@ from recviz.data.images import EncodedImages
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
+from recviz.files import write_whole
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import embed, precision_at, save
 
@@ -67,9 +68,9 @@ def run(argv: list[str]) -> None:
     save(embedded, out)
     places = projections.project(embedded.features)
     projections.draw(places, embedded, out / "projection.png")
-    (out / "projection.html").write_text(projections.page(places, embedded), encoding="utf-8")
+    write_whole(out / "projection.html", projections.page(places, embedded))
     precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
-    (out / "neighbours.html").write_text(gallery.page(embedded, precision), encoding="utf-8")
+    write_whole(out / "neighbours.html", gallery.page(embedded, precision))
     count, width = embedded.features.shape
     print(f"{count:,} images, {width} features each, in {out}/features.safetensors")
     for k, value in precision.items():

@@ -23,6 +23,7 @@ from recviz.callbacks.finite import FiniteLoss
 from recviz.callbacks.header import Header
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
+from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
 from recviz.callbacks.seeding import SeededSteps
@@ -31,6 +32,7 @@ from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.checkpoints import read_checkpoint
 from recviz.commands.cache import keep_compiled_code
+from recviz.commands.failures import one_line_failures
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
@@ -69,7 +71,7 @@ def run(argv: list[str]) -> None:
     if resumed is not None:
         trainer.loggers[0].begin()  # type: ignore[attr-defined]
     try:
-        with one_line_errors():
+        with one_line_errors(), one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
@@ -115,6 +117,7 @@ class FitCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
         parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
+        parser.add_argument("--rank_timeout", type=float, default=600, help="seconds, after which a process hangs")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
         parser.add_lightning_class_args(OnlineProbe, "probe")
 
@@ -155,6 +158,7 @@ class FitCLI(LightningCLI):
         settings["enable_progress_bar"] = interactive
         folder = self.run_dir / "checkpoints"
         own: list[Callback] = [
+            RankWatch(self.config["rank_timeout"]),
             RunFolder(self.run_dir, self.config_text(), self.resumed is None),
             Header(),
             RunRecord(self.run_dir),

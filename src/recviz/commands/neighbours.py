@@ -10,6 +10,7 @@ from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.images import FolderOfImages, one_image
 from recviz.commands.parsing import one_line_errors
 from recviz.errors import InputError
+from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
 from recviz.reports.embedding import embed
 from recviz.reports.gallery import Hit, picture
@@ -53,7 +54,8 @@ def run(argv: list[str]) -> None:
     drawing = picture(photo.images.squares(160)[0], chosen.images.squares(160))  # type: ignore[attr-defined]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        drawing.save(out)
+        with whole_file(out) as part:
+            drawing.save(part)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     for hit in hits:

@@ -12,6 +12,7 @@ from recviz.checkpoints import load_classifier
 from recviz.commands.images import FolderOfImages
 from recviz.commands.parsing import one_line_errors
 from recviz.errors import InputError
+from recviz.files import whole_file
 from recviz.reports.embedding import embed
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
@@ -41,7 +42,7 @@ def run(argv: list[str]) -> None:
         likely = classifier.head(embedded.features).softmax(dim=1).max(dim=1)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with whole_file(out) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "class", "probability"])
             for name, label, value in zip(embedded.names, likely.indices, likely.values, strict=True):

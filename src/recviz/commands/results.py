@@ -11,6 +11,7 @@ from typing import Any
 
 import recviz
 from recviz.errors import InputError
+from recviz.files import write_whole
 from recviz.probes.frozen import FrozenResult, Share
 
 
@@ -28,9 +29,7 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps([*entries, {**stamp, **entry}], indent=1), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, json.dumps([*entries, {**stamp, **entry}], indent=1))
     return path
 
 

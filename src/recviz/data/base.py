@@ -22,6 +22,9 @@ from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.machine import usable_cores
 
+WORKER_TIMEOUT = 600
+"""Seconds without a batch, after which a worker process counts as hung and the run ends."""
+
 
 class RawBatch(NamedTuple):
     """What loaders yield: uint8 images, labels [n] or None, the seed of the views (None: no views), images skipped."""
@@ -233,6 +236,7 @@ class ViewsDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0,
             worker_init_fn=_deaf,
+            timeout=WORKER_TIMEOUT if workers else 0,
             generator=torch.Generator(),  # else each iterator would draw from the global generator
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from recviz.data.shards import Shard, sha256_of
 from recviz.data.skipping import OnError, report
 from recviz.data.splits import Split
 from recviz.errors import InputError
+from recviz.files import whole_file, write_whole
 
 SETTINGS = "packing.json"
 _KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -181,24 +181,16 @@ def _counted(members: Iterator[Any], bar: Any) -> Iterator[Any]:
 def _write_shard(
     path: Path, members: Iterator[tuple[int, tuple[str, bytes] | None]], labels: Sequence[int] | None
 ) -> None:
-    part = path.with_suffix(".part")
-    try:
-        with part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for number, (place, encoded) in enumerate(members):
-                if encoded is None:
-                    continue
-                suffix, data = encoded
-                contents = {suffix: data} if labels is None else {suffix: data, "cls": str(labels[number]).encode()}
-                for ending, content in contents.items():
-                    member = tarfile.TarInfo(f"{place:0{_DIGITS}}.{ending}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-            tar.close()  # writes its end
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as part, tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, (place, encoded) in enumerate(members):
+            if encoded is None:
+                continue
+            suffix, data = encoded
+            contents = {suffix: data} if labels is None else {suffix: data, "cls": str(labels[number]).encode()}
+            for ending, content in contents.items():
+                member = tarfile.TarInfo(f"{place:0{_DIGITS}}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
 
 def _places(path: Path) -> Iterator[tuple[int, int, int, int]]:
@@ -226,13 +218,10 @@ def _write_index(
     columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
     columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
     path = folder / f"{name}.safetensors"
-    part = path.with_suffix(".part")
-    part.write_bytes(save({key: column.contiguous() for key, column in columns.items()}))
-    os.replace(part, path)
+    with whole_file(path) as part:
+        part.write_bytes(save({key: column.contiguous() for key, column in columns.items()}))
     return Shard(path.name, len(places), path.stat().st_size, sha256_of(path))._asdict()
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    os.replace(part, path)
+    write_whole(path, json.dumps(content, indent=1))

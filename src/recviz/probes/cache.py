@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from recviz.files import whole_file
 from recviz.probes.functional import Features
 
 _log = logging.getLogger(__name__)
@@ -59,12 +58,9 @@ class FeatureCache:
         """Write the features, whole or not at all; where that cannot be done, one log line says so."""
         if path is None:
             return
-        part = path.with_suffix(f".{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
-            part.replace(path)
+            with whole_file(path) as part:
+                save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
         except (OSError, SafetensorError) as error:
             _log.warning("the features are not kept, since %s cannot be written: %s", path, error)
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recviz.files import whole_file, write_whole
 from recviz.reports.page import PAGE
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
@@ -89,12 +90,13 @@ def write_report(runs: Sequence[Run], out: Path) -> Report:
     for name, figure in draw_plots(runs).items():
         for suffix in ("svg", "png"):
             path = out.with_name(f"{out.stem}-{name}.{suffix}")
-            figure.savefig(path, dpi=130)
+            with whole_file(path) as part:
+                figure.savefig(part, dpi=130)
             plots.append(path)
         drawings[name] = _svg(figure)
     table = out.with_suffix(".md")
-    table.write_text(_markdown(rows), encoding="utf-8")
-    out.write_text(_page(rows, drawings), encoding="utf-8")
+    write_whole(table, _markdown(rows))
+    write_whole(out, _page(rows, drawings))
     return Report(out, table, plots, groups)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from recviz.files import whole_file
+
 _NO_TERMS = ("train/total", "train/lr", "train/images_per_s")
 _PANELS = {
     "loss": ["train/total"],
@@ -44,5 +46,6 @@ def draw_curves(folder: str | Path) -> Path:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     path = Path(folder) / "curves.png"
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110)
     return path

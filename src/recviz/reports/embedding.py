@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.splits import Split
+from recviz.files import whole_file, write_whole
 from recviz.probes.functional import extract_features, nearest_neighbours
 
 THUMBNAIL = 40
@@ -76,11 +77,12 @@ def save(embedded: Embedded, folder: Path) -> None:
     tensors = {"features": embedded.features.contiguous()}
     if embedded.labels is not None:
         tensors["labels"] = embedded.labels
-        (folder / "classes.txt").write_text("\n".join(embedded.class_names) + "\n", encoding="utf-8")
-    save_file(tensors, folder / "features.safetensors")
-    (folder / "features.safetensors").chmod(0o644)
+        write_whole(folder / "classes.txt", "\n".join(embedded.class_names) + "\n")
+    with whole_file(folder / "features.safetensors") as part:
+        save_file(tensors, part)
+        part.chmod(0o644)
     lines = [name.replace("\n", " ") for name in embedded.names]
-    (folder / "names.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(folder / "names.txt", "\n".join(lines) + "\n")
 
 
 def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from recviz.backbones import ResNet
 from recviz.checkpoints import EXPORT_KEY, Origin
 from recviz.errors import InputError
+from recviz.files import whole_file, write_whole
 from recviz.reports.cards import model_card
 
 Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
@@ -62,21 +61,17 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
     whole = Normalized(backbone, origin.mean, origin.std).eval()
     with torch.no_grad():
         expected = whole(images)
-    part = out.with_name(f".part-{out.name}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if form == "timm":
             found = _timm(backbone, origin, out, images, figures)
         else:
-            found = _WRITERS[form](whole, origin, part, images)
-            os.replace(part, out)
+            with whole_file(out) as part:
+                found = _WRITERS[form](whole, origin, part, images)
             card = model_card(origin, form, out, int(expected.shape[1]), figures)
-            out.with_suffix(".md").write_text(card, encoding="utf-8")
+            write_whole(out.with_suffix(".md"), card)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     difference = float((found - expected).abs().max())
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
         raise InputError(f"what was written to {out} gives other features (by {difference:.1e}): do not use it")
@@ -172,8 +167,8 @@ def _timm(backbone: nn.Module, origin: Origin, folder: Path, images: Tensor, fig
     }
     if kept:
         content["model_args"] = kept
-    (folder / "config.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(origin, "timm", folder, dim, figures), encoding="utf-8")
+    write_whole(folder / "config.json", json.dumps(content, indent=1))
+    write_whole(folder / "README.md", model_card(origin, "timm", folder, dim, figures))
     try:
         again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     except RuntimeError as error:  # weights of another shape

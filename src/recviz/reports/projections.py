@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
 from recviz.reports.gallery import HEAD
 
@@ -69,7 +70,8 @@ def draw(places: dict[str, Tensor], embedded: Embedded, path: Path) -> None:
         for label, name in enumerate(embedded.class_names):
             axes.scatter([], [], s=20, color=colormaps["tab20"](label), label=name.replace("$", r"\$"))
         figure.legend(loc="outside right center", fontsize="small")
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=130)
 
 
 def page(places: dict[str, Tensor], embedded: Embedded) -> str:

@@ -1,0 +1,36 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
+    """A path beside `path` to write to. What was written is moved to `path` at the end, and removed after an error.
+
+    Its ending is that of `path`. The content reaches the disk before the move, so that neither a killed process nor a
+    machine that stops leaves a part of a file under the name of a whole one.
+
+    Args:
+        path: of the file; its folder exists.
+        part: the path to write to, in the same folder. None: one that no other process has.
+    """
+    part = part or path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
