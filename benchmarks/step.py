@@ -23,7 +23,7 @@ from torch import Tensor
 
 from recviz import LARS, OnlineProbe, TwoViews, VICReg
 from recviz.backbones import resnet18, resnet50
-from recviz.callbacks import CollapseMonitor, FiniteLoss, Throughput
+from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import MemoryImages
 from recviz.data.splits import Split
@@ -134,7 +134,7 @@ def parts(module: VICReg, views: TwoViews, batch: int, steps: int) -> None:
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=1,
-            callbacks=[FiniteLoss(), CollapseMonitor(), Throughput(), OnlineProbe(), clock],
+            callbacks=[FiniteNumbers(), CollapseMonitor(), Throughput(), OnlineProbe(), clock],
         )
         trainer.fit(module, datamodule=data)
         spent["whole step"] = clock.ends[-1] - clock.ends[-2]  # two steps an epoch: both of one epoch

@@ -3,7 +3,7 @@
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
-from recviz.callbacks.finite import FiniteLoss
+from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.header import Header
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
@@ -20,7 +20,7 @@ __all__ = [
     "CollapseMonitor",
     "Compiled",
     "EpochLines",
-    "FiniteLoss",
+    "FiniteNumbers",
     "Header",
     "KeptCheckpoints",
     "LastCheckpoint",

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
-from recviz.callbacks.finite import FiniteLoss
+from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
 from recviz.callbacks.header import Header
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
@@ -117,6 +117,9 @@ class FitCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
         parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
+        parser.add_argument(
+            "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
+        )
         parser.add_argument("--rank_timeout", type=float, default=600, help="seconds, after which a process hangs")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
         parser.add_lightning_class_args(OnlineProbe, "probe")
@@ -162,7 +165,7 @@ class FitCLI(LightningCLI):
             RunFolder(self.run_dir, self.config_text(), self.resumed is None),
             Header(),
             RunRecord(self.run_dir),
-            FiniteLoss(),
+            FiniteNumbers(self.config["on_nonfinite"]),
             CollapseMonitor(),
             SeededSteps(int(self.config["seed_everything"] or 0)),
             Throughput(),
