@@ -67,7 +67,7 @@ class FiniteNumbers(Callback):
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         if not gradients:
             return
-        largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max()
+        largest = torch.stack(torch._foreach_norm(gradients)).max()
         bad = ~torch.isfinite(largest)
         self._in_a_row = torch.where(bad, self._in_a_row.to(bad.device) + 1, 0)
         if _has_scaler(trainer):
