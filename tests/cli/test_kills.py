@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.forked import Fault, Runs
-from tests.cli.test_resume import assert_same
+from tests.cli.test_resume import assert_same, last, table
 from tests.datasets import make_folder
 
 EPOCHS, STEPS, VAL = 4, 4, 2
@@ -96,3 +96,22 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(runs: Runs, processes: int, 
     assert resumed.codes == [0] * processes, f"{fault}: {resumed.output}"
     assert_same(folder / name, folder / f"whole{processes}")
     assert views(folder, name, processes) == views(folder, f"whole{processes}", processes)
+
+
+def test_the_number_of_processes_may_change_between_epochs(runs: Runs) -> None:
+    args = [*fit(1), "--run_dir", "change", "--keep_every_n_epochs", "1", "--data.num_workers", "0"]
+    assert runs.run(args, fault=Fault("recviz.losses.vicreg:VICRegLoss.forward", 2 * STEPS + 2, "before")).codes == [-9]
+    changed = ["fit", "--resume", "change", "--data.batch_size", "3"]
+    refused = runs.run(changed, processes=2)
+    assert refused.codes == [2, 2]
+    assert "data.batch_size 6 → 3" in refused.output[0]
+    assert "trainer.devices auto → 2" in refused.output[0]
+    accepted = runs.run([*changed, "--allow_changes", "true"], processes=2)
+    assert accepted.codes == [0, 0], accepted.output
+    assert last(runs.folder / "change")["global_step"] == EPOCHS * STEPS
+    steps = [int(row["step"]) for row in table(runs.folder / "change") if row["train/total"]]
+    assert steps == list(range(EPOCHS * STEPS))
+    whole = [row["train/total"] for row in table(runs.folder / "whole1") if row["train/total"]]
+    assert [row["train/total"] for row in table(runs.folder / "change") if row["train/total"]][: 2 * STEPS] == (
+        whole[: 2 * STEPS]
+    )

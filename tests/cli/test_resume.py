@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 import recviz.cli
 from recviz.methods.joint_embedding import JointEmbedding
@@ -122,7 +123,7 @@ def test_bad_input_costs_one_line(recviz_command: Command, whole: Path, tmp_path
     shutil.copy(whole / "checkpoints/last.ckpt", run / "checkpoints/last.ckpt")
     code, _, err = recviz_command("fit", "--resume", "run", "--model.base_lr", "0.9")
     assert code == 2
-    assert "was trained with model.base_lr 0.3, and here it is 0.9" in err
+    assert "was made with other settings: model.base_lr 0.3 → 0.9; make them agree" in err
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 11])
@@ -147,3 +148,55 @@ def test_a_run_that_was_told_to_stop_goes_on_in_the_middle(
     monkeypatch.setattr(JointEmbedding, "training_step", finish)
     assert recviz_command("fit", "--resume", "run")[0] == 0
     assert_same(tmp_path / "run", whole)
+
+
+def test_safe_changes_are_shown_and_accepted_by_a_flag(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    shutil.copy(run / "checkpoints/epoch-0002.ckpt", run / "checkpoints/last.ckpt")
+    more = ["fit", "--resume", "run", "--trainer.max_epochs", "6", "--probe.k", "3"]
+    code, _, err = recviz_command(*more)
+    assert code == 2
+    assert "probe.k 20 → 3; trainer.max_epochs 4 → 6; accept with --allow_changes true" in err
+    code, out, err = recviz_command(*more, "--allow_changes", "true", "--data.num_workers", "0")
+    assert (code, err) == (0, "")
+    assert "going on with other settings: probe.k 20 → 3; trainer.max_epochs 4 → 6" in out
+    assert last(run)["global_step"] == 6 * 3
+    assert [int(row["step"]) for row in table(run) if row["train/total"]] == list(range(18))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    assert settings["trainer"]["max_epochs"] == 6
+    assert settings["allow_changes"] is False
+    assert recviz_command("fit", "--resume", "run")[0] == 0, "the change is the run's from now on"
+
+
+def test_all_changes_are_listed(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    stopped_after(whole, 2, tmp_path / "run")
+    changes = [
+        "--model.base_lr",
+        "0.9",
+        "--data.views.a.flip",
+        "0.1",
+        "--seed_everything",
+        "5",
+        "--data.batch_size",
+        "4",
+    ]
+    code, _, err = recviz_command("fit", "--resume", "run", *changes, "--allow_changes", "true")
+    assert code == 2
+    for change in ("model.base_lr 0.3 → 0.9", "flip 0.5 → 0.1", "seed_everything 0 → 5", "data.batch_size 6 → 4"):
+        assert change in err
+    code, _, err = recviz_command("fit", "--resume", "run", "--data.batch_size", "4", "--allow_changes", "true")
+    assert code == 2
+    assert "global batch 6, and here it is 4" in err
+
+
+def test_other_images_are_refused_and_moved_ones_are_not(
+    recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped_after(whole, 2, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "run2")
+    shutil.copytree(whole.parent / "photos", tmp_path / "moved")
+    assert recviz_command("fit", "--resume", "run", "--data.root", "moved")[0] == 0
+    (tmp_path / "moved/class0/003.png").rename(tmp_path / "moved/class0/900.png")
+    code, _, err = recviz_command("fit", "--resume", "run2", "--data.root", "moved")
+    assert code == 2
+    assert "of a run with images of the fingerprint" in err

@@ -21,7 +21,7 @@ class RunFolder(Callback):
     Args:
         folder: made when training begins, where it is not there.
         config: all settings, as YAML.
-        new: write the files. False: a resumed run's folder has them.
+        new: draw the views. False: a resumed run's folder has them, and config.yaml is written only where it changed.
     """
 
     def __init__(self, folder: str | Path, config: str, new: bool = True) -> None:
@@ -32,12 +32,13 @@ class RunFolder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is known before the first step."""
-        if not trainer.is_global_zero or not self.new:
+        if not trainer.is_global_zero:
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        picture = data.preview() if hasattr(data, "preview") else None  # reads images: before anything is written
+        data, path = trainer.datamodule, self.folder / "config.yaml"  # type: ignore[attr-defined]
+        picture = data.preview() if self.new and hasattr(data, "preview") else None  # reads images, writes nothing yet
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / "config.yaml", self.config)
+        if self.new or path.read_text(encoding="utf-8") != self.config:
+            write_whole(path, self.config)
         if picture is not None:
             with whole_file(self.folder / "views.png") as part:
                 write_png(picture, str(part))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -30,8 +29,8 @@ from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
-from recviz.checkpoints import read_checkpoint
 from recviz.commands.cache import keep_compiled_code
+from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.recipes import with_recipe_paths
@@ -40,9 +39,6 @@ from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import check_trainer
 from recviz.probes.online import OnlineProbe
-
-FREE_SETTINGS = ("root", "num_workers", "download", "cache_dir", "cache_gb")
-"""Settings of data that a run may go on with other values of: where the data lie, and how they are read."""
 
 
 def run(argv: list[str]) -> None:
@@ -67,7 +63,9 @@ def run(argv: list[str]) -> None:
             cli.config_init["probe"].data.setup("fit")
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
-        check_checkpoint(checkpoint, cli.model, cli.config_text())
+        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), cli.config["allow_changes"])
+        if changes and trainer.is_global_zero:
+            print(f"going on with other settings: {'; '.join(changes)}")
     if resumed is not None:
         trainer.loggers[0].begin()  # type: ignore[attr-defined]
     try:
@@ -116,11 +114,14 @@ class FitCLI(LightningCLI):
         parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
         parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
+        parser.add_argument(
+            "--allow_changes", type=bool, default=False, help="go on although safe settings changed, max_epochs say"
+        )
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
         parser.add_argument(
             "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
         )
-        parser.add_argument("--rank_timeout", type=float, default=600, help="seconds, after which a process hangs")
+        parser.add_argument("--rank_timeout", type=float, default=600.0, help="seconds, after which a process hangs")
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
         parser.add_lightning_class_args(OnlineProbe, "probe")
 
@@ -183,7 +184,8 @@ class FitCLI(LightningCLI):
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""
         config = self.config.clone()
-        config["run_dir"] = config["ckpt_path"] = None
+        config["run_dir"] = config["ckpt_path"] = config["resume"] = None
+        config["allow_changes"] = False
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
 
@@ -191,45 +193,6 @@ class FitCLI(LightningCLI):
 def on_cpu(accelerator: Any) -> bool:
     """Whether the Trainer's accelerator setting means the CPU on this machine."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
-
-
-def check_checkpoint(path: str, module: LightningModule, config: str) -> None:
-    """Raise InputError unless the file is a checkpoint of these weights' names and shapes, and of these settings.
-
-    Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
-    ignored. Where the data lie and how many workers read them may differ.
-    """
-    checkpoint = read_checkpoint(path)
-    own, weights = module.state_dict(), checkpoint["state_dict"]
-    for key in [*own, *weights]:
-        here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))
-        if here != there:
-            raise InputError(
-                f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
-                "use the recipe it was made with"
-            )
-    then, now = (settings(text) for text in (checkpoint.get("recviz", {}).get("config", config), config))
-    for key in [*now, *then]:
-        free = key.rpartition(".")[2] in FREE_SETTINGS
-        if key.startswith(("model.", "data.")) and then.get(key) != now.get(key) and not free:
-            raise InputError(
-                f"{path} was trained with {key} {then.get(key)}, and here it is {now.get(key)}: make them agree"
-            )
-
-
-def settings(text: str) -> dict[str, Any]:
-    """The leaves of a YAML text by dotted keys, without the levels called init_args."""
-    leaves: dict[str, Any] = {}
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            for name, part in value.items():
-                walk(part, key if name == "init_args" else f"{key}.{name}" if key else name)
-        else:
-            leaves[key] = value
-
-    walk(yaml.safe_load(text), "")
-    return leaves
 
 
 def quiet_lightning() -> None:

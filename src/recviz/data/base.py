@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections import Counter
@@ -81,7 +82,8 @@ class ViewsDataModule(LightningDataModule):
         self.seed = seed
         self.on_error = on_error
         self.skipped: Counter[str] = Counter()
-        self._go_on: dict[str, int] | None = None  # what state_dict gave, of a resumed run
+        self._known: dict[str, Any] | None = None  # see _identity
+        self._go_on: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
         self.train: Split | None = None
         self.val: Split | None = None
 
@@ -137,17 +139,11 @@ class ViewsDataModule(LightningDataModule):
         sampler = self.train_sampler(train, seed)
         if self._go_on is not None:
             state, self._go_on = self._go_on, None
-            here = {"images": len(train.images), "global_batch": self.batch_size * world_size()}
-            for name, value in here.items():
-                if state.get(name, value) != value:
-                    raise InputError(
-                        f"the checkpoint is of a run with {name.replace('_', ' ')} {state[name]}, and here it is "
-                        f"{value}: go on with the same data and number of processes"
-                    )
+            self._check_same(state)
             sampler.go_on(state["epoch"], state["batches"])
         return self._loader(train, sampler)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where in training the checkpoint is made: the epoch that comes or goes on, and its batches that are done.
 
         The loader's workers begin to read before Lightning has restored its loops, so that these cannot tell them.
@@ -160,14 +156,33 @@ class ViewsDataModule(LightningDataModule):
         return {
             "epoch": epochs.started if ended else epochs.processed,
             "batches": 0 if ended else batches.processed,
-            "images": len(self._loaded_train().images),
-            "global_batch": self.batch_size * world_size(),
+            **self._identity(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from what `state_dict` gave."""
         if state_dict:
             self._go_on = dict(state_dict)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must not change while a run goes on."""
+        if self._known is None:
+            train = self._loaded_train()
+            labels = b"" if train.labels is None else train.labels.numpy().tobytes()
+            text = f"{train.images.identity()} {train.class_names}".encode()
+            self._known = {"images": len(train.images), "data": hashlib.sha256(text + labels).hexdigest()[:16]}
+        return {**self._known, "global_batch": self.batch_size * world_size(), "processes": world_size()}
+
+    def _check_same(self, state: dict[str, Any]) -> None:
+        """Raise InputError unless a run may go on from a state with these data and processes."""
+        for name, value in self._identity().items():
+            if state.get(name, value) == value or (name == "processes" and not state["batches"]):
+                continue
+            what = {"data": "images of the fingerprint", "processes": "processes within an epoch"}
+            raise InputError(
+                f"the checkpoint is of a run with {what.get(name, name.replace('_', ' '))} {state[name]}, and here it "
+                f"is {value}: go on with the same images and global batch, and within an epoch with as many processes"
+            )
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:
         """Which samples make up each training batch."""

@@ -47,6 +47,9 @@ class Images(Protocol):
     def fingerprint(self) -> str:
         """A short text that other images do not have."""
 
+    def identity(self) -> str:
+        """The same where reading is cheap; else of the images' names only, so that the images may have moved."""
+
 
 class MemoryImages:
     """Small images of one size, held as one uint8 tensor [N, 3, H, W]."""
@@ -79,6 +82,10 @@ class MemoryImages:
         digest.update(self.images.contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
+    def identity(self) -> str:
+        """See Images."""
+        return self.fingerprint()
+
 
 class EncodedImages:
     """Photographs of any size, decoded and cropped when their batch is due, in the loader's worker processes.
@@ -105,6 +112,10 @@ class EncodedImages:
     def fingerprint(self) -> str:
         """See Images."""
         raise NotImplementedError(f"{type(self).__name__} must implement fingerprint")
+
+    def identity(self) -> str:
+        """See Images."""
+        return self.fingerprint()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -229,6 +240,11 @@ class FileImages(EncodedImages):
                 about = " -\n"
             digest.update(b"/".join(path.split(b"/")[-2:]) + about.encode())
         return digest.hexdigest()[:16]
+
+    def identity(self) -> str:
+        """Of the files' names in their folders."""
+        names = (b"/".join(path.split(b"/")[-2:]) for path in self.paths[self.rows])
+        return hashlib.sha256(b"\n".join(names)).hexdigest()[:16]
 
 
 def shown(path: bytes | str) -> str:

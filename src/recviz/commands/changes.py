@@ -1,0 +1,105 @@
+"""Whether a run may go on from a checkpoint with these settings: what changed, and what of it is safe."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule
+
+from recviz.checkpoints import read_checkpoint
+from recviz.errors import InputError
+
+FREE = (
+    "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "trainer.enable_progress_bar",
+    "trainer.enable_model_summary", "trainer.default_root_dir", "*.root", "*.num_workers", "*.download",
+    "*.cache_dir", "*.cache_gb", "*.local_files_only",
+)  # fmt: skip
+"""Settings that a run may go on with other values of: where things lie, and how they are read and shown."""
+
+SAFE = (
+    "trainer.max_epochs", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
+    "trainer.precision", "trainer.logger*", "trainer.callbacks*", "trainer.log_every_n_steps", "trainer.sync_batchnorm",
+    "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size", "probe.*", "keep_every_n_epochs",
+    "compile", "on_nonfinite",
+)  # fmt: skip
+"""Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
+
+The datamodule sees to it that data.batch_size and the number of processes change together, between epochs.
+"""
+
+
+def check_checkpoint(path: str, module: LightningModule, config: str, allowed: bool) -> list[str]:
+    """Check that a file is a checkpoint of these weights' names and shapes, and of these settings.
+
+    Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
+    ignored.
+
+    Args:
+        path: of the checkpoint.
+        module: to train on.
+        config: all settings, as YAML.
+        allowed: whether settings that are SAFE may differ.
+
+    Returns:
+        One line for each safe change.
+
+    Raises:
+        InputError: another architecture, or changes that are not safe or not allowed; the message lists the changes.
+    """
+    checkpoint = read_checkpoint(path)
+    own, weights = module.state_dict(), checkpoint["state_dict"]
+    for key in [*own, *weights]:
+        here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))
+        if here != there:
+            raise InputError(
+                f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
+                "use the recipe it was made with"
+            )
+    changes = differences(checkpoint.get("recviz", {}).get("config", config), config)
+    safe = {key: line for key, line in changes.items() if _is(key, SAFE)}
+    if len(safe) < len(changes):
+        raise InputError(f"{path} was made with other settings: {_shown(changes)}; make them agree")
+    if safe and not allowed:
+        raise InputError(f"{path} was made with other settings: {_shown(safe)}; accept with --allow_changes true")
+    return list(safe.values())
+
+
+def differences(then: str, now: str) -> dict[str, str]:
+    """A line for each setting of two YAML texts that differs, by its key; FREE ones are left out."""
+    old, new = settings(then), settings(now)
+    return {
+        key: f"{key} {_text(old.get(key))} → {_text(new.get(key))}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not _is(key, FREE)
+    }
+
+
+def settings(text: str) -> dict[str, Any]:
+    """The leaves of a YAML text by dotted keys, without the levels called init_args."""
+    leaves: dict[str, Any] = {}
+
+    def walk(value: Any, key: str) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                walk(part, key if name == "init_args" else f"{key}.{name}" if key else name)
+        else:
+            leaves[key] = value
+
+    walk(yaml.safe_load(text), "")
+    return leaves
+
+
+def _is(key: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
+
+
+def _shown(changes: dict[str, str]) -> str:
+    lines = list(changes.values())
+    return "; ".join(lines[:8]) + (f"; and {len(lines) - 8} more" if len(lines) > 8 else "")
+
+
+def _text(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
