@@ -41,27 +41,57 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"SLURM_{key}", str(value))
 
 
-def submit() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(["bash", str(SCRIPT), "run", "quickstart.yaml", *SETTINGS])
+def submit(*settings: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["bash", str(SCRIPT), "run", "quickstart.yaml", *SETTINGS, *settings])
 
 
-def test_a_preempted_job_goes_on(slurm: None) -> None:
-    job = submit()
+def preempt(job: subprocess.Popen[bytes], signum: int) -> float:
+    """Send a signal when the job has trained for a while; the seconds until it stopped, with the code for a requeue."""
     try:
         metrics = Path("run/metrics.csv")
         waited_until = time.monotonic() + 120
         while not (metrics.exists() and metrics.read_text().count("\n") > 14) and time.monotonic() < waited_until:
             assert job.poll() is None, "the job ended by itself"
             time.sleep(0.05)
-        job.send_signal(signal.SIGUSR1)
+        begun = time.monotonic()
+        job.send_signal(signum)
         assert job.wait(timeout=30) == 75
+        return time.monotonic() - begun
     finally:
         job.kill()
         job.wait()
+
+
+def test_a_preempted_job_goes_on(slurm: None) -> None:
+    print(f"stopped after {preempt(submit(), signal.SIGUSR1):.1f} s")
     assert Path("scontrol.txt").read_text() == "requeue 42\n"
     assert 0 < torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] < 6 * 12
     assert submit().wait(timeout=200) == 0
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6 * 12
-    with metrics.open(newline="") as file:
+    with Path("run/metrics.csv").open(newline="") as file:
         steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/total"]]
     assert steps == list(range(72))  # no gap, nothing twice
+
+
+def test_lightnings_plugin_says_which_signal_requeues(slurm: None) -> None:
+    Path("slurm.yaml").write_text(
+        """trainer:
+  plugins:
+  - class_path: lightning.pytorch.plugins.environments.SLURMEnvironment
+    init_args: {auto_requeue: true, requeue_signal: SIGUSR2}
+"""
+    )
+    preempt(submit("--config", "slurm.yaml"), signal.SIGUSR2)
+    assert Path("scontrol.txt").read_text() == "requeue 42\n"
+
+
+def test_lightnings_plugin_may_forbid_to_requeue(slurm: None) -> None:
+    Path("slurm.yaml").write_text(
+        """trainer:
+  plugins:
+  - class_path: lightning.pytorch.plugins.environments.SLURMEnvironment
+    init_args: {auto_requeue: false}
+"""
+    )
+    preempt(submit("--config", "slurm.yaml"), signal.SIGUSR1)
+    assert not Path("scontrol.txt").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from recviz.distributed import host_max
@@ -25,8 +26,9 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal,
 class StopSafely(Callback):
     """On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, write the checkpoint, flush the loggers, leave.
 
-    Several processes agree before each step, so that one that was told is enough. SIGUSR1 under SLURM also puts the
-    job back into the queue. A second Ctrl-C stops at once, without a checkpoint.
+    Several processes agree before each step, so that one that was told is enough. Under SLURM, the requeue signal of
+    Lightning's SLURMEnvironment (SIGUSR1 unless it was given another) also puts the job back into the queue, unless its
+    auto_requeue is False. A second Ctrl-C stops at once, without a checkpoint.
 
     Args:
         checkpoint: the file to write.
@@ -40,10 +42,13 @@ class StopSafely(Callback):
         self._received = 0
         self._before: dict[int, Any] = {}
         self._saving = False
+        self._requeue_signal: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in Lightning's place, whose handlers save in the middle of a step."""
-        for signum in _HANDLED:
+        slurm = _slurm(trainer)
+        self._requeue_signal = slurm.requeue_signal if slurm is not None and slurm.auto_requeue else None
+        for signum in {*_HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:
             self._before[signum] = signal.signal(signum, self._hear)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -55,7 +60,7 @@ class StopSafely(Callback):
         trainer.save_checkpoint(self.checkpoint)
         for logger in trainer.loggers:
             logger.save()
-        if received == getattr(signal, "SIGUSR1", None) and trainer.is_global_zero:
+        if received == self._requeue_signal and trainer.is_global_zero:
             requeue()
         host_max(0)  # no process leaves, and has the launcher end the others, before all of this is done
         name = "Ctrl-C" if received == signal.SIGINT else signal.Signals(received).name
@@ -82,6 +87,11 @@ class StopSafely(Callback):
                 raise KeyboardInterrupt
             print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         self._received = signum
+
+
+def _slurm(trainer: Trainer) -> SLURMEnvironment | None:
+    environment = trainer._accelerator_connector.cluster_environment  # Lightning's own handlers ask for it here
+    return environment if isinstance(environment, SLURMEnvironment) else None
 
 
 def requeue() -> None:
