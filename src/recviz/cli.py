@@ -27,6 +27,9 @@ COMMANDS = {
     "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 
+NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK")
+"""Environment variables that Lightning and recviz read as numbers."""
+
 HELP = """usage: recviz COMMAND [options]
 
 Pretrain image backbones with VICReg, and find out honestly how good they are.
@@ -60,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         return _fail(f"{args[0]!r} is not a command of recviz; there is: {', '.join(COMMANDS)}", 2)
     try:
+        check_environment()
         return import_module(f"recviz.commands.{args[0]}").run(args[1:]) or 0
     except InputError as error:
         return _fail(error, 2)
@@ -79,6 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except SystemExit as done:  # of --help and --print_config
         return int(done.code or 0)
+
+
+def check_environment() -> None:
+    """Raise InputError where a variable that launchers set to a number is none."""
+    for name in NUMBERS:
+        value = os.environ.get(name, "0")
+        if not value.isdecimal():
+            raise InputError(f"the environment variable {name} must be a whole number, got {value!r}: unset it")
 
 
 def _fail(error: Exception | str, code: int) -> int:

@@ -30,6 +30,14 @@ def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def can_be_made(folder: Path) -> bool:
+    """Whether a folder is there, or could be, and can be written to."""
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text as UTF-8, whole or not at all."""
     with whole_file(path) as part:

@@ -26,7 +26,7 @@ def projector(feature_dim: int, dims: Sequence[int]) -> nn.Sequential:
         InputError: no widths, or one below 1.
     """
     if not dims or min(dims) < 1:
-        raise InputError(f"projector dims must be one or more positive widths, got {list(dims)}")
+        raise InputError(f"projector_dims must be one or more positive widths, got {list(dims)}")
     layers: list[nn.Module] = []
     width = feature_dim
     for dim in dims[:-1]:

@@ -26,6 +26,9 @@ __all__ = [
     "Views",
 ]
 
+LARGEST = 4096
+"""Pixels on a side of a view."""
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 VICREG_A = View(blur=1.0)
@@ -109,9 +112,9 @@ class TwoViews(nn.Module):
     ) -> None:
         super().__init__()
         local_size = max(1, size * 3 // 7) if local_size is None else local_size
-        if size < 1 or local_size < 1 or local_views < 0:
+        if not (1 <= size <= LARGEST and 1 <= local_size <= LARGEST and local_views >= 0):
             raise InputError(
-                "TwoViews needs sizes of at least 1 and a number of local views that is not negative, got "
+                f"TwoViews needs sizes in 1..{LARGEST} and a number of local views that is not negative, got "
                 f"size {size}, local_size {local_size}, local_views {local_views}"
             )
         if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):

@@ -37,6 +37,7 @@ from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
+from recviz.files import can_be_made
 from recviz.methods.joint_embedding import check_trainer
 from recviz.probes.online import OnlineProbe
 
@@ -117,7 +118,7 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--allow_changes", type=bool, default=False, help="go on although safe settings changed, max_epochs say"
         )
-        parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint this often")
+        parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint so often; 0: none")
         parser.add_argument(
             "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
         )
@@ -135,13 +136,26 @@ class FitCLI(LightningCLI):
         with one_line_errors():
             super().instantiate_classes()
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise InputError(f"seed_everything: {error}") from error
+
     def before_instantiate_classes(self) -> None:
         """Settle the run folder."""
+        if self.config["keep_every_n_epochs"] < 0 or not self.config["rank_timeout"] > 0:
+            raise InputError(
+                "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
+                f"{self.config['keep_every_n_epochs']} and {self.config['rank_timeout']}"
+            )
         self.run_dir = Path(self.config["run_dir"] or f"runs/{self.run_name}/{time.strftime('%Y%m%d-%H%M%S')}")
         if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
             raise InputError(
                 f"the run folder {self.run_dir} exists: give another --run_dir, or go on with --resume {self.run_dir}"
             )
+        if not can_be_made(self.run_dir):
+            raise InputError(f"cannot write to the run folder {self.run_dir}: give another --run_dir")
         loggers = self.config["trainer"]["logger"]
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:

@@ -49,8 +49,8 @@ def hardware_errors() -> Iterator[None]:
     """Raise a name of an accelerator, strategy or precision that there is not as InputError of one line."""
     try:
         yield
-    except (ValueError, TypeError) as error:
-        raise InputError(" ".join(str(error).split())) from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(_one_line(" ".join(str(error).split()), ())) from error
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:
@@ -63,11 +63,20 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
 
 
 def _one_line(message: str, options: Iterable[str]) -> str:
+    given = re.search(r"Given value: (\S+)", message)
     lines = [re.sub(r"^\s*- ", "", line).strip() for line in message.splitlines()]
     lines = [re.sub(r'^Parser key "(model|data|probe)": *', "", line) for line in lines]
     text = " ".join(line for line in lines if line and not _NOISE.match(line)) or message.splitlines()[0]
     if match := re.search(r"Problem with given class_path '([\w.]+)': Option '([\w.-]+)' is not accepted", text):
         return f"{match[1]} has no setting {match[2]!r}{_nearest(match[2], _parameters(match[1]))}"
+    if match := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", text):
+        return f"{_key(message)}{match[1] or (given[1] if given else 'this')} is no {match[2]}"
+    if match := re.search(r"Expected '([\w.]+)' to be a .*<class '(\w+)'>", text):
+        return f"{_key(message)}{match[1]} is no {match[2]}"
+    if match := re.search(r"Not a valid subclass of (\w+)", text):
+        return f"{_key(message)}{given[1] if given else 'this'} is no class_path of a {match[1]}"
+    if match := re.search(r"argument (\S+): expected one argument", text):
+        return f"an option that begins with {match[1]} needs a value"
     if match := re.search(r"Unrecognized arguments: (\S+)", text, re.IGNORECASE):
         return f"no option {match[1]}{_nearest(match[1].split('=')[0], options)}"
     if match := re.search(r"Expected a dot import path string: (\S+)", text):
@@ -79,6 +88,12 @@ def _one_line(message: str, options: Iterable[str]) -> str:
     if match := re.search(r"class_path '([\w.]+)': Parser key \"([\w.]+)\": (.*)", text):
         return f"{match[1]}: {match[2]}: {match[3]}"
     return text
+
+
+def _key(message: str) -> str:
+    """The innermost setting that a message of jsonargparse is about, as "model.backbone: "."""
+    keys = re.findall(r'Parser key "([\w.]+)"', message)
+    return f"{'.'.join(keys)}: " if keys else ""
 
 
 def _parameters(class_path: str) -> list[str]:

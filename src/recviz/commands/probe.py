@@ -19,7 +19,7 @@ from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpo
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors, option_value
-from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
@@ -207,11 +207,7 @@ def recipe_data(recipe: Path) -> dict[str, Any]:
     Raises:
         InputError: a recipe that cannot be read or names none.
     """
-    try:
-        content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{recipe} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    data = content.get("data") if isinstance(content, dict) else None
+    data = read_recipe(recipe).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
     return data

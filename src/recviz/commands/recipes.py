@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from recviz.errors import InputError
 
 _INSTALLED = Path(__file__).parents[1] / "configs"
+_MOST_SETTINGS = 20_000
 _CHECKOUT = Path(__file__).parents[3] / "configs"
 
 
@@ -30,8 +34,35 @@ def find_recipe(name: str) -> Path:
     raise InputError(f"no recipe {name}: neither a file nor one of {known}")
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """What a YAML file says.
+
+    Raises:
+        InputError: a file that cannot be read, is no YAML, or is not a table of settings; or too many of them.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise InputError(f"{path} holds no settings: each line of a recipe is a name, a colon and a value")
+    parts = [content]
+    count = 0
+    while parts:  # references within a file may stand for very many settings
+        part: Any = parts.pop()
+        count += 1
+        if count > _MOST_SETTINGS:
+            raise InputError(f"{path} holds over {_MOST_SETTINGS} settings")
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+    return content
+
+
 def with_recipe_paths(argv: list[str]) -> tuple[list[str], list[Path]]:
-    """The arguments with each `--config NAME` made a path, and these paths."""
+    """The arguments with each `--config NAME` made a path, and these paths.
+
+    Raises:
+        InputError: a recipe that is not there or cannot be read.
+    """
     result, found = [], []
     rest = iter(argv)
     for arg in rest:
@@ -41,6 +72,8 @@ def with_recipe_paths(argv: list[str]) -> tuple[list[str], list[Path]]:
             if name is None:
                 raise InputError("--config needs the name of a recipe, such as --config cifar100.yaml")
             found.append(find_recipe(name))
+            if {"base", "grid"} <= read_recipe(found[-1]).keys():
+                raise InputError(f"{name} is a study: recviz study --config {name}")
             result += ["--config", str(found[-1])]
         else:
             result.append(arg)

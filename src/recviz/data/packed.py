@@ -194,6 +194,9 @@ def read_index(store: ShardStore, manifest: Manifest, split: str) -> dict[str, T
         if any(column.shape != (count,) or column.dtype != torch.int64 for column in [*columns, *_labels(index)]):
             raise ValueError(f"it must have {count} whole numbers in each column")
         size = torch.repeat_interleave(*(torch.tensor([s[k] for s in shards]) for k in (2, 1)))  # of each one's shard
+        lacking = [] if store.remote else [s.file for s in shards if not (Path(store.root) / s.file).is_file()]
+        if lacking:
+            raise ValueError(f"{lacking[0]} is missing beside it; recviz check names all that is")
         outside = (columns[0] < 0) | (columns[1] < 0) | (columns[0] + columns[1] > size)
         if outside.any() or any(((label < 0) | (label >= len(manifest.class_names))).any() for label in _labels(index)):
             raise ValueError("it points outside of the shards or of the classes")

@@ -85,7 +85,16 @@ def pack(
         _write(folder / MANIFEST, {"format": FORMAT, **identity, "class_names": names, "splits": entries})
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    finally:
+        _unclaim(folder)
     return {name: sum(shard["images"] for shard in entry["shards"]) for name, entry in entries.items()}
+
+
+def _unclaim(folder: Path) -> None:
+    """Leave nothing behind where no shard came about."""
+    if [path.name for path in folder.glob("*")] == [SETTINGS]:
+        (folder / SETTINGS).unlink()
+        folder.rmdir()
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:

@@ -115,6 +115,10 @@ def check_trainer(trainer: Trainer) -> None:
     """Raise InputError where the trainer accumulates gradients, or has no end for the schedule to reach."""
     if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:
         raise InputError("the learning rate's schedule needs an end: set trainer.max_epochs")
+    if str(trainer.precision) in ("bf16-true", "16-true", "64-true"):
+        raise InputError(
+            f"trainer.precision {trainer.precision}: use bf16-mixed or 32-true, as views and weights are 32"
+        )
     if trainer.accumulate_grad_batches != 1:
         raise InputError(
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
