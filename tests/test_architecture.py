@@ -15,7 +15,7 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "files", "machine", "seeds"}
+FOUNDATION = {"errors", "distributed", "files", "machine", "seeds", "settings"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "files": set(),
     "machine": set(),
     "seeds": set(),
+    "settings": {"errors"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"data"},

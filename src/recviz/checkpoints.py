@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -15,6 +14,8 @@ import recviz
 from recviz.backbones import as_backbone
 from recviz.errors import InputError
 from recviz.files import whole_file
+from recviz.settings import read_settings
+from recviz.weights import check_archive
 
 EXPORT_KEY = "recviz"
 """In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
@@ -39,6 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: a file that is missing, damaged, holds other things, or is no checkpoint.
     """
     try:
+        check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"].items()
     except FileNotFoundError as error:
@@ -62,9 +64,9 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
             f"--backbone recviz.backbones.resnet18 --backbone.weights {path}"
         )
     try:
-        config = yaml.safe_load(own["config"])
+        config = read_settings(str(own["config"]), path)
         config["data"]["class_path"], config["model"]["init_args"]["backbone"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} is of recviz {own.get('version')}, whose settings recviz {recviz.__version__} does not read "
             f"({error!r}): give --backbone and --data instead"

@@ -127,18 +127,30 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"no weights at {path}")
     try:
+        check_archive(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        if zipfile.is_zipfile(path) and any(
-            name.endswith("constants.pkl") for name in zipfile.ZipFile(path).namelist()
-        ):
-            raise InputError("it is a TorchScript program, which loading would run")
         return torch.load(path, map_location="cpu", pickle_module=_INERT, weights_only=False)
     except Exception as error:  # of a damaged file, torch raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} cannot be read as weights: {reason}") from error
+
+
+def check_archive(path: str | Path) -> None:
+    """Raise InputError for an archive that torch.save did not write: a tar, a program, one that unpacks to far more."""
+    with open(path, "rb") as file:
+        if file.read(262)[257:] == b"ustar":
+            raise InputError("it is a tar archive, which torch wrote before 2017")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+    if any(part.filename.endswith("constants.pkl") for part in parts):
+        raise InputError("it is a TorchScript program, which loading would run")
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise InputError("parts of it are compressed, which torch.save never does")
 
 
 class _Inert:

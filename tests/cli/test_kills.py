@@ -48,7 +48,7 @@ def moments(processes: int) -> list[tuple[Fault, int]]:
 
 
 CASES = [  # each kind on one or two processes, and all the others where there is time
-    pytest.param(processes, number, marks=() if number < 12 and number % 2 == processes - 1 else pytest.mark.slow)
+    pytest.param(processes, number, marks=() if number < 12 and number % 3 == 2 * processes - 2 else pytest.mark.slow)
     for processes in (1, 2)
     for number in range(20)
 ]

@@ -254,7 +254,7 @@ BAD = {
     "no data": (["--backbone", "tests.tiny.TinyBackbone"], "--backbone needs data to probe it on"),
     "not a backbone": (
         ["--backbone", "os.system", "--config", "quickstart.yaml"],
-        "not correspond to a subclass of Module",
+        "os.system is no Module",
     ),
     "recipe without data": (["--config", "wandb.yaml"], "says nothing of data"),
     "unknown accelerator": (["--no-cache", "--trainer.accelerator", "abacus"], "accelerator"),
@@ -262,7 +262,7 @@ BAD = {
     "devices that are none": (["--trainer.devices", "many"], "`devices`"),
     "precision of weights": (["--trainer.precision", "bf16-true"], "is not one that features are made with"),
     "recipe that is no YAML": (["--config", "torn.yaml"], "torn.yaml cannot be read as YAML"),
-    "recipe that is a list": (["--config", "list.yaml"], "says nothing of data"),
+    "recipe that is a list": (["--config", "list.yaml"], "holds no settings"),
     "images that the backbone cannot take": (
         ["--backbone", "torchvision.models.vit_b_32", "--config", "quickstart.yaml"],
         "the backbone cannot take images of",

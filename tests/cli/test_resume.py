@@ -200,3 +200,22 @@ def test_other_images_are_refused_and_moved_ones_are_not(
     code, _, err = recviz_command("fit", "--resume", "run2", "--data.root", "moved")
     assert code == 2
     assert "of a run with images of the fingerprint" in err
+
+
+def test_a_second_ctrl_c_stops_at_once(
+    recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = JointEmbedding.training_step
+
+    def twice(self: Any, batch: Any, batch_idx: int) -> Any:
+        if self.trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return finish(self, batch, batch_idx)
+
+    monkeypatch.setattr(JointEmbedding, "training_step", twice)
+    code, _, err = recviz_command(*FIT, "--data.root", str(whole.parent / "photos"), "--run_dir", "run")
+    assert code == 130
+    assert "Ctrl-C again stops at once" in err
+    assert "Traceback" not in err
+    assert last(tmp_path / "run")["global_step"] == 3, "the checkpoint of the first epoch stays"

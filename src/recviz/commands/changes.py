@@ -5,11 +5,11 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningModule
 
 from recviz.checkpoints import read_checkpoint
 from recviz.errors import InputError
+from recviz.settings import leaves, read_settings
 
 FREE = (
     "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "trainer.enable_progress_bar",
@@ -57,7 +57,7 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
-    changes = differences(checkpoint.get("recviz", {}).get("config", config), config)
+    changes = differences(read_settings(str(checkpoint.get("recviz", {}).get("config", config)), path), config)
     safe = {key: line for key, line in changes.items() if _is(key, SAFE)}
     if len(safe) < len(changes):
         raise InputError(f"{path} was made with other settings: {_shown(changes)}; make them agree")
@@ -66,29 +66,14 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
     return list(safe.values())
 
 
-def differences(then: str, now: str) -> dict[str, str]:
-    """A line for each setting of two YAML texts that differs, by its key; FREE ones are left out."""
-    old, new = settings(then), settings(now)
+def differences(then: dict[str, Any], now: str) -> dict[str, str]:
+    """A line for each setting that differs, by its key; FREE ones are left out."""
+    old, new = leaves(then), leaves(read_settings(now, "these settings"))
     return {
         key: f"{key} {_text(old.get(key))} → {_text(new.get(key))}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _is(key, FREE)
     }
-
-
-def settings(text: str) -> dict[str, Any]:
-    """The leaves of a YAML text by dotted keys, without the levels called init_args."""
-    leaves: dict[str, Any] = {}
-
-    def walk(value: Any, key: str) -> None:
-        if isinstance(value, dict):
-            for name, part in value.items():
-                walk(part, key if name == "init_args" else f"{key}.{name}" if key else name)
-        else:
-            leaves[key] = value
-
-    walk(yaml.safe_load(text), "")
-    return leaves
 
 
 def _is(key: str, patterns: tuple[str, ...]) -> bool:

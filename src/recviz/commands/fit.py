@@ -32,7 +32,7 @@ from recviz.callbacks.throughput import Throughput
 from recviz.commands.cache import keep_compiled_code
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
-from recviz.commands.parsing import hardware_errors, one_line_errors
+from recviz.commands.parsing import hardware_errors, one_line_errors, one_line_of_any
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
@@ -57,11 +57,11 @@ def run(argv: list[str]) -> None:
     trainer = cli.trainer
     check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        cli.datamodule.prepare_data()
-        cli.datamodule.setup("fit")
-        if cli.config_init["probe"].data is not None:
-            cli.config_init["probe"].data.prepare_data()
-            cli.config_init["probe"].data.setup("fit")
+        for data in (cli.datamodule, cli.config_init["probe"].data):
+            if data is not None:
+                with one_line_of_any(f"{type(data).__name__} cannot be set up"):
+                    data.prepare_data()
+                    data.setup("fit")
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), cli.config["allow_changes"])
@@ -130,10 +130,13 @@ class FitCLI(LightningCLI):
         """Parse, with errors of one line."""
         with one_line_errors(parser._option_string_actions):
             super().parse_arguments(parser, args)
+        for group, name in (("trainer", "logger"), ("probe", "k"), ("model", "class_path"), ("data", "class_path")):
+            if not self.config.get(group) or name not in self.config[group]:
+                raise InputError(f"{group} must be a table of settings, as in the recipes")
 
     def instantiate_classes(self) -> None:
         """Instantiate, with errors of one line."""
-        with one_line_errors():
+        with one_line_errors(), one_line_of_any("the settings cannot be made into objects"):
             super().instantiate_classes()
 
     def _set_seed(self) -> None:

@@ -53,6 +53,24 @@ def hardware_errors() -> Iterator[None]:
         raise InputError(_one_line(" ".join(str(error).split()), ())) from error
 
 
+@contextlib.contextmanager
+def one_line_of_any(what: str) -> Iterator[None]:
+    """Raise whatever goes wrong in classes that settings name as InputError of one line.
+
+    Args:
+        what: what cannot be done.
+    """
+    try:
+        yield
+    except (InputError, MisconfigurationException, ModuleNotFoundError, ArgumentError, OSError):
+        raise
+    except Exception as error:  # as many kinds as there are classes
+        if "Does not validate against" in str(error) or "Problem with given class_path" in str(error):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(f"{what}: {type(error).__name__}: {reason} (RECVIZ_DEBUG=1 shows where)") from error
+
+
 def option_value(argv: Sequence[str], name: str) -> str | None:
     """What the command line gives an option, before the others can be parsed; None where it does not."""
     for i, arg in enumerate(argv):

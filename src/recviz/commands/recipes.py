@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recviz.errors import InputError
+from recviz.settings import read_settings
 
 _INSTALLED = Path(__file__).parents[1] / "configs"
-_MOST_SETTINGS = 20_000
 _CHECKOUT = Path(__file__).parents[3] / "configs"
 
 
@@ -41,20 +39,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
         InputError: a file that cannot be read, is no YAML, or is not a table of settings; or too many of them.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{path} holds no settings: each line of a recipe is a name, a colon and a value")
-    parts = [content]
-    count = 0
-    while parts:  # references within a file may stand for very many settings
-        part: Any = parts.pop()
-        count += 1
-        if count > _MOST_SETTINGS:
-            raise InputError(f"{path} holds over {_MOST_SETTINGS} settings")
-        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
-    return content
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    return read_settings(text, path)
 
 
 def with_recipe_paths(argv: list[str]) -> tuple[list[str], list[Path]]:
