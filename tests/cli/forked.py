@@ -38,7 +38,8 @@ class Fault(NamedTuple):
     call: int
     """At which call, from 1; after how many milliseconds."""
     when: str
-    """"before" or "after" the call; "torn": after, having cut the file that was synced to a half."""
+    """"before" or "after" the call; "torn": after, having cut the file that was synced to a half; "SIGTERM": before, by
+    that signal instead."""
 
 
 class Ended(NamedTuple):
@@ -116,10 +117,10 @@ def serve() -> None:
         while len(codes) < len(pids):
             pid, status = os.wait()
             codes[pid] = os.waitstatus_to_exitcode(status)
-            if codes[pid] != 0:  # as a launcher does
-                time.sleep(0.2)
+            if codes[pid] != 0 and len(codes) < len(pids):  # as a launcher does
+                time.sleep(0.2 if codes[pid] == -signal.SIGKILL else 5)
                 for other in set(pids) - codes.keys():
-                    os.kill(other, signal.SIGKILL)
+                    os.kill(other, signal.SIGKILL)  # one that has ended waits to be asked for its code
         signal.alarm(0)
         texts = [output.read_text(errors="replace") for output in outputs]
         print(json.dumps([[codes[pid] for pid in pids], texts]), flush=True)
@@ -170,6 +171,9 @@ def lay(fault: Fault) -> None:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
+        if calls == fault.call and fault.when == "SIGTERM":
+            os.kill(os.getpid(), signal.SIGTERM)
+            return function(*args, **kwargs)
         if calls == fault.call and fault.when == "before":
             os.kill(os.getpid(), signal.SIGKILL)
         result = function(*args, **kwargs)

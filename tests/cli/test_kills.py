@@ -115,3 +115,14 @@ def test_the_number_of_processes_may_change_between_epochs(runs: Runs) -> None:
     assert [row["train/total"] for row in table(runs.folder / "change") if row["train/total"]][: 2 * STEPS] == (
         whole[: 2 * STEPS]
     )
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_process_that_is_told_stops_all(runs: Runs, rank: int) -> None:
+    name = f"told{rank}"
+    told = Fault("recviz.losses.vicreg:VICRegLoss.forward", STEPS + 2, "SIGTERM")
+    stopped = runs.run([*fit(2), "--run_dir", name], 2, told, rank)
+    assert stopped.codes == [75, 75], stopped.output
+    assert last(runs.folder / name)["global_step"] == STEPS + 2
+    assert runs.run(["fit", "--resume", name], 2).codes == [0, 0]
+    assert_same(runs.folder / name, runs.folder / "whole2")

@@ -19,6 +19,8 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
+from recviz.errors import StoppedError
+
 _WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/torch/nn/parallel/", "/recviz/distributed.py")
 """In the paths of code whose innermost call waits for other processes."""
 
@@ -69,6 +71,9 @@ class RankWatch(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the others; where the error is that another process is gone, wait for the thread to name it."""
         if self._watch is None:
+            return
+        if isinstance(exception, (StoppedError, KeyboardInterrupt)):  # all processes agreed to stop
+            self._watch.end("done")
             return
         if is_lost_peer(exception):
             self._watch.wait(min(self.timeout, 20 * self.interval))
