@@ -205,6 +205,9 @@ READERS = {
     "weights": "probe --backbone recviz.backbones.resnet18 --backbone.weights {run}/checkpoints/last.ckpt --no-cache "
     "--config {run}/config.yaml",
 }
+LIKE = ("fit", "export", "neighbours", "predict")
+"""Readers that read as others of READERS do."""
+
 HARMLESS = {("weights", name) for name in CHECKPOINTS if "pickle that" in name or "module" in name} | {
     ("weights", name)  # which takes the tensors, and does not read the settings in the file
     for name in CHECKPOINTS
@@ -221,10 +224,7 @@ def refused(code: int, err: str) -> None:
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-@pytest.mark.parametrize(
-    "reader",  # embed stands for those that read a backbone as it does
-    [pytest.param(r, marks=pytest.mark.slow if r in ("fit", "export", "neighbours") else ()) for r in READERS],
-)
+@pytest.mark.parametrize("reader", [pytest.param(r, marks=pytest.mark.slow if r in LIKE else ()) for r in READERS])
 def test_a_hostile_checkpoint_does_nothing(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trap: None, name: str, reader: str
 ) -> None:

@@ -117,7 +117,7 @@ def test_the_number_of_processes_may_change_between_epochs(runs: Runs) -> None:
     )
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_process_that_is_told_stops_all(runs: Runs, rank: int) -> None:
     name = f"told{rank}"
     told = Fault("recviz.losses.vicreg:VICRegLoss.forward", STEPS + 2, "SIGTERM")

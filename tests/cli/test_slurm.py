@@ -73,6 +73,7 @@ def test_a_preempted_job_goes_on(slurm: None) -> None:
     assert steps == list(range(72))  # no gap, nothing twice
 
 
+@pytest.mark.slow
 def test_lightnings_plugin_says_which_signal_requeues(slurm: None) -> None:
     Path("slurm.yaml").write_text(
         """trainer:
@@ -85,6 +86,7 @@ def test_lightnings_plugin_says_which_signal_requeues(slurm: None) -> None:
     assert Path("scontrol.txt").read_text() == "requeue 42\n"
 
 
+@pytest.mark.slow
 def test_lightnings_plugin_may_forbid_to_requeue(slurm: None) -> None:
     Path("slurm.yaml").write_text(
         """trainer:

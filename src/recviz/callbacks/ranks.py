@@ -19,6 +19,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
+from recviz.distributed import host_max
 from recviz.errors import StoppedError
 
 _WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/torch/nn/parallel/", "/recviz/distributed.py")
@@ -110,7 +111,9 @@ class _Watch:
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._tell, self._look)]
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, once each process has told who it is."""
+        self.store.set(str(self.rank), json.dumps(self._own_beat("")))
+        host_max(0)
         for thread in self._threads:
             thread.start()
 
@@ -188,6 +191,8 @@ class _Watch:
 
     def _leave(self, verdict: dict[int, str]) -> None:
         """Name the guilty, end those of them that are on this machine, and end this process."""
+        if self.rank in verdict:  # the others name it, and end it where they can
+            time.sleep(5 * self.interval)
         if self.rank == min(set(range(self.size)) - verdict.keys(), default=self.rank):
             named = "; ".join(f"rank {rank} {what}" for rank, what in sorted(verdict.items()))
             print(f"recviz: error: {named}; all {self.size} processes end", file=sys.stderr, flush=True)
@@ -196,10 +201,10 @@ class _Watch:
             if beat is not None and beat.host == _host() and not beat.ended:
                 with contextlib.suppress(OSError):
                     os.kill(beat.pid, signal.SIGKILL)
-        for child in multiprocessing.active_children():
-            child.kill()
         if self.rank == 0:  # it keeps the store, from which the others learn why
             time.sleep(3 * self.interval)
+        for child in multiprocessing.active_children():
+            child.kill()
         os._exit(1)
 
 

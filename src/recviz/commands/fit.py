@@ -64,7 +64,8 @@ def run(argv: list[str]) -> None:
                     data.setup("fit")
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
-        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), cli.config["allow_changes"])
+        allowed = resumed is None or cli.config["allow_changes"]
+        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
         if changes and trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
     if resumed is not None:
@@ -116,7 +117,7 @@ class FitCLI(LightningCLI):
         parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
         parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
         parser.add_argument(
-            "--allow_changes", type=bool, default=False, help="go on although safe settings changed, max_epochs say"
+            "--allow_changes", type=bool, default=False, help="with --resume: go on although safe settings changed"
         )
         parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint so often; 0: none")
         parser.add_argument(
