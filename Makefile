@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all gpu-check check format clean
+.PHONY: help setup quickstart test test-all gpu-check docs check format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ gpu-check: $(READY) ## tests that need a GPU, then what the views and LARS cost 
 	$(BIN)/python -m pytest -q -m gpu
 	$(BIN)/python benchmarks/views.py --only share
 	$(BIN)/python benchmarks/losses.py --only lars
+
+docs: $(READY) ## build the documentation into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .
