@@ -114,6 +114,17 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def tick() -> None:
+    """Say that this process moves: for those who watch over it."""
+    global _ticks
+    _ticks += 1
+
+
+def ticks() -> int:
+    """How often `tick` was called."""
+    return _ticks
+
+
 def part_company() -> None:
     """End the process group, after which each process is on its own; waits until all have come here."""
     if dist.is_available() and dist.is_initialized():
@@ -146,6 +157,7 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *gradients, *([None] * len(gradients))
 
 
+_ticks = 0
 _hosts: tuple[Any, Any] | None = None  # the default group, and the group over gloo that was made beside it
 
 

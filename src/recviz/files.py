@@ -17,9 +17,9 @@ def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: of the file; its folder exists.
-        part: the path to write to, in the same folder. None: one that no other process has.
+        part: the path to write to, in the same folder. None: one for all processes, of which one may write at a time.
     """
-    part = part or path.with_name(f".{os.getpid()}-{path.name}")
+    part = part or path.with_name(f".part-{path.name}")
     try:
         yield part
         with part.open("rb") as file:
@@ -38,7 +38,12 @@ def can_be_made(folder: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all."""
-    with whole_file(path) as part:
+def own_part(path: Path) -> Path:
+    """Where this process alone writes to, for a file that others may write at the same time."""
+    return path.with_name(f".part-{os.getpid()}-{path.name}")
+
+
+def write_whole(path: Path, text: str, part: Path | None = None) -> None:
+    """Write a text as UTF-8, whole or not at all; see whole_file."""
+    with whole_file(path, part) as part:
         part.write_text(text, encoding="utf-8")

@@ -6,6 +6,7 @@ does nothing.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import zipfile
@@ -151,6 +152,10 @@ def check_archive(path: str | Path) -> None:
         raise InputError("it is a TorchScript program, which loading would run")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
         raise InputError("parts of it are compressed, which torch.save never does")
+    # else Python and torch may find different lists of parts in it
+    first, size = min((part.header_offset for part in parts), default=0), sum(part.file_size for part in parts)
+    if first or size > os.path.getsize(path):
+        raise InputError("its parts are not where torch.save puts them")
 
 
 class _Inert:

@@ -18,6 +18,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.errors import InputError, TrainingError
 from recviz.losses import VICRegLoss, VICRegTerms
+from tests.ddp.processes import run_on_processes
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 STEPS = 4  # of an epoch
@@ -158,3 +159,33 @@ def test_a_scaler_that_finds_no_scale_stops_the_run(on_nonfinite: Any) -> None:
 def test_bad_settings() -> None:
     with pytest.raises(InputError, match="must be positive, got 0 and 32"):
         FiniteNumbers(every_n_steps=0)
+
+
+def _on_two(rank: int, on_nonfinite: Any) -> str:
+    """A bad image on the second process only."""
+    import torch.distributed as dist
+
+    finite, module = FiniteNumbers(on_nonfinite), tiny_vicreg()
+
+    class Stub:
+        global_step, current_epoch, num_training_batches, is_global_zero = 4, 1, 4, rank == 0
+        precision_plugin = None
+
+    assert dist.get_world_size() == 2
+    view = torch.ones(4, 3, 8, 8)
+    if rank == 1:
+        view[2, 0, 1, 1] = math.nan
+    finite.on_train_batch_start(Stub(), module, ((view, view), None), 0)  # type: ignore[arg-type]
+    Stub.global_step = 5
+    outputs = {"loss": torch.tensor(math.nan)}
+    try:
+        finite.on_train_batch_end(Stub(), module, outputs, None, 0)  # type: ignore[arg-type]
+    except TrainingError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
+def test_all_processes_name_the_one_whose_image_was_bad(on_nonfinite: Any) -> None:
+    for said in run_on_processes(_on_two, 2, on_nonfinite, timeout=120):
+        assert said.startswith("an image is NaN or infinite on rank 1 in step 5 (epoch 1)")

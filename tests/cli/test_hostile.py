@@ -138,6 +138,22 @@ def deflated(good: Path, bad: Path) -> None:
             target.writestr(part.filename, source.read(part) + bytes(5_000_000))
 
 
+def two_lists(good: Path, bad: Path) -> None:
+    """An archive that Python's reader takes for stored parts, and torch's for compressed ones."""
+    deflated(good, bad)
+    data = bytearray(bad.read_bytes())
+    end = data.rindex(b"PK\x05\x06")
+    size, offset = struct.unpack("<II", data[end + 12 : end + 20])
+    stored = bytearray(data[offset : offset + size])
+    at = 0
+    while at < len(stored):
+        stored[at + 10 : at + 12] = b"\0\0"
+        stored[at + 42 : at + 46] = struct.pack("<I", max(0, struct.unpack("<I", stored[at + 42 : at + 46])[0]))
+        name, extra, comment = struct.unpack("<HHH", stored[at + 28 : at + 34])
+        at += 46 + name + extra + comment
+    bad.write_bytes(bytes(data[:end]) + bytes(stored) + bytes(data[end:]))
+
+
 def climbing_zip(good: Path, bad: Path) -> None:
     with zipfile.ZipFile(bad, "w") as target:
         target.writestr("../../climbs/data.pkl", pickle.dumps(Executes()))
@@ -181,6 +197,7 @@ CHECKPOINTS: dict[str, Callable[[Path, Path], None]] = {
     "a program": program,
     "a zip bomb beside": zip_bomb,
     "a zip bomb within": deflated,
+    "a zip of two lists": two_lists,
     "a zip that climbs": climbing_zip,
     "os.system for a backbone": with_config(backbone("os.system", command="touch executed")),
     "subprocess.Popen for a backbone": with_config(backbone("subprocess.Popen", args=["touch", "executed"])),

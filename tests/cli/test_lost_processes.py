@@ -157,6 +157,29 @@ def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path, jobs: list[Jo
     assert job.process.returncode == 1
 
 
+SLOW = """
+import time
+from recviz import ImageFolderDataModule
+from recviz.data.base import RawBatch
+
+class Slow(ImageFolderDataModule):
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        if self.trainer.training:
+            time.sleep(2)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_always_wait_at_the_same_place_do_not_hang(tmp_path: Path, jobs: list[Job]) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    job = Job(tmp_path, *RESNET, *TWO, "--data", "slow.Slow", "--trainer.max_epochs", "2", "--data.root", "photos")
+    jobs.append(job)
+    err = job.ends(within=120)
+    assert job.process.returncode == 0, err
+    assert err == ""
+
+
 def test_a_data_worker_that_is_killed_is_named(tmp_path: Path, jobs: list[Job]) -> None:
     job = Job(tmp_path, *RESNET)
     jobs.append(job)

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import recviz.cli
+from recviz.errors import TrainingError
 from recviz.methods.joint_embedding import JointEmbedding
 from tests.datasets import make_folder
 
@@ -219,3 +220,49 @@ def test_a_second_ctrl_c_stops_at_once(
     assert "Ctrl-C again stops at once" in err
     assert "Traceback" not in err
     assert last(tmp_path / "run")["global_step"] == 3, "the checkpoint of the first epoch stays"
+
+
+def test_an_accepted_change_stays_accepted(
+    recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the run ends before a checkpoint knows of it."""
+    run = stopped_after(whole, 2, tmp_path / "run")
+    finish = JointEmbedding.training_step
+
+    def fails(self: Any, batch: Any, batch_idx: int) -> Any:
+        raise TrainingError("a failure in the first step")
+
+    monkeypatch.setattr(JointEmbedding, "training_step", fails)
+    more = ["fit", "--resume", "run", "--trainer.max_epochs", "6", "--allow_changes", "true"]
+    assert recviz_command(*more)[0] == 1
+    monkeypatch.setattr(JointEmbedding, "training_step", finish)
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert (code, err) == (0, "")
+    assert last(run)["global_step"] == 6 * 3
+    code, _, err = recviz_command("fit", "--resume", "run", "--trainer.max_epochs", "2", "--allow_changes", "true")
+    assert code == 2
+    assert "trainer.max_epochs 2 is too low" in err
+
+
+def test_a_refused_resume_leaves_everything(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 1, tmp_path / "run")
+    make_folder(tmp_path / "other", classes=2, per_class=11, names=["x", "y"])
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for change in (["--data.root", "other"], ["--model.base_lr", "1"], ["--probe.bank_size", "8"]):
+        code, _, err = recviz_command("fit", "--resume", "run", *change, "--allow_changes", "true")
+        assert code == 2, err
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_settings_that_an_older_version_lacked_are_no_changes(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    path = run / "checkpoints/epoch-0002.ckpt"
+    content = torch.load(path, weights_only=True)
+    settings = yaml.safe_load(content["recviz"]["config"])
+    del settings["on_nonfinite"], settings["data"]["init_args"]["on_error"]
+    content["recviz"]["config"] = yaml.safe_dump(settings)
+    torch.save(content, path)
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert (code, err) == (0, "")

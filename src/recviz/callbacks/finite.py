@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from recviz.distributed import host_max, rank, world_size
 from recviz.errors import InputError, TrainingError
 
 OnNonfinite = Literal["raise", "skip"]
 """Whether a step with bad numbers ends the run, or is left out."""
 
-_NEVER = 2**62
+_NEVER = 2**40  # steps
+_FINE = 2**62
 _log = logging.getLogger(__name__)
+
+
+class Bad(NamedTuple):
+    """What was bad, in which step from 0, and on which process."""
+
+    what: str
+    step: int
+    rank: int
 
 
 class FiniteNumbers(Callback):
@@ -57,7 +67,7 @@ class FiniteNumbers(Callback):
         views = batch[0] if isinstance(batch, (tuple, list)) and batch else ()
         for view in views if isinstance(views, (tuple, list)) else (views,):
             if isinstance(view, Tensor) and view.is_floating_point():
-                self._note("an image", view.sum(dtype=torch.float32), trainer.global_step)
+                self._note("an image", view.sum(dtype=torch.float32), trainer.global_step, pl_module.device)
         self._left_out = False
         if self.on_nonfinite == "skip":
             self._before = [buffer.clone() for buffer in pl_module.buffers()]
@@ -76,7 +86,7 @@ class FiniteNumbers(Callback):
             self._left_out = True
             for p in pl_module.parameters():
                 p.grad = None
-        self._note("the gradient", largest, trainer.global_step)
+        self._note("the gradient", largest, trainer.global_step, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -86,7 +96,7 @@ class FiniteNumbers(Callback):
         named = dict(terms._asdict()) if terms is not None else {"loss": outputs["loss"]}
         step = trainer.global_step - 1
         for name in sorted(named, key=lambda name: name == "total"):  # a term, rather than their sum
-            self._note(name, named[name].detach().float(), step)
+            self._note(name, named[name].detach().float(), step, pl_module.device)
         if self.on_nonfinite == "skip":
             self._skip(trainer, pl_module, outputs)
         elif self._look_now(trainer, pl_module):
@@ -105,21 +115,27 @@ class FiniteNumbers(Callback):
     def _look_now(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         return pl_module.device.type == "cpu" or trainer.global_step % self.every_n_steps == 0
 
-    def _note(self, what: str, value: Tensor, step: int) -> None:
-        """Remember, on the value's device, the first step in which it was bad."""
+    def _note(self, what: str, value: Tensor, step: int, device: torch.device) -> None:
+        """Remember, on the device, the first step in which a value was bad."""
         first = self._first.get(what)
         if first is None:
-            first = torch.full((), _NEVER, dtype=torch.int64, device=value.device)
-        self._first[what] = torch.where(torch.isfinite(value), first, first.clamp(max=step))
+            first = torch.full((), _NEVER, dtype=torch.int64, device=device)
+        self._first[what] = torch.where(torch.isfinite(value.to(device)), first, first.clamp(max=step))
 
-    def _bad(self) -> tuple[str, int] | None:
-        """What was bad first, and in which step, from 0; and forget."""
+    def _bad(self) -> Bad | None:
+        """What was bad first on any process; and forget. Every process has to ask."""
         if not self._first:
             return None
-        steps = dict(zip(self._first, torch.stack(list(self._first.values())).tolist(), strict=True))
+        names = sorted(self._first, key=lambda name: (name == "the gradient", name == "total"))  # causes first
+        steps = torch.stack([self._first[name] for name in names]).tolist()
         self._first = {}
-        what = min(steps, key=lambda name: (steps[name], name == "the gradient", name == "total"))
-        return None if steps[what] == _NEVER else (what, int(steps[what]))
+        step, order = min(zip(steps, range(len(names)), strict=True))
+        own = _FINE if step == _NEVER else (step * len(names) + order) * world_size() + rank()
+        first = -host_max(-own)
+        if first == _FINE:
+            return None
+        place, whose = divmod(first, world_size())
+        return Bad(names[place % len(names)], place // len(names), whose)
 
     def _skip(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any]) -> None:
         """Clean up after a step, if it was bad."""
@@ -128,32 +144,37 @@ class FiniteNumbers(Callback):
             self._in_a_row_skipped = 0
             return
         if not self._left_out and not _has_scaler(trainer):  # a finite gradient of a bad loss
-            self._stop(trainer, *bad)
+            self._stop(trainer, bad)
         for buffer, kept in zip(pl_module.buffers(), self._before, strict=True):
             buffer.copy_(kept)
         for name in ("features", "embeddings", "labels"):
             outputs.pop(name, None)
         self._skipped += 1
         self._in_a_row_skipped += 1
-        if self._in_a_row_skipped > self.patience or (bad[0] == "the gradient" and _has_scaler(trainer)):
-            self._stop(trainer, *bad)
+        if self._in_a_row_skipped > self.patience or (bad.what == "the gradient" and _has_scaler(trainer)):
+            self._stop(trainer, bad)
         if trainer.is_global_zero:
-            _log.warning("recviz: skipped step %d: %s is NaN or infinite", bad[1] + 1, bad[0])
+            _log.warning("recviz: skipped step %d: %s is NaN or infinite%s", bad.step + 1, bad.what, _on(bad))
 
     def _look(self, trainer: Trainer) -> None:
         if bad := self._bad():
-            self._stop(trainer, *bad)
+            self._stop(trainer, bad)
 
-    def _stop(self, trainer: Trainer, what: str, step: int) -> None:
+    def _stop(self, trainer: Trainer, bad: Bad) -> None:
+        what, step, _ = bad
         hint = "look at the data" if what == "an image" else "lower model.base_lr, or use trainer.precision 32-true"
         if what == "the gradient" and _has_scaler(trainer):
             hint = f"no scale helped for {self.patience} steps in a row: use trainer.precision bf16-mixed or 32-true"
         elif self.on_nonfinite == "skip":
             hint = f"after {self._in_a_row_skipped} bad steps in a row: {hint}"
         raise TrainingError(
-            f"{what} is NaN or infinite in step {step + 1} (epoch {trainer.current_epoch}); the last checkpoint is "
-            f"from before: {hint}"
+            f"{what} is NaN or infinite{_on(bad)} in step {step + 1} (epoch {trainer.current_epoch}); "
+            f"the last checkpoint is from before: {hint}"
         )
+
+
+def _on(bad: Bad) -> str:
+    return f" on rank {bad.rank}" if world_size() > 1 and bad.what == "an image" else ""
 
 
 def _has_scaler(trainer: Trainer) -> bool:

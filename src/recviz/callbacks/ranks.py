@@ -19,7 +19,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-from recviz.distributed import host_max
+from recviz.distributed import host_max, tick, ticks
 from recviz.errors import StoppedError
 
 _WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/torch/nn/parallel/", "/recviz/distributed.py")
@@ -39,6 +39,8 @@ class Beat(NamedTuple):
     """Where the main thread is."""
     waits: bool
     """Whether it is there because of other processes."""
+    ticks: int
+    """How often it said that it moves."""
     ended: str
     """"" while it trains; then "done", or the line of its error."""
 
@@ -68,6 +70,18 @@ class RankWatch(Callback):
             store = PrefixStore("recviz/ranks", _get_default_store().clone())
             self._watch = _Watch(store, self.timeout, self.interval)
             self._watch.start()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A move."""
+        tick()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """A move."""
+        tick()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        """A move."""
+        tick()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the others; where the error is that another process is gone, wait for the thread to name it."""
@@ -108,6 +122,7 @@ class _Watch:
         self._heard: dict[int, tuple[Beat, float]] = {}  # by rank: the last beat, and when it was new
         self._asked = time.monotonic()  # when the store last answered
         self._store_is_gone = False
+        self._told: dict[int, str] = {}  # what is wrong, by rank, as another process found out
         self._threads = [threading.Thread(target=target, daemon=True) for target in (self._tell, self._look)]
 
     def start(self) -> None:
@@ -137,6 +152,8 @@ class _Watch:
                         beat = Beat(*json.loads(self.store.get(str(rank))))
                         if rank not in self._heard or self._heard[rank][0].number != beat.number:
                             self._heard[rank] = (beat, time.monotonic())
+                if self.store.check(["verdict"]):
+                    self._told = {int(rank): what for rank, what in json.loads(self.store.get("verdict")).items()}
             except RuntimeError:  # a store whose process is gone
                 self._store_is_gone = True
                 return
@@ -147,18 +164,18 @@ class _Watch:
 
     def _own_beat(self, ended: str) -> Beat:
         frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        stack = tuple(_calls(frame))
+        stack = (ticks(), *_calls(frame))
         now = time.monotonic()
         if stack != self._moved[0]:
             self._moved = (stack, now)
         self._count += 1
         waits = frame is not None and any(sign in frame.f_code.co_filename for sign in _WAITING)
-        return Beat(self._count, os.getpid(), _host(), now - self._moved[1], _place(frame), waits, ended)
+        return Beat(self._count, os.getpid(), _host(), now - self._moved[1], _place(frame), waits, ticks(), ended)
 
     def _look(self) -> None:
         while not self.ended:
             time.sleep(self.interval)
-            verdict = self._verdict()
+            verdict = self._told or self._verdict()
             if verdict and not self.ended:
                 self._leave(verdict)
 
@@ -181,7 +198,10 @@ class _Watch:
                 stuck[rank] = beat
         if wrong:
             return wrong
+        behind = min((beat.ticks for beat in stuck.values()), default=0)
         guilty = {rank: beat for rank, beat in stuck.items() if not beat.waits}
+        if len({beat.ticks for beat in stuck.values()}) > 1:
+            guilty = {rank: beat for rank, beat in stuck.items() if beat.ticks == behind}
         if not guilty and len(stuck) == self.size:  # they wait for one another
             guilty = stuck
         return {
@@ -190,10 +210,9 @@ class _Watch:
         }
 
     def _leave(self, verdict: dict[int, str]) -> None:
-        """Name the guilty, end those of them that are on this machine, and end this process."""
-        if self.rank in verdict:  # the others name it, and end it where they can
-            time.sleep(5 * self.interval)
-        if self.rank == min(set(range(self.size)) - verdict.keys(), default=self.rank):
+        """Tell the others the verdict, end the guilty that are on this machine, and end this process."""
+        first = not self._told and self._publish(verdict)
+        if first:
             named = "; ".join(f"rank {rank} {what}" for rank, what in sorted(verdict.items()))
             print(f"recviz: error: {named}; all {self.size} processes end", file=sys.stderr, flush=True)
         for rank in verdict.keys() - {self.rank}:
@@ -201,11 +220,26 @@ class _Watch:
             if beat is not None and beat.host == _host() and not beat.ended:
                 with contextlib.suppress(OSError):
                     os.kill(beat.pid, signal.SIGKILL)
-        if self.rank == 0:  # it keeps the store, from which the others learn why
+        if first or self.rank == 0:  # the others have to learn it, from the store that rank 0 keeps
             time.sleep(3 * self.interval)
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(1)
+
+    def _publish(self, verdict: dict[int, str]) -> bool:
+        """Put a verdict into the store; whether this process should speak for all."""
+        text, answers = json.dumps(verdict), []
+
+        def publish() -> None:
+            with contextlib.suppress(RuntimeError):
+                answers.append(self.store.compare_set("verdict", "", text).decode() == text)
+
+        asking = threading.Thread(target=publish, daemon=True)
+        asking.start()
+        asking.join(timeout=2 * self.interval)
+        if answers:
+            return bool(answers[0])
+        return self.rank == min(set(range(self.size)) - verdict.keys(), default=self.rank)  # nobody can be asked
 
 
 def _process(heard: dict[int, tuple[Beat, float]], rank: int) -> str:

@@ -86,7 +86,8 @@ class StopSafely(Callback):
             if self._received == signum:
                 raise KeyboardInterrupt
             print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
-        self._received = signum
+        if self._received != self._requeue_signal or self._requeue_signal is None:  # which a SIGTERM may follow
+            self._received = signum
 
 
 def _slurm(trainer: Trainer) -> SLURMEnvironment | None:

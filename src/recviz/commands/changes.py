@@ -21,7 +21,8 @@ FREE = (
 SAFE = (
     "trainer.max_epochs", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
     "trainer.precision", "trainer.logger*", "trainer.callbacks*", "trainer.log_every_n_steps", "trainer.sync_batchnorm",
-    "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size", "probe.*", "keep_every_n_epochs",
+    "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size", "probe.k",
+    "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
     "compile", "on_nonfinite",
 )  # fmt: skip
 """Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
@@ -57,6 +58,9 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
+    limit, done = read_settings(config, path).get("trainer", {}).get("max_epochs"), int(checkpoint.get("epoch", 0))
+    if limit is not None and -1 < limit < done:
+        raise InputError(f"{path} has {done} epochs behind it: trainer.max_epochs {limit} is too low")
     changes = differences(read_settings(str(checkpoint.get("recviz", {}).get("config", config)), path), config)
     safe = {key: line for key, line in changes.items() if _is(key, SAFE)}
     if len(safe) < len(changes):
@@ -67,13 +71,25 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
 
 
 def differences(then: dict[str, Any], now: str) -> dict[str, str]:
-    """A line for each setting that differs, by its key; FREE ones are left out."""
+    """A line for each setting that differs, by its key; FREE ones are left out.
+
+    Settings hold every key that their version of recviz has, so a key that one side lacks is no change.
+    """
     old, new = leaves(then), leaves(read_settings(now, "these settings"))
+    changed = {key for key in old.keys() & new.keys() if old[key] != new[key]}
+    for side, other in ((old, new), (new, old)):  # where one side has a value, and the other a class
+        for key in side.keys() - other.keys():
+            changed |= {whole for whole in _prefixes(key) if whole in other}
     return {
-        key: f"{key} {_text(old.get(key))} → {_text(new.get(key))}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _is(key, FREE)
+        key: f"{key} {_text(old.get(key, 'a class'))} → {_text(new.get(key, 'a class'))}"
+        for key in sorted(changed)
+        if not _is(key, FREE)
     }
+
+
+def _prefixes(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
 def _is(key: str, patterns: tuple[str, ...]) -> bool:

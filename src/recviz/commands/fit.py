@@ -64,18 +64,18 @@ def run(argv: list[str]) -> None:
                     data.setup("fit")
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
-        allowed = resumed is None or cli.config["allow_changes"]
+        allowed = resumed is None or cli.config["allow_changes"] or not resumed.changes(cli.config_text())
         changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
         if changes and trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
-    if resumed is not None:
-        trainer.loggers[0].begin()  # type: ignore[attr-defined]
     try:
         with one_line_errors(), one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
+    if resumed is not None:
+        trainer.loggers[0].begin()  # type: ignore[attr-defined]
     if trainer.is_global_zero and (cli.run_dir / "metrics.csv").is_file():
         from recviz.reports.curves import draw_curves
 

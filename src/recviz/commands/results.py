@@ -11,7 +11,7 @@ from typing import Any
 
 import recviz
 from recviz.errors import InputError
-from recviz.files import write_whole
+from recviz.files import own_part, write_whole
 from recviz.probes.frozen import FrozenResult, Share
 
 
@@ -29,7 +29,7 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }
-    write_whole(path, json.dumps([*entries, {**stamp, **entry}], indent=1))
+    write_whole(path, json.dumps([*entries, {**stamp, **entry}], indent=1), own_part(path))
     return path
 
 

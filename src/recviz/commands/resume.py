@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from recviz.callbacks.metrics_file import read_rows
 from recviz.checkpoints import read_checkpoint
+from recviz.commands.changes import differences
+from recviz.commands.recipes import read_recipe
 from recviz.errors import InputError
 
 
@@ -20,6 +22,10 @@ class Resumed(NamedTuple):
     """None where the run was stopped before its first one."""
     metrics: list[dict[str, str]]
     """Rows of metrics.csv up to the checkpoint."""
+
+    def changes(self, config: str) -> dict[str, str]:
+        """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
+        return differences(read_recipe(self.folder / "config.yaml"), config)
 
 
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:

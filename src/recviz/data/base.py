@@ -23,7 +23,7 @@ from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.machine import usable_cores
 
-WORKER_TIMEOUT = 600
+WORKER_TIMEOUT = 1800
 """Seconds without a batch, after which a worker process counts as hung and the run ends."""
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from recviz.files import whole_file
+from recviz.files import own_part, whole_file
 from recviz.probes.functional import Features
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class FeatureCache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as part:
+            with whole_file(path, own_part(path)) as part:
                 save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
         except (OSError, SafetensorError) as error:
             _log.warning("the features are not kept, since %s cannot be written: %s", path, error)

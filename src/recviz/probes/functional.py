@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recviz.distributed import tick
 from recviz.errors import InputError
 
 
@@ -56,6 +57,7 @@ def extract_features(
         rows: list[Tensor] = []
         labels: list[Tensor] = []
         for batch in batches:
+            tick()
             if batch[1] is None:
                 raise InputError("a probe needs labels, and these images have none")
             images = transform(batch[0].to(device, non_blocking=True))
