@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all gpu-check docs check format clean
+.PHONY: help setup quickstart test test-all gpu-check gpu-train docs check format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -23,16 +23,17 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores
 	$(BIN)/recviz fit --config quickstart.yaml
 
-test: $(READY) ## what CI runs
-	$(TEST_THREADS) $(BIN)/python -m pytest -q
+test: $(READY) ## what CI runs, on two cores
+	$(TEST_THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
 
-gpu-check: $(READY) ## tests that need a GPU, then what the views and LARS cost on it
-	$(BIN)/python -m pytest -q -m gpu
-	$(BIN)/python benchmarks/views.py --only share
-	$(BIN)/python benchmarks/losses.py --only lars
+gpu-check: $(READY) ## tests and timings on a GPU, then CIFAR-100 for the rest of 8 minutes (DATA=DIR with CIFAR-100)
+	$(BIN)/python benchmarks/gpu_check.py $(if $(DATA),--data $(DATA))
+
+gpu-train: $(READY) ## go on with that run for MINUTES=9 more
+	$(BIN)/python benchmarks/gpu_train.py --minutes $(or $(MINUTES),9) $(if $(DATA),--data $(DATA))
 
 docs: $(READY) ## build the documentation into build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -64,7 +64,7 @@ def commands(page: Path) -> list[list[str]]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photos, two runs that were probed, and a classifier: what the pages speak of."""
     root = tmp_path_factory.mktemp("docs")
-    make_folder(root / "photos", classes=2, per_class=12)
+    make_folder(root / "photos", classes=2, per_class=24)
     make_flat(root / "flat", 12)
     make_cifar(root / "data", "cifar10", 300)
     shutil.copy(root / "flat/000.png", root / "photo.png")
@@ -85,7 +85,7 @@ def as_tested(words: list[str]) -> list[str]:
     if words[0] == "study":
         return [*words, "--dry_run", "true"]
     if words[0] == "probe" and "--protocol" in words and "--epochs" not in words:
-        return [*words, "--epochs", "1"]
+        return [*words, "--epochs", "1", *(["--data.fraction", "0.5"] if "finetune" in words else [])]
     if words[0] not in ("fit", "views") or "--print_config" in words or "--resume" in words:
         return words
     recipe = words[words.index("--config") + 1]
@@ -95,7 +95,14 @@ def as_tested(words: list[str]) -> list[str]:
     return [*words, *small.split()]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
+SHELL = [
+    pytest.param(page, marks=() if page.stem in ("README", "index") else pytest.mark.slow, id=page.stem)
+    for page in PAGES
+    if commands(page)
+]
+
+
+@pytest.mark.parametrize("page", SHELL)
 def test_shell_blocks(page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust_cifar(monkeypatch)
     shutil.copytree(world, tmp_path / "world")

@@ -222,7 +222,7 @@ READERS = {
     "weights": "probe --backbone recviz.backbones.resnet18 --backbone.weights {run}/checkpoints/last.ckpt --no-cache "
     "--config {run}/config.yaml",
 }
-LIKE = ("fit", "export", "neighbours", "predict")
+LIKE = ("fit", "embed", "export", "neighbours", "predict")
 """Readers that read as others of READERS do."""
 
 HARMLESS = {("weights", name) for name in CHECKPOINTS if "pickle that" in name or "module" in name} | {
@@ -362,6 +362,7 @@ def test_a_hostile_image_is_named(recviz_command: Command, trap: None, world: Pa
     assert not Path("predictions.csv").exists()
 
 
+@pytest.mark.slow
 def test_names_with_html_are_escaped_in_every_page(recviz_command: Command, world: Path, tmp_path: Path) -> None:
     name = "<script>alert(1)</script>".replace("/", "∕")  # a folder's name has no slash
     shutil.copytree(world / "photos", "photos")

@@ -48,7 +48,7 @@ def moments(processes: int) -> list[tuple[Fault, int]]:
 
 
 CASES = [  # each kind on one or two processes, and all the others where there is time
-    pytest.param(processes, number, marks=() if number < 12 and number % 3 == 2 * processes - 2 else pytest.mark.slow)
+    pytest.param(processes, number, marks=() if number < 12 and number % 4 == processes - 1 else pytest.mark.slow)
     for processes in (1, 2)
     for number in range(20)
 ]
@@ -98,6 +98,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(runs: Runs, processes: int, 
     assert views(folder, name, processes) == views(folder, f"whole{processes}", processes)
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_may_change_between_epochs(runs: Runs) -> None:
     args = [*fit(1), "--run_dir", "change", "--keep_every_n_epochs", "1", "--data.num_workers", "0"]
     assert runs.run(args, fault=Fault("recviz.losses.vicreg:VICRegLoss.forward", 2 * STEPS + 2, "before")).codes == [-9]

@@ -142,6 +142,7 @@ def test_the_first_rank_is_named_by_the_others(tmp_path: Path, jobs: list[Job]) 
     assert "it was killed" in err
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path, jobs: list[Job]) -> None:
     (tmp_path / "hangs.py").write_text(HANGS)
     job = Job(tmp_path, "--model.backbone", "hangs.Hangs", *TWO)
