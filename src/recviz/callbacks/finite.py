@@ -56,7 +56,7 @@ class FiniteNumbers(Callback):
         self.every_n_steps = every_n_steps
         self.patience = patience
         self._first: dict[str, Tensor] = {}  # by what was looked at, in order: int64 [], the first step it was bad in
-        self._in_a_row = torch.zeros((), dtype=torch.int64)  # steps with a bad gradient, until now
+        self._in_a_row = torch.zeros((), dtype=torch.int64)  # steps that the scaler skipped, until now
         self._left_out = False  # whether the optimiser got no gradient in this step
         self._skipped = 0
         self._in_a_row_skipped = 0
@@ -78,11 +78,10 @@ class FiniteNumbers(Callback):
         if not gradients:
             return
         largest = torch.stack(torch._foreach_norm(gradients)).max()
-        bad = ~torch.isfinite(largest)
-        self._in_a_row = torch.where(bad, self._in_a_row.to(bad.device) + 1, 0)
         if _has_scaler(trainer):
+            self._in_a_row = torch.where(torch.isfinite(largest), 0, self._in_a_row.to(largest.device) + 1)
             largest = torch.where(self._in_a_row > self.patience, math.nan, 0.0)
-        elif self.on_nonfinite == "skip" and bool(bad):
+        elif self.on_nonfinite == "skip" and not bool(torch.isfinite(largest)):
             self._left_out = True
             for p in pl_module.parameters():
                 p.grad = None

@@ -7,13 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from recviz.commands.cells import Cell, is_done, locally, on_slurm
 from recviz.commands.parsing import one_line_errors
-from recviz.commands.recipes import find_recipe
+from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.data.shards import plain_name
 from recviz.errors import InputError
 
@@ -109,7 +108,7 @@ def read_study(path: Path) -> Study:
         InputError: a file that is no study.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_recipe(path)
         unknown = set(content) - KEYS
         if unknown:
             raise ValueError(f"it has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")
@@ -129,7 +128,7 @@ def read_study(path: Path) -> Study:
             dict(content.get("probe") or {}),
             dict(content.get("slurm") or {}),
         )
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise InputError(f"{path} is not a study: {reason}") from error
     find_recipe(study.base)
