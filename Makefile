@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all gpu-check gpu-train docs check format clean
+.PHONY: help setup quickstart test test-all test-lowest bench gpu-check gpu-train docs check format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,15 @@ test: $(READY) ## what CI runs, on two cores
 
 test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
+
+test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml claims, in build/lowest
+	$$(command -v uv || echo $(BIN)/uv) venv --quiet --clear --python $(or $(LOWEST_PYTHON),3.10) build/lowest
+	UV_COMPILE_BYTECODE=1 $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python build/lowest/bin/python \
+		--resolution lowest-direct -e '.[dev]'
+	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -n 2 --dist loadfile
+
+bench: $(READY) ## recviz beside its peers, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); half an hour
+	$(BIN)/python benchmarks/beside_peers.py $(if $(DATA),--data $(DATA)) $(if $(PHOTOS),--photos $(PHOTOS))
 
 gpu-check: $(READY) ## tests and timings on a GPU, then CIFAR-100 for the rest of 8 minutes (DATA=DIR with CIFAR-100)
 	$(BIN)/python benchmarks/gpu_check.py $(if $(DATA),--data $(DATA))
