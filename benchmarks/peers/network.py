@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.models.resnet import BasicBlock
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100
@@ -58,6 +58,18 @@ class Pictures(Dataset):
     def __getitem__(self, index: int):
         item = self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
         return (index, *item) if self.indexed else item
+
+
+def loader(data: Dataset, batch: int) -> DataLoader:
+    """Shuffled batches, made in two worker processes."""
+    return DataLoader(data, batch, shuffle=True, num_workers=2, drop_last=True)
+
+
+def endless(data: Dataset, batch: int):
+    """The views of batch after batch."""
+    while True:
+        for views, _ in loader(data, batch):
+            yield views
 
 
 class Over(Exception):

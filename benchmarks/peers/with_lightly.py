@@ -15,7 +15,7 @@ from lightly.transforms.vicreg_transform import VICRegTransform
 from lightly.utils.benchmarking import LinearClassifier, knn_predict
 from lightly.utils.lars import LARS
 from lightly.utils.scheduler import CosineWarmupScheduler
-from network import MEAN, STD, Pictures
+from network import MEAN, STD, Pictures, endless, loader
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvision import transforms
@@ -68,19 +68,13 @@ def transform(size: int = 32) -> VICRegTransform:
 
 
 def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
-    """Batches of two views, made in two worker processes."""
-    loader = DataLoader(Pictures(images, labels, transform()), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views."""
+    return endless(Pictures(images, labels, transform(32)), batch)
 
 
 def photo_batches(folder: str, batch: int):
-    """Batches of two views of photographs, made in two worker processes."""
-    loader = DataLoader(ImageFolder(folder, transform(224)), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views of photographs in files."""
+    return endless(ImageFolder(folder, transform(224)), batch)
 
 
 def loss():
@@ -94,7 +88,7 @@ def fit(network: nn.Module, images: np.ndarray, labels: np.ndarray, plan: dict[s
     if plan["precision"] == "by hand":
         network.to(memory_format=torch.channels_last)
     data = Pictures(images, labels, transform())
-    loader = DataLoader(data, plan["batch"], shuffle=True, num_workers=2, drop_last=True)
+    batches = loader(data, plan["batch"])
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=plan["epochs"],
@@ -106,7 +100,7 @@ def fit(network: nn.Module, images: np.ndarray, labels: np.ndarray, plan: dict[s
         enable_model_summary=False,
         callbacks=[callback],
     )
-    trainer.fit(Module(network, plan), loader)
+    trainer.fit(Module(network, plan), batches)
 
 
 def linear_probe(network: nn.Module, train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from network import MEAN, STD, Pictures
+from network import MEAN, STD, Pictures, endless, loader
 from solo.losses.vicreg import vicreg_loss_func
 from solo.methods import LinearModel, VICReg
 from solo.utils.knn import WeightedKNNClassifier
@@ -34,19 +34,13 @@ def transform(size: int = 32):
 
 
 def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
-    """Batches of two views, made in two worker processes."""
-    loader = DataLoader(Pictures(images, labels, transform()), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views."""
+    return endless(Pictures(images, labels, transform(32)), batch)
 
 
 def photo_batches(folder: str, batch: int):
-    """Batches of two views of photographs, made in two worker processes."""
-    loader = DataLoader(ImageFolder(folder, transform(224)), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views of photographs in files."""
+    return endless(ImageFolder(folder, transform(224)), batch)
 
 
 def loss():
@@ -101,9 +95,9 @@ def fit(network: nn.Module, images: np.ndarray, labels: np.ndarray, plan: dict[s
     """Train the network in place."""
     pl.seed_everything(plan["seed"])
     data = Pictures(images, labels, transform(), indexed=True)
-    loader = DataLoader(data, plan["batch"], shuffle=True, num_workers=2, drop_last=True)
+    batches = loader(data, plan["batch"])
     trainer = trainer_of(plan, limit_train_batches=plan["steps_per_epoch"], callbacks=[callback])
-    trainer.fit(method(network, plan), loader)
+    trainer.fit(method(network, plan), batches)
 
 
 def linear_probe(network: nn.Module, train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> float:

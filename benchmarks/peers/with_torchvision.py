@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from network import MEAN, STD, Pictures
-from torch.utils.data import DataLoader
+from network import MEAN, STD, Pictures, endless
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
@@ -33,16 +32,10 @@ class Twice:
 
 
 def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
-    """Batches of two views, made in two worker processes."""
-    loader = DataLoader(Pictures(images, labels, Twice(32)), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views."""
+    return endless(Pictures(images, labels, Twice(32)), batch)
 
 
 def photo_batches(folder: str, batch: int):
-    """Batches of two views of photographs, made in two worker processes."""
-    loader = DataLoader(ImageFolder(folder, Twice(224)), batch, shuffle=True, num_workers=2, drop_last=True)
-    while True:
-        for views, _ in loader:
-            yield views
+    """Batches of two views of photographs in files."""
+    return endless(ImageFolder(folder, Twice(224)), batch)
