@@ -148,14 +148,14 @@ def prepare(data: str | None) -> str:
 
 def take_turns(name: str, row: Row, given: dict[str, Any], rounds: int) -> None:
     """Measure a row and keep its figures."""
-    figures: dict[str, list[dict[str, float]]] = {system: [] for system in row.systems}
+    figures: dict[str, list[dict[str, float] | None]] = {system: [] for system in row.systems}
     for turn in range(row.rounds or rounds):
         order = row.systems[turn % len(row.systems) :] + row.systems[: turn % len(row.systems)]
         for system in order:
             got = measure(system, row.task, {**given, **row.settings})
             print(f"{name:<12}{turn + 1}  {NAMES[system]:<12}{got}", flush=True)
-            if got is not None:
-                figures[system].append(got)
+            figures[system].append(got)
+    figures = {system: rounds for system, rounds in figures.items() if None not in rounds}
     (BENCH / "rows").mkdir(exist_ok=True)
     kept = {"date": str(date.today()), "figures": figures}
     (BENCH / "rows" / f"{name}.json").write_text(json.dumps(kept, indent=1))
@@ -216,7 +216,7 @@ def line(name: str, row: Row) -> str | None:
     best = [(max if row.higher else min)(rounds) for rounds in zip(*peers, strict=True)]
     pairs = zip(values["recviz"], best, strict=True)
     ratio = statistics.median(ours / peer if row.higher else peer / ours for ours, peer in pairs)
-    top1 = {system: figures[system][0].get("top-1") for system in row.systems if figures[system]}
+    top1 = {system: rounds[0].get("top-1") for system, rounds in figures.items() if rounds}
     note = "; top-1 " + ", ".join(f"{value:.1%}" for value in top1.values()) if all(top1.values()) else ""
     return f"| {row.title}, {row.figure}{note} | " + " | ".join(map(cell, values.values())) + f" | {ratio:.2f} |"
 
@@ -239,6 +239,12 @@ def accuracies(data: str) -> list[str]:
     return rows
 
 
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return next((line.split(":")[1].strip() for line in told.splitlines() if "model name" in line), platform.machine())
+
+
 def page(data: str) -> str:
     """docs/results/benchmarks.md."""
     texts = [(HERE / "peers" / f"{system}.txt").read_text().splitlines() for system in PYTHON]
@@ -248,19 +254,16 @@ def page(data: str) -> str:
     dates = sorted(
         {json.loads(path.read_text())["date"] for path in BENCH.glob("*/**/*.json") if path.name != "top1.json"}
     )
-    return (
-        (HERE / "peers" / "page.md")
-        .read_text()
-        .format(
-            dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
-            cores=os.cpu_count(),
-            machine=platform.processor() or platform.machine(),
-            recviz=f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}",
-            lightly=", ".join(name for name in texts[0] if name[0] != "#"),
-            solo=", ".join(name for name in texts[1] if name[0] != "#"),
-            table="\n".join(row for row in lines if row),
-            accuracy="\n".join(accuracies(data)),
-        )
+    text = (HERE / "peers" / "page.md").read_text()
+    return text.format(
+        dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        cores=os.cpu_count(),
+        machine=processor(),
+        recviz=f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}",
+        lightly=", ".join(name for name in texts[0] if name[0] != "#"),
+        solo=", ".join(name for name in texts[1] if name[0] != "#"),
+        table="\n".join(row for row in lines if row),
+        accuracy="\n".join(accuracies(data)),
     )
 
 
