@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait for each other
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all test-lowest bench gpu-check gpu-train docs check format clean
+.PHONY: help setup quickstart test test-all test-lowest coverage bench gpu-check gpu-train docs check format clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,11 @@ test: $(READY) ## what CI runs, on two cores
 
 test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
+
+coverage: $(READY) ## the tests of make test, slow ones too, and the lines of src that none of them runs
+	rm -rf build/coverage && mkdir -p build/coverage
+	$(TEST_THREADS) $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile -m 'not gpu and not data'
+	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml claims, in build/lowest
 	$$(command -v uv || echo $(BIN)/uv) venv --quiet --clear --python $(or $(LOWEST_PYTHON),3.10) build/lowest
