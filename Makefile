@@ -40,7 +40,7 @@ test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml cl
 		--resolution lowest-direct -e '.[dev]'
 	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -n 2 --dist loadfile
 
-bench: $(READY) ## recviz beside its peers, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); half an hour
+bench: $(READY) ## recviz beside its peers, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); 40 minutes
 	$(BIN)/python benchmarks/beside_peers.py $(if $(DATA),--data $(DATA)) $(if $(PHOTOS),--photos $(PHOTOS))
 
 gpu-check: $(READY) ## tests and timings on a GPU, then CIFAR-100 for the rest of 8 minutes (DATA=DIR with CIFAR-100)

@@ -20,7 +20,7 @@ def features_of(backbone: nn.Module, size: int = 32, channels: int = 3) -> Tenso
     return backbone(torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("stem", ["imagenet", "cifar"])
+@pytest.mark.parametrize("stem", ["imagenet", "cifar", "solo-learn"])
 def test_features_are_n_by_feature_dim(stem: Any) -> None:
     backbone = resnet18(stem=stem)
     assert backbone.feature_dim == 512
@@ -39,6 +39,15 @@ def test_cifar_stem_keeps_the_size() -> None:
         module.register_forward_hook(lambda _, __, out, name=name: sizes.update({name: tuple(out.shape[1:])}))
     features_of(backbone)
     assert sizes == {"conv1": (64, 32, 32), "layer1": (64, 32, 32), "layer4": (512, 4, 4)}
+
+
+def test_solo_learns_stem_pads_by_two_and_takes_the_same_weights() -> None:
+    backbone, other = resnet18(stem="solo-learn"), resnet18(stem="cifar")
+    backbone.load_state_dict(other.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert backbone.conv1(images).shape[2:] == (34, 34)
+    padded = nn.functional.pad(images, (1, 1, 1, 1))
+    torch.testing.assert_close(backbone.conv1(images), other.conv1(padded))
 
 
 def test_imagenet_stem_shrinks_by_four() -> None:

@@ -23,6 +23,7 @@ Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
+    ".": "the shell's own",
     "make": "the Makefile's targets: CI runs them",
     "pip": "installs: tests/cli/test_install.py does",
     "git": "needs the network",
@@ -140,6 +141,22 @@ def test_every_block_has_a_language_that_is_tested() -> None:
         text = page.read_text(encoding="utf-8")
         for language in re.findall(r"^```(.*)\n(?:.*\n)*?```", text, re.MULTILINE):
             assert language in ("sh", "python", "text"), f"{page.name}: a block of {language or 'no language'}"
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for link in links:
+        if not link.startswith("http"):
+            target, _, anchor = link.partition("#")
+            assert (ROOT / target).exists(), link
+            assert not anchor or anchor in headings(ROOT / target), link
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as a forge names them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.resnet import BasicBlock
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100
-WARM_UP = 4  # steps that a clock leaves out
+WARM_UP = 2  # training steps that a clock leaves out
 
 
 class ResNet18(nn.Module):

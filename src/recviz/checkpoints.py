@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 import recviz
+from recviz.augment.views import OneView
 from recviz.backbones import as_backbone
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -94,6 +95,17 @@ class Origin(NamedTuple):
     epochs: int | None = None
     """How long it was trained, where that is known."""
 
+    @property
+    def view(self) -> OneView:
+        """How images are prepared for it."""
+        return OneView(self.size, self.mean, self.std)
+
+
+def checkpoint_of(source: str | Path) -> Path:
+    """The last checkpoint of a run folder; any other path as it is."""
+    path = Path(source)
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+
 
 def load_backbone(source: str | Path) -> nn.Module:
     """A trained backbone, from a run folder, a checkpoint of a run, or a safetensors file that recviz exported.
@@ -113,9 +125,7 @@ def load_backbone(source: str | Path) -> nn.Module:
 
 def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     """`load_backbone`, and what the backbone is."""
-    path = Path(source)
-    if path.is_dir():
-        path = path / "checkpoints" / "last.ckpt"
+    path = checkpoint_of(source)
     if path.suffix == ".safetensors":
         origin, weights = _exported(path)
     else:

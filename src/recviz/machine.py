@@ -14,3 +14,8 @@ def usable_cores() -> int:
 def cache_folder() -> Path:
     """XDG_CACHE_HOME/recviz, or ~/.cache/recviz."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recviz"
+
+
+def keep_compiled_code() -> None:
+    """Have torch.compile keep its code there, where TORCHINDUCTOR_CACHE_DIR names no other folder."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))

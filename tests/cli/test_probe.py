@@ -61,8 +61,8 @@ def test_alone_it_probes_the_newest_run_and_repeats_itself_bit_for_bit(
     kept = sorted((tmp_path / "cache/recviz/features").iterdir())
     assert len(kept) == 2
     times = [path.stat().st_mtime_ns for path in kept]
-    assert recviz_command("probe", "--ckpt_path", str(run_folder / "checkpoints/last.ckpt"))[0] == 0
-    assert recviz_command("probe", "--no-cache")[0] == 0
+    assert recviz_command("probe", "--ckpt_path", str(run_folder))[0] == 0
+    assert recviz_command("probe", "--no-cache", "--ckpt_path", str(run_folder / "checkpoints/last.ckpt"))[0] == 0
     first, second, third = results(run_folder / "results.json")
     assert first["figures"] == second["figures"] == third["figures"]
     assert [path.stat().st_mtime_ns for path in sorted(kept)] == times  # taken from there, and left alone

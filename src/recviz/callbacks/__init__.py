@@ -1,4 +1,4 @@
-"""Lightning callbacks of a pretraining run; each works alone."""
+"""What watches and records a pretraining run: Lightning callbacks, and MetricsFile, a logger."""
 
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor

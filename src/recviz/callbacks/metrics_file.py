@@ -81,7 +81,8 @@ class MetricsFile(Logger):
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a metrics.csv; without a last one that a crash of the machine cut short."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
-    return [row for row in csv.DictReader(lines) if None not in row.values() and row.get("step", "").isdigit()]
+    whole = (row for row in csv.DictReader(lines) if None not in row and None not in row.values())
+    return [row for row in whole if row.get("step", "").isdigit()]

@@ -11,10 +11,10 @@ from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
-from recviz.commands.images import FolderOfImages
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
+from recviz.data.loose import LooseImages
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
@@ -55,7 +55,7 @@ def run(argv: list[str]) -> None:
     if config.images is not None:
         if config.data is not None:
             raise InputError("give --images or --data, not both")
-        data = FolderOfImages(Path(config.images), origin)
+        data = LooseImages(Path(config.images), origin.view)
     if data is None:
         raise InputError("an exported backbone brings no data: give --data or --images")
     split = chosen_split(data, origin, config.split, config.images is not None, config.limit)

@@ -29,7 +29,6 @@ from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
-from recviz.commands.cache import keep_compiled_code
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
 from recviz.commands.parsing import hardware_errors, one_line_errors, one_line_of_any
@@ -38,6 +37,7 @@ from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.files import can_be_made
+from recviz.machine import keep_compiled_code
 from recviz.methods.joint_embedding import check_trainer
 from recviz.probes.online import OnlineProbe
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import newest_checkpoint, read_backbone
-from recviz.commands.images import FolderOfImages, one_image
 from recviz.commands.parsing import one_line_errors
+from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
@@ -38,8 +38,8 @@ def run(argv: list[str]) -> None:
     if config.k < 1:
         raise InputError(f"--k must be at least 1, got {config.k}")
     backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
-    data = FolderOfImages(Path(config.images), origin)
-    photo, bank = one_image(query, origin), data.load_train()
+    data = LooseImages(Path(config.images), origin.view)
+    photo, bank = one_image(query, origin.view), data.load_train()
     asked, known = (embed(backbone, data, split) for split in (photo, bank))
     found = nearest_neighbours(asked.features, known.features, config.k + 1)
     rows = [

@@ -9,8 +9,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import load_classifier
-from recviz.commands.images import FolderOfImages
 from recviz.commands.parsing import one_line_errors
+from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.reports.embedding import embed
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
     if out.is_dir():
         raise InputError(f"--out {out} is a folder")
     classifier = load_classifier(config.ckpt_path)
-    data = FolderOfImages(Path(config.folder), classifier.origin)
+    data = LooseImages(Path(config.folder), classifier.origin.view)
     embedded = embed(classifier.backbone, data, data.load_train())
     with torch.no_grad():
         likely = classifier.head(embedded.features).softmax(dim=1).max(dim=1)

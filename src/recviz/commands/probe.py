@@ -15,7 +15,14 @@ from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
 from recviz.backbones import as_backbone
-from recviz.checkpoints import backbone_weights, newest_checkpoint, read_checkpoint, run_settings, save_probe
+from recviz.checkpoints import (
+    backbone_weights,
+    checkpoint_of,
+    newest_checkpoint,
+    read_checkpoint,
+    run_settings,
+    save_probe,
+)
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors, option_value
@@ -151,7 +158,7 @@ def parse(argv: Sequence[str]) -> Probed:
     checkpoint, path = None, None
     defaults: dict[str, Any] = {}
     if not names & {"--help", "-h", "--backbone"}:
-        path = Path(option_value(rest, "--ckpt_path") or newest_checkpoint())
+        path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
         defaults = {
             "ckpt_path": str(path),

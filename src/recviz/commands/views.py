@@ -12,13 +12,13 @@ from torchvision.io import write_png
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, Views
-from recviz.commands.cache import keep_compiled_code
 from recviz.commands.fit import FitCLI, quiet_lightning
 from recviz.commands.parsing import one_line_errors
 from recviz.commands.recipes import with_recipe_paths
 from recviz.data.base import ViewsDataModule
 from recviz.data.skipping import BatchReader
 from recviz.errors import InputError
+from recviz.machine import keep_compiled_code
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
+from recviz.callbacks.metrics_file import read_rows
 from recviz.files import whole_file
 
-_NO_TERMS = ("train/total", "train/lr", "train/images_per_s")
+_NO_TERMS = ("train/total", "train/lr", "train/images_per_s", "train/hours")
 _PANELS = {
     "loss": ["train/total"],
     "terms": [],  # whatever the objective names
@@ -19,11 +19,10 @@ _PANELS = {
 def read_metrics(folder: str | Path) -> dict[str, list[tuple[float, float]]]:
     """The series of a run folder's metrics.csv: name to [(step, value)]."""
     series: dict[str, list[tuple[float, float]]] = {}
-    with open(Path(folder) / "metrics.csv", newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and name not in ("step", "epoch"):
-                    series.setdefault(name, []).append((float(row["step"]), float(value)))
+    for row in read_rows(Path(folder) / "metrics.csv"):
+        for name, value in row.items():
+            if value and name not in ("step", "epoch"):
+                series.setdefault(name, []).append((float(row["step"]), float(value)))
     return series
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from recviz.callbacks.metrics_file import read_rows
 from recviz.errors import InputError
 
 Series = list[tuple[dict[str, float], float]]
@@ -235,8 +235,7 @@ def _series(path: Path) -> dict[str, Series]:
     """Curves of a metrics.csv that may still be written; a row that is cut short is left out."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row and None not in row.values()]
+    rows = read_rows(path)
     hours = {row["epoch"]: float(row["train/hours"]) for row in rows if row.get("train/hours")}
     series: dict[str, Series] = {}
     for row in rows:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recviz.commands.cache import keep_compiled_code
+from recviz.machine import keep_compiled_code
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(

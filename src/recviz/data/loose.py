@@ -1,4 +1,4 @@
-"""What `embed`, `neighbours` and `predict` share: a backbone, and images that are prepared as it wants them."""
+"""Images as they lie below a folder, or one by itself, to be encoded and not trained on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 from recviz.augment.views import OneView
-from recviz.checkpoints import Origin
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages
 from recviz.data.listing import all_images
@@ -14,17 +13,17 @@ from recviz.data.splits import Split
 from recviz.errors import InputError
 
 
-class FolderOfImages(ViewsDataModule):
-    """All images below a folder, labelled or not, however they are arranged; for encoding only.
+class LooseImages(ViewsDataModule):
+    """All images below a folder, labelled or not, however they are arranged.
 
     Args:
         folder: where they are.
-        origin: what the backbone takes.
+        view: how they are prepared for the backbone.
         batch_size: of encoding.
     """
 
-    def __init__(self, folder: Path, origin: Origin, batch_size: int = 64) -> None:
-        super().__init__(OneView(origin.size, origin.mean, origin.std), batch_size, 0, None, 1.0, 0)
+    def __init__(self, folder: Path, view: OneView, batch_size: int = 64) -> None:
+        super().__init__(view, batch_size, 0, None, 1.0, 0)
         self.folder = folder
 
     def load_train(self) -> Split:
@@ -36,7 +35,7 @@ class FolderOfImages(ViewsDataModule):
         return Split(FileImages(all_images(self.folder), self.views), None, [])
 
 
-def one_image(path: Path, origin: Origin) -> Split:
+def one_image(path: Path, view: OneView) -> Split:
     """A split of one file.
 
     Raises:
@@ -44,7 +43,7 @@ def one_image(path: Path, origin: Origin) -> Split:
     """
     if not os.path.isfile(path):
         raise InputError(f"there is no image {path}")
-    images = FileImages([path], OneView(origin.size, origin.mean, origin.std))
+    images = FileImages([path], view)
     if problem := images.problem(0):
         raise InputError(problem)
     return Split(images, None, [])
