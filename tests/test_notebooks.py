@@ -1,4 +1,4 @@
-"""Each notebook's code, run from top to bottom in an empty folder."""
+"""Each notebook's code, run from top to bottom in an empty folder beside the docs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import pytest
 
 import recviz.commands.fit  # noqa: F401 (what a notebook imports on its first call counts for none of them)
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path / "notebooks")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     scope: dict[str, object] = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
