@@ -63,19 +63,35 @@ ROWS = {
         "two views of photographs in JPEG files", "photos", {}, "images/s", True, (*ALL, "torchvision"), needs="photos"
     ),
     "loss": Row("VICReg's loss and gradient, 256×2048", "loss", {"n": 256, "d": 2048}, "ms", False),
-    "wide-loss": Row("the same, 256×8192", "loss", {"n": 256, "d": 8192}, "ms", False),
-    "memory": Row("memory of that, 256×8192", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
+    "wide-loss": Row("VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192}, "ms", False),
+    "memory": Row("memory of that", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
     "fp32": Row("training ResNet-18, float32", "train", {**FULL, "precision": "fp32"}, "images/s", True),
     "bf16": Row(
         "training ResNet-18, each at its best precision", "train", {**FULL, "precision": "bf16"}, "images/s", True
     ),
     "by-hand": Row(
-        "the same, channels-last by hand", "train", {**FULL, "precision": "by hand"}, "images/s", True, ALL[:2]
+        "training ResNet-18, channels-last by hand",
+        "train",
+        {**FULL, "precision": "by hand"},
+        "images/s",
+        True,
+        ALL[:2],
     ),
     "small-fp32": Row("training a quarter as wide, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True),
-    "small": Row("the same, each at its best precision", "train", {**SMALL, "precision": "bf16"}, "images/s", True),
+    "small": Row(
+        "training a quarter as wide, each at its best precision",
+        "train",
+        {**SMALL, "precision": "bf16"},
+        "images/s",
+        True,
+    ),
     "small-by-hand": Row(
-        "the same, channels-last by hand", "train", {**SMALL, "precision": "by hand"}, "images/s", True, ALL[:2]
+        "training a quarter as wide, channels-last by hand",
+        "train",
+        {**SMALL, "precision": "by hand"},
+        "images/s",
+        True,
+        ALL[:2],
     ),
     "linear": Row(
         "linear probe, 5,000 images", "linear", {"count": 5000, "width": 0.25}, "s", False, rounds=1, needs="network"
@@ -266,7 +282,8 @@ def page(data: str) -> str:
     dates = sorted(
         {json.loads(path.read_text())["date"] for path in BENCH.glob("*/**/*.json") if path.name != "top1.json"}
     )
-    text = (HERE / "peers" / "page.md").read_text()
+    rows = accuracies(data)
+    text = "".join((HERE / "peers" / name).read_text() for name in ("page.md", "accuracy.md")[: 1 + bool(rows)])
     return text.format(
         dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
         cores=os.cpu_count(),
@@ -275,7 +292,7 @@ def page(data: str) -> str:
         lightly=", ".join(name for name in texts[0] if name[0] != "#"),
         solo=", ".join(name for name in texts[1] if name[0] != "#"),
         table="\n".join(row for row in lines if row),
-        accuracy="\n".join(accuracies(data)),
+        accuracy="\n".join(rows),
     )
 
 

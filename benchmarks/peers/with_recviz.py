@@ -72,7 +72,7 @@ def fit(network: nn.Module, images: np.ndarray, labels: np.ndarray, plan: dict[s
         network,
         (width, width, width),
         variance_weight=50.0,
-        optimizer=lambda groups, lr: recviz.LARS(groups, lr, weight_decay=1e-4, eta=0.02, clip=True),
+        optimizer=lambda groups, lr: recviz.LARS(groups, lr, weight_decay=1e-4, eta=plan["eta"], clip=plan["clip"]),
         base_lr=plan["base_lr"],
         warmup_epochs=1,
     )

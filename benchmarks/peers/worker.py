@@ -19,7 +19,16 @@ import numpy as np
 import torch
 from network import MEAN, STD, WARM_UP, Over, ResNet18, clock
 
-PLAN = {"batch": 256, "projector": 2048, "base_lr": 0.3, "seed": 0, "precision": "bf16", "epochs": 1000}
+PLAN = {
+    "batch": 256,
+    "projector": 2048,
+    "base_lr": 0.3,
+    "eta": 0.02,
+    "clip": True,
+    "seed": 0,
+    "precision": "bf16",
+    "epochs": 1000,
+}
 
 
 def arrays(folder: str, split: str = "", count: int | None = None) -> tuple[np.ndarray, np.ndarray]:
