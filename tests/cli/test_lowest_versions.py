@@ -36,6 +36,6 @@ def test_the_lowest_versions_work(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "UV_COMPILE_BYTECODE": "1"}
     environment.pop("VIRTUAL_ENV", None)
     run(uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "environment"))
-    lowest = ("--resolution", "lowest-direct", "-e", ".", "pytest>=8")
+    lowest = ("--resolution", "lowest-direct", "-e", ".", "pytest>=8", "hypothesis>=6")
     run(uv, "pip", "install", "--quiet", "--python", str(python), *lowest)
     run(str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *CHOSEN)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from recviz.distributed import host_max, tick, ticks
@@ -67,7 +68,7 @@ class RankWatch(Callback):
         """Begin to watch, once the processes have met."""
         if stage == "fit" and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             _dismiss_observer()
-            store = PrefixStore("recviz/ranks", _get_default_store().clone())
+            store = PrefixStore("recviz/ranks", _own_client(_get_default_store()))
             self._watch = _Watch(store, self.timeout, self.interval)
             self._watch.start()
 
@@ -100,6 +101,15 @@ class RankWatch(Callback):
         if self._watch is not None:
             self._watch.end("done")
             self._watch = None
+
+
+def _own_client(store: Any) -> Any:
+    """Another client of the group's store, whose waits hold up nobody else's; older versions of torch cannot clone."""
+    if hasattr(store, "clone"):
+        return store.clone()
+    while isinstance(store, PrefixStore):
+        store = store.underlying_store
+    return TCPStore(store.host, store.port, is_master=False) if isinstance(store, TCPStore) else store
 
 
 def is_lost_peer(error: BaseException) -> bool:
