@@ -19,7 +19,7 @@ CHOSEN = [  # what leans most on others' interfaces; `make test-lowest` runs eve
     "tests/methods",
     "tests/probes/test_online.py",
     "tests/data/test_cifar.py",
-    "tests/cli/test_fit.py",
+    "tests/cli/test_fit.py::test_two_processes_count_each_image_once",
 ]
 
 
