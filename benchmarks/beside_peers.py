@@ -204,7 +204,7 @@ def accuracy(data: str, minutes: float, seeds: int) -> None:
                 (out / "run.json").write_text(json.dumps({**got, "date": str(date.today())}))
 
 
-RECIPE = {"width": 0.25, "projector": 1024, "base_lr": 0.5, "eta": 0.02, "precision": "by hand"}
+RECIPE = {"width": 0.25, "projector": 1024, "base_lr": 0.5, "eta": 0.02, "clip": False, "precision": "by hand"}
 
 
 def probe(run: Path, data: str) -> float:

@@ -52,7 +52,7 @@ class Module(pl.LightningModule):
         else:
             decayed, plain = get_weight_decay_parameters([self.backbone, self.projection_head])
             groups = [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
-            optimizer = LARS(groups, lr, momentum=0.9, weight_decay=1e-4, trust_coefficient=plan.get("eta", 0.02))
+            optimizer = LARS(groups, lr, momentum=0.9, weight_decay=1e-4, trust_coefficient=plan["eta"])
         steps = plan["epochs"] * plan["steps_per_epoch"]
         schedule = CosineWarmupScheduler(optimizer, plan["steps_per_epoch"], steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
