@@ -142,6 +142,16 @@ def test_as_backbone_drops_the_last_linear(name: str, head: Callable[[], nn.Modu
     assert features_of(backbone).shape == (2, width)
 
 
+def test_as_backbone_drops_the_classifiers_dropout_and_no_other() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.classifier = nn.Sequential(nn.Dropout(0.9), nn.Linear(6, 5), nn.Dropout(0.5), nn.Linear(5, 3))
+
+    head = as_backbone(Net()).classifier
+    assert [type(layer) for layer in head] == [nn.Dropout, nn.Linear, nn.Identity, nn.Identity]  # type: ignore[arg-type]
+
+
 def test_as_backbone_keeps_the_layers_before_the_last_linear() -> None:
     module = Net("classifier", mlp())
     first = module.classifier[0]

@@ -151,8 +151,8 @@ def as_backbone(module: nn.Module) -> nn.Module:
     """The module as a backbone: its classifier removed, where it has one, and .feature_dim set.
 
     A module with .feature_dim comes back as it is. From timm's models the classifier goes through
-    `reset_classifier(0)`; from torchvision's, the layer named fc, classifier, head or heads is replaced by the
-    identity up to its last Linear, whose input width is feature_dim.
+    `reset_classifier(0)`; of torchvision's, in the layer named fc, classifier, head or heads, the last Linear and a
+    Dropout right before it become the identity, and the Linear's input width is feature_dim.
 
     Raises:
         InputError: a module of unknown feature width.
@@ -185,5 +185,7 @@ def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | No
     if isinstance(head, nn.Sequential) and len(head) and isinstance(head[-1], nn.Linear):
         last = head[-1]
         head[-1] = nn.Identity()
+        if len(head) > 1 and isinstance(head[-2], nn.Dropout):  # which was for the classifier
+            head[-2] = nn.Identity()
         return last.in_features
     return None

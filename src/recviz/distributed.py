@@ -114,6 +114,12 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
+def barrier() -> None:
+    """Wait until all processes have come here."""
+    if _active():
+        host_max(0)
+
+
 def tick() -> None:
     """Say that this process moves: for those who watch over it."""
     global _ticks
@@ -130,6 +136,12 @@ def part_company() -> None:
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def first_derivative_only() -> None:
+    """In a backward pass, raise RuntimeError where it is to be differentiated again."""
+    if torch.is_grad_enabled():  # create_graph=True
+        raise RuntimeError("this objective has a first derivative only: do without create_graph=True")
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -150,8 +162,7 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():  # create_graph=True
-            raise RuntimeError("this objective has a first derivative only: do without create_graph=True")
+        first_derivative_only()
         scale = grads[0] * world_size()
         gradients = [gradient * scale for gradient in ctx.saved_tensors]
         return None, None, *gradients, *([None] * len(gradients))

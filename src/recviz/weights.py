@@ -42,8 +42,8 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> None:
     Taken are a bare state dict; one below "model" or "state_dict" (the authors' full checkpoint; Lightning's, of
     recviz, solo-learn and lightly); names that begin with `module.`, `backbone.` or both; and a torchvision ResNet
     that was cut into a Sequential, as in lightly's examples. A classifier `fc` and all that is not under the backbone's
-    name are left aside. The backbones of solo-learn's CIFAR recipes pad their first convolution by 2: set
-    `backbone.conv1.padding = (2, 2)` for them.
+    name are left aside. The backbones of solo-learn's CIFAR recipes pad their first convolution by 2: make theirs
+    with `stem="solo-learn"`.
 
     Args:
         backbone: changed in place.

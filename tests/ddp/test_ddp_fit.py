@@ -1,4 +1,4 @@
-"""Training and online probe on two processes against one, on the same global batches."""
+"""The online probe on two processes against one, on the same global batches; test_ddp_losses has the gradients."""
 
 from __future__ import annotations
 

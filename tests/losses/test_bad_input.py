@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 from recviz.losses import BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
+from recviz.losses.vicreg import covariance_term, invariance_term, variance_term
 
 OBJECTIVES: dict[str, type[nn.Module]] = {
     "VICReg": VICRegLoss,
@@ -132,3 +134,24 @@ def test_a_second_derivative_is_refused_and_not_wrong(name: str) -> None:
     total = OBJECTIVES[name]()(a, torch.randn(6, 3)).total
     with pytest.raises(RuntimeError, match="first derivative only"):
         torch.autograd.grad(total, a, create_graph=True)
+
+
+@pytest.mark.parametrize("term", [variance_term, covariance_term])
+def test_a_second_derivative_of_a_term_is_refused_too(term: Callable[[Tensor], Tensor]) -> None:
+    z = torch.randn(6, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="first derivative only"):
+        torch.autograd.grad(term(z), z, create_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "shown"),
+    [
+        (lambda: covariance_term(torch.zeros(1, 8)), r"at least 2 samples per batch, got embeddings of shape \(1, 8\)"),
+        (lambda: variance_term(torch.zeros(1, 8)), "at least 2 samples per batch"),
+        (lambda: invariance_term(torch.zeros(4, 8), torch.zeros(1, 8)), r"one shape, got \(4, 8\) and \(1, 8\)"),
+        (lambda: variance_term(torch.zeros(8)), r"shape \[n, D\], got \(8,\)"),
+    ],
+)
+def test_the_terms_alone_check_their_input(call: Callable[[], Tensor], shown: str) -> None:
+    with pytest.raises(InputError, match=shown):
+        call()

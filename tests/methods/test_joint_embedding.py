@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from recviz import LARS, VICReg
 from recviz.errors import InputError
@@ -108,6 +109,17 @@ def test_any_optimiser(optimizer: Any) -> None:
     flat = trainer.optimizers[0].param_groups[1]
     assert flat["weight_decay"] == 0
     assert all(p.ndim == 1 for p in flat["params"])
+
+
+def test_a_loader_without_a_length_is_refused() -> None:
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            while True:
+                yield (torch.randn(3, 32, 32), torch.randn(3, 32, 32)), 0
+
+    with pytest.raises(InputError, match=r"set trainer\.limit_train_batches"):
+        tiny_trainer().fit(tiny_vicreg(), DataLoader(Endless(), batch_size=4))
+    tiny_trainer(limit_train_batches=2).fit(tiny_vicreg(), DataLoader(Endless(), batch_size=4))
 
 
 def test_accumulation_is_refused() -> None:

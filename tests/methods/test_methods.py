@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from recviz import BarlowTwins, JointEmbedding, SIGReg, SimCLR, VICReg
@@ -85,6 +88,21 @@ def test_a_resumed_sigreg_draws_on(tmp_path: Any) -> None:
     assert other.loss._calls == module.loss._calls == 8  # type: ignore[union-attr]
 
 
+def training_step(module: JointEmbedding) -> Callable[[tuple[Tensor, Tensor]], None]:
+    """A whole step of the module on two views, as a Trainer takes it, but for what it logs to."""
+    optimizer = module.optimizer([{"params": list(module.parameters())}], 0.1)
+    trainer = SimpleNamespace(optimizers=[optimizer])
+    module.trainer = trainer  # type: ignore[assignment]
+    module.log = module.log_dict = lambda *args, **settings: None  # type: ignore[method-assign, misc, assignment]
+
+    def step(views: tuple[Tensor, Tensor]) -> None:
+        output = module.training_step((views, None), 0)
+        output["loss"].backward()
+        trainer.optimizers[0].step()
+
+    return step
+
+
 class Reads(TorchDispatchMode):
     """Counts what makes a host wait for its device: a tensor read as a number."""
 
@@ -100,13 +118,10 @@ class Reads(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_number_is_read_from_the_device_in_a_step(method: type[JointEmbedding]) -> None:
-    module = tiny(method)
-    optimizer = module.optimizer([{"params": list(module.parameters())}], 0.1)
+    step = training_step(tiny(method))
     with Reads() as reads:
         for _ in range(2):
-            a, b = (module.projector(module.backbone(torch.randn(8, 3, 32, 32))) for _ in range(2))
-            module.loss(a, b).total.backward()
-            optimizer.step()
+            step((torch.randn(8, 3, 32, 32), torch.randn(8, 3, 32, 32)))
     assert reads.names == []
     with reads:
         float(torch.ones(()))
@@ -116,15 +131,13 @@ def test_no_number_is_read_from_the_device_in_a_step(method: type[JointEmbedding
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_on_a_gpu_never_waits(method: type[JointEmbedding]) -> None:
-    module = tiny(method).cuda()
-    optimizer = module.optimizer([{"params": list(module.parameters())}], 0.1)
-    views = [torch.randn(8, 3, 32, 32, device="cuda") for _ in range(2)]
+    step = training_step(tiny(method).cuda())
+    views = tuple(torch.randn(8, 3, 32, 32, device="cuda") for _ in range(2))
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):
-            a, b = (module.projector(module.backbone(view)) for view in views)
-            module.loss(a, b).total.backward()
-            optimizer.step()
+            with torch.autocast("cuda", torch.bfloat16):
+                step(views)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -69,7 +69,8 @@ class BarlowTwinsLoss(nn.Module):
 
     Args:
         redundancy_weight: λ; the paper's 0.0051.
-        scale: factor on the whole; the authors' ImageNet recipe uses 0.024, solo-learn's CIFAR recipes 0.1.
+        scale: factor on the whole; 0.024 makes one learning rate of the authors' two (see methods.BarlowTwins);
+            solo-learn's CIFAR recipes use 0.1.
         matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
 
     Raises:

@@ -9,8 +9,8 @@ from recviz.distributed import row_counts
 from recviz.errors import InputError
 
 
-def checked_rows(objective: str, a: Tensor, b: Tensor, *local: Tensor) -> list[int]:
-    """The rows of each process, after a look at the embeddings of two views, and of local views beside them.
+def checked_rows(objective: str, a: Tensor, *others: Tensor) -> list[int]:
+    """The rows of each process, after a look at the embeddings of a view, and of others beside it.
 
     The values are looked at in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
     detect_anomaly=True), because the look makes the host wait for the device.
@@ -19,7 +19,7 @@ def checked_rows(objective: str, a: Tensor, b: Tensor, *local: Tensor) -> list[i
         InputError: not floating point [n, D] of one shape, fewer than 2 rows over all processes, or, in anomaly
             mode, values that are not finite.
     """
-    views = (a, b, *local)
+    views = (a, *others)
     for z in views[1:]:
         if z.shape != a.shape:
             raise InputError(f"{objective} needs views of one shape, got {tuple(a.shape)} and {tuple(z.shape)}")
@@ -32,7 +32,7 @@ def checked_rows(objective: str, a: Tensor, b: Tensor, *local: Tensor) -> list[i
             f"{objective} needs floating point embeddings, got {' and '.join(str(z.dtype) for z in views)}"
         )
     if torch.is_anomaly_enabled():
-        for name, z in zip(("a", "b", *(f"local {i}" for i in range(1, 1 + len(local)))), views, strict=True):
+        for name, z in zip(("a", "b", *(f"local {i}" for i in range(1, len(views)))), views, strict=False):
             bad = ~z.isfinite()
             if bad.any():
                 row, column = bad.nonzero()[0].tolist()

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from recviz.distributed import all_reduce_sum, gather_rows, sum_over_processes
+from recviz.distributed import all_reduce_sum, first_derivative_only, gather_rows, sum_over_processes
 
 MATRIX_LIMIT = 2**26
-"""Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32."""
+"""Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32, 512 MiB in float64."""
 
 _CACHED = 2**18
 """Elements that are converted to float64 at a time on a CPU: 2 MiB, about a core's cache."""
@@ -65,6 +65,7 @@ class _SumOfSquares(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        first_derivative_only()
         rows: Tensor = ctx.saved_tensors[0]
         return rows * (2 * grads[0]).to(rows.dtype)
 
@@ -99,7 +100,9 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
 
         N < D:  (x yᵀ) z − x ∘ diagonal   each process makes its own n×N matrix; the rows of y and z are gathered
                                           (N·D elements each), then 4·n·N·D operations, in float64: where a few
-                                          columns hold most of the variance, the two parts nearly cancel
+                                          columns hold most of the variance, the two parts nearly cancel. Cards for
+                                          desktops and inference have 1/32 or 1/64 of their speed in float64; Apple's
+                                          GPUs have none, and there the cancellation stays
         else:   x · offdiag(yᵀz)          each process adds its own rows' yᵀz to the D×D matrix, which is all-reduced
                                           (D² elements): 4·n·D² operations
 

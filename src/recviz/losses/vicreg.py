@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.distributed import all_reduce_sum, row_counts, sum_over_processes, with_gradient
+from recviz.distributed import all_reduce_sum, sum_over_processes, with_gradient
 from recviz.losses.checks import check_count, check_weight, checked_rows, float32
 from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
@@ -31,10 +31,14 @@ def invariance_term(a: Tensor, b: Tensor) -> Tensor:
 
     Returns:
         Scalar: mean over all processes' rows and the columns of (a − b)².
+
+    Raises:
+        InputError: see checks.checked_rows.
     """
+    counts = checked_rows("invariance_term", a, b)
     with torch.autocast(a.device.type, enabled=False):
         x, y = float32(a, b)
-        return _invariance([(x, y)], row_counts(a))
+        return _invariance([(x, y)], counts)
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -46,8 +50,11 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
 
     Returns:
         Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over all processes' rows.
+
+    Raises:
+        InputError: see checks.checked_rows.
     """
-    counts = row_counts(z)
+    counts = checked_rows("variance_term", z)
     with torch.autocast(z.device.type, enabled=False):
         return _variance(centre(float32(z), counts)[0], counts, eps)
 
@@ -63,8 +70,11 @@ def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
 
     Returns:
         Scalar: Σ_{i≠j} C_ij² / D, with C = centred zᵀz / (N − 1) over the N rows of all processes.
+
+    Raises:
+        InputError: see checks.checked_rows.
     """
-    counts = row_counts(z)
+    counts = checked_rows("covariance_term", z)
     with torch.autocast(z.device.type, enabled=False):
         return _covariance(centre(float32(z), counts)[0], counts, matrix_limit)
 
@@ -93,7 +103,7 @@ class VICRegLoss(nn.Module):
     authors' code. Local views, where there are any, are more pairs of the invariance: it is the mean over a and b, and
     over each of the two with each local view. All terms are over the rows of all processes, and equal on each;
     DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in float32
-    whatever the autocast.
+    whatever the autocast; where N ≥ D, a GPU whose matrix products were set to TF32 makes the covariance in that.
 
     On W processes of n rows, N in all, each process communicates in the forward pass, per view: 2·D float64
     all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for

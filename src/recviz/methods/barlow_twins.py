@@ -16,8 +16,10 @@ from recviz.projector import projector
 class BarlowTwins(JointEmbedding):
     """Barlow Twins (Zbontar, Jing, Misra, LeCun, Deny, ICML 2021, arXiv 2103.03230).
 
-    The defaults are the authors' for a ResNet-50 on ImageNet, but for their smaller learning rate of biases and
-    normalisation (0.0048), which is the weights' own here.
+    The defaults are of the authors' code for a ResNet-50 on ImageNet, in another form: they scale no loss and give
+    biases and normalisation, whose steps are plain SGD, the rate 0.0048; here all have the rate 0.2 on a loss that is
+    scaled by 0.024, which is the same for these, and LARS makes the other steps independent of the scale. A deviation:
+    beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs.
 
     Args:
         backbone: see JointEmbedding.

@@ -22,7 +22,7 @@ class SIGReg(JointEmbedding):
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers; narrow embeddings serve this objective best.
-        sigreg_weight, num_slices: see SIGRegLoss.
+        sigreg_weight, num_slices, seed: see SIGRegLoss; give runs of several seeds one each.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.
@@ -37,12 +37,13 @@ class SIGReg(JointEmbedding):
         optimizer: OptimizerFactory = LARS,
         base_lr: float = 0.3,
         warmup_epochs: float = 10,
+        seed: int = 0,
     ) -> None:
         backbone = as_backbone(backbone)
         super().__init__(
             backbone=backbone,
             projector=projector(backbone.feature_dim, projector_dims),  # type: ignore[arg-type]
-            loss=SIGRegLoss(sigreg_weight, num_slices),
+            loss=SIGRegLoss(sigreg_weight, num_slices, seed),
             optimizer=optimizer,
             base_lr=base_lr,
             warmup_epochs=warmup_epochs,
