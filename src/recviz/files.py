@@ -38,6 +38,24 @@ def can_be_made(folder: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
+def remove_oldest(folder: Path, pattern: str, limit: float) -> None:
+    """Remove the files of a folder that were touched least recently, until the others have no more than `limit` bytes.
+
+    Other processes may do the same; whoever has a file open reads on.
+    """
+    files = []
+    for path in folder.glob(pattern):
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            files.append((stat.st_mtime, stat.st_size, path))
+    excess = sum(size for _, size, _ in files) - limit
+    for _, size, path in sorted(files):
+        if excess <= 0:
+            break
+        path.unlink(missing_ok=True)
+        excess -= size
+
+
 def own_part(path: Path) -> Path:
     """Where this process alone writes to, for a file that others may write at the same time."""
     return path.with_name(f".part-{os.getpid()}-{path.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,6 +173,23 @@ def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_ag
                 assert ours.is_contiguous(memory_format=torch.channels_last)
                 torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert not compiled._broken
+
+
+@pytest.mark.slow
+def test_the_program_of_a_gpu_compiles_for_any_batch() -> None:
+    reason = compiler_error(torch.device("cpu"))
+    if reason:
+        pytest.skip(f"torch.compile does not work here: {reason}")
+    torch._dynamo.reset()
+    stepwise, _ = pair(BUSY, BUSY)
+    plan, whole = torch.compile(partial(compiled._plan, BUSY)), torch.compile(partial(compiled._whole, BUSY, 16))
+    for n in (20, 7, 33):
+        with torch._dynamo.config.patch(error_on_recompile=n != 20):
+            images, uniforms = noise(n, 3, 24, 24), torch.rand(n, UNIFORMS, generator=seeded())
+            decided = plan((24, 24), compiled._any_batch(uniforms))
+            rows = compiled.Plan._make(map(compiled._any_batch, decided))
+            view = whole(compiled._any_batch(images), rows, stepwise.mean, stepwise.std)
+        torch.testing.assert_close(view, stepwise(images, seeded()).a, rtol=0, atol=1e-4)
 
 
 @pytest.mark.usefixtures("interpreted")

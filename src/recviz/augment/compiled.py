@@ -13,9 +13,11 @@ from torch import Tensor
 from recviz.augment import functional as F
 from recviz.augment import fused
 from recviz.augment.view import View, blocks, blur_step, draw, kernel_size, take
+from recviz.distributed import rank
 
 _log = logging.getLogger(__name__)
 _broken: set[str] = set()  # kinds of device for which the compiler does not work here
+_announced: set[str] = set()  # kinds of device for which the wait was told of
 _CPU_BLOCK = 2**18  # values of a view worked on at a time by one thread: 1 MiB, about a core's cache
 
 
@@ -72,20 +74,23 @@ def _run(view: View, images: Tensor, uniforms: Tensor, size: int, mean: Tensor, 
     plan = programs.plan(None if cropped else tuple(images.shape[2:]), _any_batch(uniforms))
     if cropped:
         images = F.mirror(images, plan.flip)
-    result = torch.empty(n, 3, size, size, device=images.device, memory_format=torch.channels_last)
-    limit = _CPU_BLOCK * torch.get_num_threads() if kind == "cpu" else result.numel()
-    for block in blocks(n, result.numel(), limit, least=2):
+    values = n * 3 * size * size
+    slices = blocks(n, values, _CPU_BLOCK * torch.get_num_threads() if kind == "cpu" else values, least=2)
+    parts = []
+    for block in slices:
         rows = Plan._make(None if choice is None else _any_batch(choice[block]) for choice in plan)
         part = programs.start(_any_batch(images[block]), rows, mean, std)
         if programs.finish is not None:
             part = programs.finish(_any_batch(_blur_chosen(view, part, rows)), rows, mean, std)
-        result[block] = part
-    return result
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @lru_cache(maxsize=64)
 def _programs(view: View, size: int, kind: str) -> Programs:
-    _log.warning("compiling views for the %s: up to a minute at the first run, then kept on disk", kind.upper())
+    if rank() == 0 and kind not in _announced:
+        _announced.add(kind)
+        _log.warning("compiling views for the %s: up to a minute at the first run, then kept on disk", kind.upper())
     plan = torch.compile(partial(_plan, view))
     if kind == "cpu" and view.blur > 0:  # a program cannot leave out the images that are not blurred
         return Programs(plan, torch.compile(partial(_start, view, size)), torch.compile(partial(_finish, view)))

@@ -108,7 +108,8 @@ def resized_crop(
     """Cut one box out of each image, resize it to a square and mirror it where `flip` says so.
 
     Antialiased as in PIL and torchvision: bicubic (a = -0.5) or a triangle, stretched when shrinking, its
-    weights limited to the box and renormalised; two matrix products per image, in float32 under any autocast.
+    weights limited to the box and renormalised; two matrix products per image, in float32 under any autocast (on a GPU
+    whose matrix products were set to TF32, in that).
     PIL rounds and clamps to 8 bits in between: below 2 / 255 from this (bicubic, white noise enlarged: 23).
 
     Args:
@@ -168,14 +169,14 @@ def _resize_weights(at: Tensor, start: Tensor, length: Tensor, extent: int, inte
 def _rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ image @ columns.T of each channel: [N, C, H, W], [N, S, H], [N, T, W] to [N, C, S, T], strided."""
     (n, c, h, w), s, t = images.shape, rows.shape[1], columns.shape[1]
-    with _full_precision(images.device):
+    with _no_autocast(images.device):
         x = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [N, H, C, W]
         x = torch.bmm(x.reshape(n, h * c, w), columns.transpose(1, 2))  # [N, H * C, T]
         x = torch.bmm(rows, x.view(n, h, c * t))  # [N, S, C * T]
     return x.view(n, s, c, t).transpose(1, 2)
 
 
-def _full_precision(device: torch.device) -> AbstractContextManager[Any]:
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast, on devices that have one."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
@@ -200,7 +201,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise InputError(f"kernel_size must be odd and at least 1, got {kernel_size}")
     images = to_float(images)
-    with _full_precision(images.device):
+    with _no_autocast(images.device):
         return _blur_along(_blur_along(images, sigma, kernel_size // 2, dim=3), sigma, kernel_size // 2, dim=2)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from recviz.augment import functional as F
 from recviz.augment.color import checked
 from recviz.augment.compiled import compiled_view
+from recviz.augment.threads import each_on_a_thread
 from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
 from recviz.errors import InputError
 
@@ -248,9 +249,12 @@ class TwoViews(nn.Module):
                 return result
         draws = draw(view, uniforms, None if cropped else (images.shape[2], images.shape[3]))
         result = torch.empty(n, 3, size, size, device=device, memory_format=torch.channels_last)
-        for block in cpu_blocks(n, result.numel(), device):
+
+        def fill(block: slice) -> None:
             *_, (_, part) = stages(view, images[block], draws.rows(block), size)
             result[block] = F.normalize(part, self.mean, self.std)
+
+        each_on_a_thread(fill, cpu_blocks(n, result.numel(), device))
         return result
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -19,12 +18,9 @@ from recviz.data.images import EncodedImages
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
 from recviz.data.skipping import BatchReader, OnError, readable, report
 from recviz.data.splits import Split, class_list, stratified_fraction
+from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
-from recviz.machine import usable_cores
-
-WORKER_TIMEOUT = 1800
-"""Seconds without a batch, after which a worker process counts as hung and the run ends."""
 
 
 class RawBatch(NamedTuple):
@@ -82,7 +78,7 @@ class ViewsDataModule(LightningDataModule):
         self.seed = seed
         self.on_error = on_error
         self.skipped: Counter[str] = Counter()
-        self._known: dict[str, Any] | None = None  # see _identity
+        self._known: dict[str, Any] | None = None  # see identity
         self._go_on: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
         self.train: Split | None = None
         self.val: Split | None = None
@@ -156,7 +152,7 @@ class ViewsDataModule(LightningDataModule):
         return {
             "epoch": epochs.started if ended else epochs.processed,
             "batches": 0 if ended else batches.processed,
-            **self._identity(),
+            **self.identity(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -164,7 +160,7 @@ class ViewsDataModule(LightningDataModule):
         if state_dict:
             self._go_on = dict(state_dict)
 
-    def _identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What must not change while a run goes on."""
         if self._known is None:
             train = self._loaded_train()
@@ -175,7 +171,7 @@ class ViewsDataModule(LightningDataModule):
 
     def _check_same(self, state: dict[str, Any]) -> None:
         """Raise InputError unless a run may go on from a state with these data and processes."""
-        for name, value in self._identity().items():
+        for name, value in self.identity().items():
             if state.get(name, value) == value or (name == "processes" and not state["batches"]):
                 continue
             what = {"data": "images of the fingerprint", "processes": "processes within an epoch"}
@@ -207,7 +203,8 @@ class ViewsDataModule(LightningDataModule):
                 report(problem)
             self.skipped[problem] += 1
         device = images[0].device  # of the first image, or of the pairs of crops
-        self.views.to(device)
+        with torch.inference_mode(False):  # of a first batch that validates: what is moved serves training too
+            self.views.to(device)
         if seed is None:
             return self.views.evaluate(images), labels
         return self.views(images, torch.Generator(device).manual_seed(seed)), labels
@@ -248,41 +245,27 @@ class ViewsDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
             persistent_workers=workers > 0,
-            worker_init_fn=_deaf,
+            worker_init_fn=deaf,
             timeout=WORKER_TIMEOUT if workers else 0,
             generator=torch.Generator(),  # else each iterator would draw from the global generator
         )
 
     def _workers(self) -> int:
-        """Each works on one thread (torch sees to it), so that there are no more threads than cores."""
         if self.num_workers is not None:
             return self.num_workers
-        processes = self.trainer.num_devices if self.trainer is not None else 1  # on this machine
-        own = usable_cores() // processes
-        if "SLURM_CPUS_PER_TASK" in os.environ:  # SLURM has dealt the cores out already
-            own = min(usable_cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
-        return min(16, max(1, own if torch.cuda.is_available() else own // 4))
+        return default_workers(1 if self.trainer is None else self.trainer.num_devices, self._on_gpu())
+
+    def _on_gpu(self) -> bool:
+        """Whether a GPU of CUDA trains; without a trainer, whether there is one."""
+        if self.trainer is None:
+            return torch.cuda.is_available()
+        return bool(self.trainer.strategy.root_device.type == "cuda")
 
 
 def _shown(names: list[str]) -> str:
     return f"{len(names)} ({', '.join(names[:5])}{', …' * (len(names) > 5)})"
-
-
-def _deaf(worker: int) -> None:
-    """Keep signals that tell a run to stop from its workers: the run ends them itself, after its last step.
-
-    Ctrl-C and torchrun signal the process group, which a worker leaves; SLURM may signal every process, and there a
-    SIGTERM takes a worker after 20 seconds.
-    """
-    if hasattr(os, "setsid"):
-        os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if "SLURM_JOB_ID" in os.environ:
-        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(20))
 
 
 class _Batches(Dataset[RawBatch]):

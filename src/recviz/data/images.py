@@ -18,6 +18,7 @@ from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
 from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
 from recviz.errors import InputError
+from recviz.seeds import mixed_seed
 
 EVALUATION_MARGIN = 256 / 224
 """The short side of what evaluation cuts its centre from, in sides of the centre."""
@@ -141,7 +142,7 @@ class EncodedImages:
         crops are all larger than the views by a factor of 4 or 8 are decoded at a quarter or an eighth of their sides,
         with boxes rounded to whole pixels of that.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(mixed_seed(seed, 1))  # other numbers than the views' own
         photos = [self.open(index) for index in indices.tolist()]
         heights = torch.tensor([photo.height for photo in photos])
         widths = torch.tensor([photo.width for photo in photos])

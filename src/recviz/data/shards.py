@@ -17,6 +17,7 @@ import fsspec
 from filelock import FileLock
 
 from recviz.errors import InputError
+from recviz.files import remove_oldest
 
 _OPEN_FILES = 64
 _TRIES = 4
@@ -82,7 +83,7 @@ class ShardStore:
                 self.cache_dir.mkdir(parents=True, exist_ok=True)
                 with FileLock(f"{copy}.lock"):
                     if not copy.exists():
-                        self._make_room(shard.bytes)
+                        remove_oldest(self.cache_dir, "*.tar", self.cache_gb * 1e9 - shard.bytes)
                         self._fetch(shard, copy)
             except OSError as error:
                 raise InputError(f"cannot keep copies in {self.cache_dir}: {_reason(error)}") from error
@@ -144,19 +145,6 @@ class ShardStore:
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
-
-    def _make_room(self, needed: int) -> None:
-        copies = []
-        for path in self.cache_dir.glob("*.tar"):
-            with contextlib.suppress(FileNotFoundError):  # another process removed it
-                stat = path.stat()
-                copies.append((stat.st_mtime, stat.st_size, path))
-        excess = sum(size for _, size, _ in copies) + needed - self.cache_gb * 1e9
-        for _, size, path in sorted(copies):
-            if excess <= 0:
-                break
-            path.unlink(missing_ok=True)  # whoever has it open reads on
-            excess -= size
 
 
 def plain_name(file: Any) -> str:
