@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -17,6 +18,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """beside_peers.py, which keeps its figures in an empty folder."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
     spec = importlib.util.spec_from_file_location("beside_peers", BENCHMARKS / "beside_peers.py")
     assert spec is not None
     assert spec.loader is not None
@@ -24,32 +26,57 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setitem(sys.modules, "beside_peers", module)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "BENCH", tmp_path)
+    monkeypatch.setattr(module, "environment", lambda system: sys.executable)
     return module
 
 
-def keep(bench: ModuleType, name: str, **figures: list[dict[str, float]]) -> None:
-    (bench.BENCH / "rows").mkdir(exist_ok=True)
-    (bench.BENCH / "rows" / f"{name}.json").write_text(json.dumps({"date": "2026-01-01", "figures": figures}))
+@pytest.fixture
+def report(bench: ModuleType) -> ModuleType:
+    """peers/report.py."""
+    return importlib.import_module("peers.report")
 
 
-def test_the_ratio_is_to_the_best_peer_of_each_round(bench: ModuleType) -> None:
+def test_the_ratio_is_to_the_best_peer_of_each_round(report: ModuleType) -> None:
     ours, lightly, solo = (
         [{"images/s": x} for x in figures] for figures in ([80, 90, 100], [40, 20, 30], [10, 30, 20])
     )
-    keep(bench, "fp32", recviz=ours, lightly=lightly, solo_learn=solo)  # ratios 2, 3, 3.33
-    row = bench.line("fp32", bench.ROWS["fp32"])
+    figures = {"recviz": ours, "lightly": lightly, "solo_learn": solo}  # ratios 2, 3, 3.33
+    row = report.line(report.ROWS["fp32"], figures)
     assert row.endswith("| 90 (80 to 100) | 30 (20 to 40) | 20 (10 to 30) |  | 3.00 |")
 
 
-def test_less_is_better_where_time_is_measured(bench: ModuleType) -> None:
-    keep(bench, "knn", recviz=[{"s": 8, "top-1": 0.5}], lightly=[{"s": 4, "top-1": 0.5}], solo_learn=[])
-    row = bench.line("knn", bench.ROWS["knn"])
+def test_less_is_better_where_time_is_measured(report: ModuleType) -> None:
+    figures = {"recviz": [{"s": 8, "top-1": 0.5}], "lightly": [{"s": 4, "top-1": 0.5}], "solo_learn": []}
+    row = report.line(report.ROWS["knn"], figures)
     assert "top-1 50.0%, 50.0%" in row
     assert row.endswith("| 8 | 4 |  |  | 0.50 |")
 
 
-def test_a_row_that_was_not_measured_is_not_shown(bench: ModuleType) -> None:
-    assert bench.line("views", bench.ROWS["views"]) is None
+def rows_of(bench: ModuleType, machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What is collected where the page has the row fp32 of that machine, and knn was measured here."""
+    monkeypatch.setattr(bench, "FIGURES", tmp_path / "benchmarks.json")
+    before = {"machine": machine, "rows": {"fp32": {}}, "accuracy": {}}
+    bench.FIGURES.write_text(json.dumps(before))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "knn.json").write_text("{}")
+    return set(bench.collected("")["rows"])
+
+
+def test_rows_of_another_day_stay(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_of(bench, bench.processor(), tmp_path, monkeypatch) == {"fp32", "knn"}
+
+
+def test_rows_of_another_machine_do_not(bench: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rows_of(bench, "another", tmp_path, monkeypatch) == {"knn"}
+
+
+def test_the_page_is_of_the_figures_beside_it(report: ModuleType) -> None:
+    kept = json.loads((BENCHMARKS.parent / "docs" / "results" / "benchmarks.json").read_text())
+    page = (BENCHMARKS.parent / "docs" / "results" / "benchmarks.md").read_text()
+    for name, row in kept["rows"].items():
+        assert report.line(report.ROWS[name], row["figures"]) in page
+    for row in report.accuracies(kept["accuracy"]):
+        assert row in page
 
 
 def test_every_row_names_a_task_of_the_worker(bench: ModuleType) -> None:

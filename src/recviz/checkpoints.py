@@ -75,6 +75,14 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
     return dict(config)
 
 
+def epochs_done(checkpoint: dict[str, Any]) -> int | None:
+    """Whole epochs that a checkpoint of a run has behind it; Lightning's `epoch` is the same within the next one."""
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The backbone's part of a checkpoint's state dict, by the backbone's own names."""
     prefix = "backbone."
@@ -131,7 +139,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     else:
         checkpoint = read_checkpoint(path)
         origin, weights = _origin(run_settings(checkpoint, path)), backbone_weights(checkpoint)
-        origin = origin._replace(epochs=int(checkpoint["epoch"]) + 1 if "epoch" in checkpoint else None)
+        origin = origin._replace(epochs=epochs_done(checkpoint))
     backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
     try:
         backbone.load_state_dict(weights)

@@ -6,6 +6,7 @@ Nothing heavy is imported before a subcommand runs.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -30,9 +31,12 @@ COMMANDS = {
 NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK")
 """Environment variables that Lightning and recviz read as numbers."""
 
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Those of them that are 0 on the first process, as far as they are set."""
+
 HELP = """usage: recviz COMMAND [options]
 
-Pretrain image backbones with VICReg, and find out honestly how good they are.
+Pretrain image backbones with VICReg, and measure honestly how good they are.
 
 commands:
 {commands}
@@ -68,10 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(error, 2)
     except StoppedError as stopped:
-        print(f"recviz: {stopped}", file=sys.stderr)
+        if all(os.environ.get(name, "0") == "0" for name in RANKS):  # of the processes that stop, one says so
+            print(f"recviz: {stopped}", file=sys.stderr)
         return stopped.code
     except TrainingError as error:
         return _fail(error, 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" or os.environ.get("RECVIZ_DEBUG"):  # torch's, not imported here
+            raise
+        return _fail("the device is out of memory: lower data.batch_size, or give --trainer.accelerator cpu", 1)
     except BrokenPipeError:  # of recviz … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -98,6 +107,6 @@ def _fail(error: Exception | str, code: int) -> int:
         raise error
     # an error of a worker process carries that worker's traceback; its last line is the message
     lines = str(error).strip().splitlines() or [""]
-    line = lines[-1].removeprefix("recviz.errors.InputError: ")
+    line = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1])
     print(f"recviz: error: {line}", file=sys.stderr)
     return code

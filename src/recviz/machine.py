@@ -1,14 +1,23 @@
-"""What this machine has: cores, and a place for what can be made again."""
+"""What this machine has: a processor, its cores, and a place for what can be made again."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 
 
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name; its architecture, where the system does not tell the name."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(errors="replace").splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.machine())
 
 
 def cache_folder() -> Path:

@@ -57,12 +57,14 @@ def test_the_table_is_large() -> None:
     assert len(TABLE) >= 80
 
 
-def test_an_unreadable_image_that_is_met_late(world: Path, recviz_command: Command) -> None:
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_an_unreadable_image_that_is_met_late(world: Path, recviz_command: Command, workers: str) -> None:
     root = str(world / "world/torn")
-    args = "fit --config folder.yaml --trainer.accelerator cpu --data.num_workers 0 --data.batch_size 2"
+    args = f"fit --config folder.yaml --trainer.accelerator cpu --data.num_workers {workers} --data.batch_size 2"
     code, out, err = recviz_command(*args.split(), "--data.root", root, "--data.views.size", "32")
     assert code == 2
     assert err.count("\n") == 1
+    assert err.startswith("recviz: error: cannot read the image ")
     assert "torn/class0/torn.png" in err
     assert "Traceback" not in out + err
 

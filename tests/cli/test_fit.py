@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+from recviz.commands.fit import RUN_DIR, new_run_dir
 from recviz.commands.recipes import recipes_folder
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 
@@ -110,6 +113,18 @@ def test_default_run_folder_and_kept_checkpoints(recviz_command: Command) -> Non
     assert code == 0
     (run,) = Path("runs/quickstart").iterdir()
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "epoch-0000.ckpt", "epoch-0001.ckpt"}
+
+
+def test_processes_that_lightning_starts_take_the_folder_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv(RUN_DIR, "runs/of/an-earlier-run")
+    first = new_run_dir("quickstart")
+    assert re.fullmatch(r"runs/quickstart/\d{8}-\d{6}", first)
+    monkeypatch.setattr(time, "strftime", lambda _: "later")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert new_run_dir("quickstart") == first
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert new_run_dir("quickstart") == "runs/quickstart/later"
 
 
 def test_going_on_from_a_checkpoint_ends_as_the_uninterrupted_run(recviz_command: Command) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import yaml
 import recviz.cli
 from recviz import weights
 from recviz.backbones import resnet50
+from recviz.commands.protocols import even_batches
+from recviz.commands.results import record
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
 
 Command = Callable[..., tuple[int, str, str]]
@@ -140,6 +143,32 @@ def test_a_run_that_began_with_others_weights_is_seen_at_its_own_size(
     assert "32×32" in out
 
 
+def test_a_folder_that_has_changed_since_the_run_is_told_of(
+    recviz_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_folder(tmp_path / "photos", classes=2, per_class=12)
+    fit = [
+        "fit",
+        "--config",
+        "folder.yaml",
+        "--data.root",
+        "photos",
+        "--data.views.size",
+        "16",
+        "--data.batch_size",
+        "6",
+    ]
+    fit += ["--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]", "--trainer.precision", "32-true"]
+    fit += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--data.num_workers", "0", "--run_dir", "run"]
+    assert recviz_command(*fit)[0] == 0
+    assert recviz_command("probe", "--ckpt_path", "run")[2] == ""
+    make_flat(tmp_path / "photos/class0", 1, start=50)
+    code, _, err = recviz_command("probe", "--ckpt_path", "run")
+    assert code == 0
+    assert "these are not the images of the run" in err
+
+
 def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     recviz_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,10 +228,44 @@ def test_the_authors_protocols(recviz_command: Command, run_folder: Path) -> Non
         == 0
     )
     official, half, hundredth = (entry["training"] for entry in results(run_folder / "results.json"))
-    batch = {"batch_size": 50}
-    assert official == {"epochs": 2, "backbone_lr": 0, "head_lr": 0.02, "weight_decay": 1e-6, **batch}
-    assert half == {"epochs": 1, "backbone_lr": 0.01, "head_lr": 0.1, "weight_decay": 0, **batch}
-    assert hundredth == {"epochs": 1, "backbone_lr": 0.03, "head_lr": 0.08, "weight_decay": 0.1, **batch}
+    batch = "batch_size"  # of all processes: at most the authors' 256, and equal parts of 300, 150 and 50 images
+    assert official == {"epochs": 2, "backbone_lr": 0, "head_lr": 0.02, "weight_decay": 1e-6, batch: 150}
+    assert half == {"epochs": 1, "backbone_lr": 0.01, "head_lr": 0.1, "weight_decay": 0, batch: 150}
+    assert hundredth == {"epochs": 1, "backbone_lr": 0.03, "head_lr": 0.08, "weight_decay": 0.1, batch: 50}
+    asked_for = ["--protocol", "official", "--epochs", "1", "--data.batch_size", "20"]
+    assert recviz_command("probe", *asked_for)[0] == 0
+    assert results(run_folder / "results.json")[-1]["training"][batch] == 20
+
+
+@pytest.mark.parametrize(
+    ("count", "processes", "size"), [(256, 1, 256), (257, 1, 128), (500, 1, 250), (50_000, 8, 31), (3, 1, 3), (3, 8, 1)]
+)
+def test_batches_leave_out_next_to_no_image(count: int, processes: int, size: int) -> None:
+    assert even_batches(count, processes) == size
+
+
+def test_two_probes_that_end_together_both_leave_their_results(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: record(tmp_path / "results.json", {"number": i}), range(40)))
+    assert sorted(entry["number"] for entry in results(tmp_path / "results.json")) == list(range(40))
+
+
+def test_data_of_one_class_are_refused(recviz_command: Command, run_folder: Path) -> None:
+    code, _, err = recviz_command("probe", "--data.classes", "[3]")
+    assert code == 2
+    assert "two classes to tell apart, and these data have ['" in err
+
+
+def test_a_full_device_costs_one_line(
+    recviz_command: Command, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("recviz.commands.protocols.probe_frozen", full)
+    code, _, err = recviz_command("probe")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "the device is out of memory: lower data.batch_size" in err
 
 
 class Executes:

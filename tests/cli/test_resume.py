@@ -89,6 +89,23 @@ def test_it_ends_as_the_uninterrupted_run(recviz_command: Command, whole: Path, 
     assert (run / "config.yaml").read_text() == config
 
 
+def test_a_run_that_was_killed_in_its_closing_probe_gets_it(recviz_command: Command) -> None:
+    fit = ["fit", "--config", "quickstart.yaml", "--data.train_size", "60", "--data.val_size", "40"]
+    fit += ["--data.batch_size", "20", "--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]"]
+    assert recviz_command(*fit, "--trainer.max_epochs", "1", "--run_dir", "run")[0] == 0
+    metrics = Path("run/metrics.csv")
+    complete = metrics.read_text()
+    rows = complete.splitlines(keepends=True)
+    [final] = [row for row in csv.DictReader(rows) if row["final/trained_linear"]]
+    metrics.write_text("".join(rows[:-1]))  # the closing probe's row is the last
+    for _ in range(2):
+        code, out, err = recviz_command("fit", "--resume", "run")
+        assert (code, err) == (0, "")
+        assert "trained" in out
+        again = [row for row in csv.DictReader(metrics.open()) if row["final/trained_linear"]]
+        assert again == [final]
+
+
 def test_a_torn_checkpoint_is_passed_over(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
     run = stopped_after(whole, 1, tmp_path / "run")
     torn = run / "checkpoints/epoch-0001.ckpt"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recviz.commands.cells import run_cell
+from recviz.commands.cells import _environments, _settings, run_cell
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.study import cells, read_study
 
@@ -85,6 +85,38 @@ def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
     code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 2
     assert "s/vicreg-half was done with other settings" in err
+
+
+def test_a_cell_that_was_stopped_does_not_go_on_with_other_settings(recviz_command: Command) -> None:
+    write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.3}}}})
+    assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
+    Path("s/one/study.json").unlink()  # as it is before the probe is done
+    write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.6}}}})
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+    assert code == 1
+    assert "was made with other settings: model.base_lr 0.3 → 0.6; make them agree" in out
+
+
+def test_options_for_every_cell_count_unless_they_say_where_or_on_what() -> None:
+    write(STUDY)
+    study = read_study(Path("study.yaml"))
+
+    def settings(*extra: str) -> object:
+        return _settings(cells(study, Path("s"), list(extra))[0])
+
+    assert settings("--data.root", "here", "--trainer.devices=2", "--data.num_workers", "3") == settings()
+    assert settings("--trainer.max_epochs", "20") != settings()
+    assert settings("--data.root", "here", "--model.base_lr=2") == settings("--model.base_lr=2") != settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "dealt"), [("0,1,3", ["0", "1", "3", "0"]), ("GPU-a", ["GPU-a"] * 4), ("", [None] * 4)]
+)
+def test_the_gpus_that_a_job_was_given_are_dealt_out(
+    given: str, dealt: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in _environments(4)] == dealt
 
 
 def test_a_cell_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:

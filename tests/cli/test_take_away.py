@@ -163,6 +163,12 @@ def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Co
         assert "https://" not in text
 
 
+def test_embed_of_the_share_that_was_trained_on(trained: Path, recviz_command: Command) -> None:
+    args = ["--ckpt_path", str(trained / "cifar"), "--split", "train", "--data.fraction", "0.5", "--out", "e"]
+    assert recviz_command("embed", *args)[0] == 0
+    assert load_file("e/features.safetensors")["labels"].tolist() == [0] * 6 + [1] * 6
+
+
 def test_embed_of_any_folder_without_labels(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "mine" / "deep" / "er", 5)
     Image.fromarray(picture(0, 9, (50, 30))).save(tmp_path / "mine" / "<b>&.jpg")
@@ -202,7 +208,7 @@ def test_probe_saves_a_classifier_and_predict_uses_it(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     probe = ["probe", "--ckpt_path", str(trained / "cifar/checkpoints/last.ckpt"), "--results", "results.json"]
-    for protocol in (["linear"], ["finetune", "--epochs", "4"]):
+    for protocol in (["linear"], ["finetune", "--epochs", "4", "--data.batch_size", "6"]):
         code, out, err = recviz_command(*probe, "--protocol", *protocol, "--save", "probe.ckpt")
         assert code == 0, err
         assert "recviz predict --ckpt_path probe.ckpt" in out

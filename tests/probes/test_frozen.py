@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,16 @@ def test_a_cache_that_cannot_be_written_costs_a_line(tmp_path: Path, caplog: pyt
     cache = FeatureCache(tmp_path / "file" / "features")
     cache.save(cache.path(a=1), clusters(9, 3, 2, 1.0))
     assert "the features are not kept" in caplog.text
+
+
+def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path) -> None:
+    cache = FeatureCache(tmp_path, limit_gb=25e-6)  # for two files of 10 kB
+    paths = [cache.path(a=i) for i in range(4)]
+    for age, path in zip((30, 20, 10, 0), paths, strict=True):
+        assert path is not None
+        cache.save(path, Features(torch.zeros(100, 25), torch.zeros(100, dtype=torch.int64)))
+        os.utime(path, (time.time() - age,) * 2)
+    assert [cache.load(path) is not None for path in paths] == [False, False, True, True]
 
 
 def test_without_a_folder_nothing_is_kept() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from recviz import OnlineProbe
+from recviz import OnlineProbe, TwoViews
 from recviz.errors import InputError
 from recviz.probes.final import FinalProbe
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
@@ -106,6 +106,25 @@ def test_other_data_serve_when_the_pretraining_data_have_no_labels() -> None:
     trainer.fit(tiny_vicreg(), datamodule=data)
     assert 0 <= float(trainer.callback_metrics["probe/linear_top1"]) <= 1
     assert "probe/knn" in trainer.callback_metrics
+
+
+def test_other_data_are_seen_in_the_size_and_normalisation_of_the_pretraining() -> None:
+    probe = OnlineProbe(data=tiny_data(views=TwoViews.cifar(size=48)))
+    pretraining = tiny_data(views=TwoViews(24, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    probe.read_data(pretraining)
+    assert probe.data.views.size == 24
+    assert probe.data.views.mean.tolist() == pretraining.views.mean.tolist()
+    assert probe.data.views.std.tolist() == pretraining.views.std.tolist()
+
+
+def test_one_class_is_as_no_labels() -> None:
+    data = tiny_data(classes=[3], batch_size=2)
+    trainer = tiny_trainer(OnlineProbe())
+    trainer.fit(tiny_vicreg(), datamodule=data)
+    assert trainer.callback_metrics["train/total"] > 0
+    assert not [name for name in trainer.callback_metrics if name.startswith("probe/")]
+    with pytest.raises(InputError, match="labels of two classes or more"):
+        OnlineProbe(data=tiny_data(classes=[3], batch_size=2)).read_data(tiny_data())
 
 
 def test_without_labels_nothing_is_logged() -> None:

@@ -120,6 +120,28 @@ def test_published_rows_and_baselines_stand_in_their_group(tmp_path: Path, recvi
     assert Path("page/report.md").read_text() in out
 
 
+def test_imagenets_published_figures_are_known_by_its_classes(tmp_path: Path, recviz_command: Command) -> None:
+    make_run(tmp_path / "one", 0.4, classes=[f"n{i:08}" for i in range(1000)])
+    make_run(tmp_path / "two", 0.4, classes=[f"class{i}" for i in range(1000)])
+    code, out, err = recviz_command("compare", "one", "two", "--out", "report.html")
+    assert (code, err) == (0, "")
+    first, second = re.split(r"^### ", out, flags=re.MULTILINE)[1:]
+    assert first.startswith("ImageNet, 1000 classes")
+    assert any("the paper of VICReg" in row[0] for row in table(first))
+    assert [row[0] for row in table(second)] == ["run", "two"]
+
+
+def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path, recviz_command: Command) -> None:
+    make_run(tmp_path / "one", 0.4)
+    entries = [
+        {**results(0.1 * size / 32, [f"class{i}" for i in range(100)]), "input": {"size": size}} for size in (32, 64)
+    ]
+    Path("other.json").write_text(json.dumps(entries))
+    _, out, _ = recviz_command("compare", "one", "other.json", "--out", "report.html")
+    names = [row[0] for row in table(out)]
+    assert names[2:4] == ["resnet50, untrained, at 32 pixels", "resnet50, untrained, at 64 pixels"]
+
+
 def test_runs_of_one_name_go_by_their_paths(tmp_path: Path, recviz_command: Command) -> None:
     for folder in ("a", "b"):
         make_run(tmp_path / folder / "run", 0.4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
 from recviz.files import write_whole
+from recviz.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 
 
@@ -86,7 +86,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         },
         "global_batch": global_batch_size(trainer),
         "processes": trainer.world_size,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "device_type": device.type,
         "precision": str(trainer.precision),
     }

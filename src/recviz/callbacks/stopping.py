@@ -45,7 +45,9 @@ class StopSafely(Callback):
         self._requeue_signal: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, in Lightning's place, whose handlers save in the middle of a step."""
+        """Listen, in Lightning's place, whose handlers save in the middle of a step, and agree by way of the device."""
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
         slurm = _slurm(trainer)
         self._requeue_signal = slurm.requeue_signal if slurm is not None and slurm.auto_requeue else None
         for signum in {*_HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:

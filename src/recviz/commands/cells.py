@@ -12,16 +12,21 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from recviz.commands.changes import FREE
 from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.machine import usable_cores
 
 NOTE = "study.json"
 """In the folder of a cell that is done: what it was done with."""
+
+HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
+"""Settings that cells of one study may differ in without a word."""
 
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -30,12 +35,24 @@ class Cell(NamedTuple):
     """One run of the grid."""
 
     folder: str
-    fit: list[str]
-    """Arguments of recviz fit for a new run."""
-    probe: list[str]
-    """Arguments of recviz probe beside the checkpoint."""
+    base: str
+    """The recipe."""
+    options: list[str]
+    """Of recviz fit, after the recipe."""
     extra: list[str]
-    """Of those of fit, the ones that this call gave for every cell; also for a run that goes on."""
+    """More of them, which this call gave for every cell."""
+    probe: list[str]
+    """Options of recviz probe beside the checkpoint."""
+
+    @property
+    def fit(self) -> list[str]:
+        """Arguments of recviz for a new run."""
+        return ["fit", "--config", self.base, *self.options, *self.extra, "--run_dir", self.folder]
+
+    @property
+    def resume(self) -> list[str]:
+        """Arguments of recviz for a run that goes on, and that other options than its own end."""
+        return ["fit", "--resume", self.folder, *self.options, *self.extra]
 
 
 def is_done(cell: Cell) -> bool:
@@ -53,8 +70,14 @@ def is_done(cell: Cell) -> bool:
 
 
 def _settings(cell: Cell) -> dict[str, list[str]]:
-    """What makes a cell what it is: neither its folder, nor what is given for every cell."""
-    return {"fit": cell.fit[: len(cell.fit) - 2 - len(cell.extra)], "probe": cell.probe}
+    """What makes a cell what it is: neither where its files lie, nor on which hardware it runs."""
+    kept: list[str] = []
+    for arg in cell.extra:
+        if arg.startswith("--"):
+            key = arg[2:].partition("=")[0]
+            counts = not any(fnmatchcase(key, pattern) for pattern in (*FREE, *HARDWARE))
+        kept += [arg] if counts else []
+    return {"fit": ["fit", "--config", cell.base, *cell.options, *kept], "probe": cell.probe}
 
 
 def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
@@ -78,7 +101,7 @@ def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
         begun = (folder / "config.yaml").is_file()
         if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
             shutil.rmtree(folder)  # a run that was killed before it wrote anything
-        fit = ["fit", "--resume", str(folder), *cell.extra] if begun else cell.fit
+        fit = cell.resume if begun else cell.fit
         checkpoint = str(folder / "checkpoints" / "last.ckpt")
         for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
             if problem := _finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
@@ -164,8 +187,9 @@ def _environments(jobs: int) -> list[dict[str, str]]:
     import torch
 
     threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))}
-    gpus = 0 if "CUDA_VISIBLE_DEVICES" in os.environ else torch.cuda.device_count()
-    return [{**threads, **({"CUDA_VISIBLE_DEVICES": str(slot % gpus)} if gpus else {})} for slot in range(jobs)]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [*map(str, range(torch.cuda.device_count()))] if given is None else [*filter(None, given.split(","))]
+    return [{**threads, **({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})} for slot in range(jobs)]
 
 
 def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:

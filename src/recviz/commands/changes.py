@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from recviz.checkpoints import read_checkpoint
+from recviz.checkpoints import epochs_done, read_checkpoint
 from recviz.errors import InputError
 from recviz.settings import leaves, read_settings
 
@@ -58,7 +58,7 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
-    limit, done = read_settings(config, path).get("trainer", {}).get("max_epochs"), int(checkpoint.get("epoch", 0))
+    limit, done = read_settings(config, path).get("trainer", {}).get("max_epochs"), epochs_done(checkpoint) or 0
     if limit is not None and -1 < limit < done:
         raise InputError(f"{path} has {done} epochs behind it: trainer.max_epochs {limit} is too low")
     changes = differences(read_settings(str(checkpoint.get("recviz", {}).get("config", config)), path), config)

@@ -16,7 +16,7 @@ from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.loose import LooseImages
 from recviz.data.skipping import readable
-from recviz.data.splits import Split
+from recviz.data.splits import Split, stratified_fraction
 from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.reports import gallery, projections
@@ -93,6 +93,9 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
         splits["val"] = data.load_val()
         if data.classes is not None:
             splits = {key: data.keep_classes(split) for key, split in splits.items() if split is not None}
+        if data.fraction < 1 and splits["train"] is not None:
+            train = splits["train"]
+            splits["train"] = train.subset(stratified_fraction(train.labels, len(train.images), data.fraction))
     split = splits["train" if whole else name]
     if split is None:
         raise InputError("these data have no held-out split: give --split train")

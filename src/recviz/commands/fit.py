@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 import warnings
@@ -39,7 +40,11 @@ from recviz.errors import InputError
 from recviz.files import can_be_made
 from recviz.machine import keep_compiled_code
 from recviz.methods.joint_embedding import check_trainer
+from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
+
+RUN_DIR = "RECVIZ_RUN_DIR"
+"""Environment variable by which the first process of a run tells the others its folder."""
 
 
 def run(argv: list[str]) -> None:
@@ -57,17 +62,22 @@ def run(argv: list[str]) -> None:
     trainer = cli.trainer
     check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        for data in (cli.datamodule, cli.config_init["probe"].data):
-            if data is not None:
-                with one_line_of_any(f"{type(data).__name__} cannot be set up"):
-                    data.prepare_data()
-                    data.setup("fit")
+        with one_line_of_any(f"{type(cli.datamodule).__name__} cannot be set up"):
+            cli.datamodule.prepare_data()
+            cli.datamodule.setup("fit")
+        probe = cli.config_init["probe"]
+        if probe.data is not None:
+            with one_line_of_any(f"{type(probe.data).__name__} cannot be set up"):
+                probe.read_data(cli.datamodule)
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         allowed = resumed is None or cli.config["allow_changes"] or not resumed.changes(cli.config_text())
         changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
         if changes and trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if resumed is not None and isinstance(callback, FinalProbe):
+            callback.known = resumed.closing_probes()
     try:
         with one_line_errors(), one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -153,7 +163,7 @@ class FitCLI(LightningCLI):
                 "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
                 f"{self.config['keep_every_n_epochs']} and {self.config['rank_timeout']}"
             )
-        self.run_dir = Path(self.config["run_dir"] or f"runs/{self.run_name}/{time.strftime('%Y%m%d-%H%M%S')}")
+        self.run_dir = Path(self.config["run_dir"] or new_run_dir(self.run_name))
         if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
             raise InputError(
                 f"the run folder {self.run_dir} exists: give another --run_dir, or go on with --resume {self.run_dir}"
@@ -206,6 +216,14 @@ class FitCLI(LightningCLI):
         config["allow_changes"] = False
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
+
+
+def new_run_dir(name: str) -> str:
+    """A run folder of this time; on the processes that Lightning starts, the one that their first process chose."""
+    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
+        return os.environ[RUN_DIR]
+    os.environ[RUN_DIR] = f"runs/{name}/{time.strftime('%Y%m%d-%H%M%S')}"
+    return os.environ[RUN_DIR]
 
 
 def on_cpu(accelerator: Any) -> bool:

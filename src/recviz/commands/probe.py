@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -49,25 +49,6 @@ USES = {
 """By protocol, the settings of training that it has."""
 
 
-@dataclass
-class Hardware:
-    """Where and how it runs, as in Lightning's Trainer.
-
-    Args:
-        accelerator: auto, cpu, gpu, …
-        devices: how many, or which.
-        num_nodes: machines.
-        strategy: auto, ddp, …
-        precision: of the backbone; a checkpoint's default is its run's.
-    """
-
-    accelerator: str = "auto"
-    devices: int | list[int] | str = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-
-
 class Probed(NamedTuple):
     """What the command line asks for."""
 
@@ -95,10 +76,19 @@ def run(argv: list[str]) -> None:
     if config.save is not None and not config.save.endswith(".ckpt"):
         raise InputError(f"--save must end in .ckpt, got {config.save}")
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
+    batch_size, asked_for = data.batch_size, _gives(argv, "data.batch_size")
+    data.batch_size = batch_size if asked_for else 2  # at which no share of a dataset is too small
     train, test = labelled_splits(data)
+    data.batch_size = batch_size
+    if _of_other_images(probed, data, argv):
+        print(
+            "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
+            "were trained on",
+            file=sys.stderr,
+        )
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     start = time.perf_counter()
-    measured = protocols.measure(config, backbone, data, weights, fingerprints)
+    measured = protocols.measure(config, backbone, data, weights, fingerprints, not asked_for)
     if measured is None:  # a process that only helped
         return
     settings = yaml.safe_load(options().dump(config, skip_validation=True))
@@ -139,7 +129,7 @@ def options() -> ArgumentParser:
     parser.add_argument(
         "--cache", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help="keep features on disk"
     )
-    parser.add_class_arguments(Hardware, "trainer")
+    parser.add_class_arguments(protocols.Hardware, "trainer")
     return parser
 
 
@@ -252,15 +242,35 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
         raise InputError(
             "a probe needs labelled images and a held-out split, which these data lack: give another --data"
         )
+    if len(train.class_names) < 2:
+        raise InputError(f"a probe needs two classes to tell apart, and these data have {train.class_names}")
     return train, test
 
 
 def _views(views: TwoViews, backbone: nn.Module, argv: Sequence[str]) -> TwoViews:
     """Size and normalisation of the images: the data's; of published weights, what they were trained with."""
     size = getattr(backbone, "trained_at", None)
-    if size is None or any(arg.startswith(("--data.views", "--data.init_args.views")) for arg in argv):
+    if size is None or _gives(argv, "data.views"):
         return views
     return TwoViews(size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _of_other_images(probed: Probed, data: ViewsDataModule, argv: Sequence[str]) -> bool:
+    """Whether the run's own data are not what they were when it was trained."""
+    if (
+        probed.checkpoint is None
+        or data.on_error == "skip"
+        or any(arg.startswith(("--data", "--config")) for arg in argv)
+    ):
+        return False
+    state = probed.checkpoint.get(type(data).__qualname__) or {}
+    return bool(state.get("data", (now := data.identity()["data"])) != now)
+
+
+def _gives(argv: Sequence[str], name: str) -> bool:
+    """Whether an option data.… or one below it is among the arguments."""
+    names = (name, name.replace("data.", "data.init_args."))
+    return any(arg.startswith(tuple(f"--{name}" for name in names)) for arg in argv)
 
 
 def _results_path(probed: Probed) -> Path:

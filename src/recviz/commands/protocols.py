@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -28,8 +29,30 @@ from recviz.probes.offline import LinearProbe
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Of frozen features; weights stay in float32."""
 
+BATCH = 256
+"""The authors' batch, of all processes, which their learning rates are for."""
+
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 """The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
+
+
+@dataclass
+class Hardware:
+    """Where and how it runs, as in Lightning's Trainer.
+
+    Args:
+        accelerator: auto, cpu, gpu, …
+        devices: how many, or which.
+        num_nodes: machines.
+        strategy: auto, ddp, …
+        precision: of the backbone; a checkpoint's default is its run's.
+    """
+
+    accelerator: str = "auto"
+    devices: int | list[int] | str = 1
+    num_nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "32-true"
 
 
 class Outcome(NamedTuple):
@@ -42,7 +65,12 @@ class Outcome(NamedTuple):
 
 
 def measure(
-    config: Namespace, backbone: nn.Module, data: ViewsDataModule, weights: str, fingerprints: tuple[str, str]
+    config: Namespace,
+    backbone: nn.Module,
+    data: ViewsDataModule,
+    weights: str,
+    fingerprints: tuple[str, str],
+    authors_batches: bool,
 ) -> Outcome | None:
     """Measure by the protocol asked for; None on a process that only helps another.
 
@@ -52,11 +80,12 @@ def measure(
         data: set up, with one view.
         weights: see probes.cache.weights_hash.
         fingerprints: of the training and the held-out split.
+        authors_batches: train on batches of 256 over all processes, instead of the data's own.
     """
     hardware = config.trainer.as_dict()
     if config.protocol != "linear":
         with one_line_errors():
-            return trained(config, backbone, data, hardware)
+            return trained(config, backbone, data, hardware, authors_batches)
     if hardware["precision"] not in PRECISIONS:
         raise InputError(
             f"--trainer.precision {hardware['precision']} is not one that features are made with: "
@@ -130,7 +159,9 @@ def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: to
     return Features(gather_rows(own.features)[order], gather_rows(own.labels)[order])
 
 
-def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardware: dict[str, Any]) -> Outcome | None:
+def trained(
+    config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardware: dict[str, Any], authors_batches: bool
+) -> Outcome | None:
     """The protocols that train with augmentation; the last epoch's accuracies."""
     finetune = config.protocol == "finetune"
     if finetune and getattr(data, "train_list", None) and None in (config.head_lr, config.backbone_lr):
@@ -144,7 +175,6 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
         "backbone_lr": lrs[0] if config.backbone_lr is None else config.backbone_lr,
         "head_lr": lrs[1] if config.head_lr is None else config.head_lr,
         "weight_decay": (0.0 if finetune else 1e-6) if config.weight_decay is None else config.weight_decay,
-        "batch_size": data.batch_size,
     }
     module = LinearProbe(
         backbone, len(data.class_names), settings["head_lr"], settings["backbone_lr"], settings["weight_decay"]
@@ -161,6 +191,9 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
             callbacks=[Bar() if bar else EpochLines()],
             num_sanity_val_steps=0,
         )
+    if authors_batches and data.train is not None:
+        data.batch_size = even_batches(len(data.train.images), trainer.world_size)
+    settings["batch_size"] = data.batch_size * trainer.world_size
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -178,6 +211,12 @@ def trained(config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardw
     state = {name: value for name, value in module.state_dict().items() if name.startswith(("backbone.", "head."))}
     table = trained_table(config.protocol, top1, top5, settings)
     return Outcome(table, {"training": settings, "figures": figures}, state)
+
+
+def even_batches(count: int, processes: int, batch: int = BATCH) -> int:
+    """Samples per process of equal batches, of at most `batch` over all, that leave out next to none of the samples."""
+    batches = -(-count // batch)
+    return max(1, count // (batches * processes))
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -9,9 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import recviz
 from recviz.errors import InputError
 from recviz.files import own_part, write_whole
+from recviz.machine import cache_folder
 from recviz.probes.frozen import FrozenResult, Share
 
 
@@ -21,7 +25,6 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
     Raises:
         InputError: a file that is there and is not such a list.
     """
-    entries = _entries(path)
     stamp = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
@@ -29,8 +32,16 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }
-    write_whole(path, json.dumps([*entries, {**stamp, **entry}], indent=1), own_part(path))
+    with _lock(path):  # of probes that end together
+        write_whole(path, json.dumps([*_entries(path), {**stamp, **entry}], indent=1), own_part(path))
     return path
+
+
+def _lock(path: Path) -> FileLock:
+    """A lock of this machine's, away from the results."""
+    locks = cache_folder() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
 
 
 def check_writable(path: Path) -> None:

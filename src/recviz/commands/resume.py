@@ -12,6 +12,7 @@ from recviz.checkpoints import read_checkpoint
 from recviz.commands.changes import differences
 from recviz.commands.recipes import read_recipe
 from recviz.errors import InputError
+from recviz.probes.final import Accuracies
 
 
 class Resumed(NamedTuple):
@@ -22,6 +23,12 @@ class Resumed(NamedTuple):
     """None where the run was stopped before its first one."""
     metrics: list[dict[str, str]]
     """Rows of metrics.csv up to the checkpoint."""
+
+    def closing_probes(self) -> dict[int, Accuracies]:
+        """What FinalProbe measured of the trained backbone, by its step."""
+        names = [f"final/trained_{kind}" for kind in Accuracies._fields]
+        rows = [row for row in self.metrics if all(row.get(name) for name in names)]
+        return {int(row["step"]): Accuracies(*(float(row[name]) for name in names)) for row in rows}
 
     def changes(self, config: str) -> dict[str, str]:
         """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""

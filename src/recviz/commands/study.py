@@ -19,7 +19,7 @@ from recviz.errors import InputError
 DESCRIPTION = """Pretrain and probe every cell of a grid, then compare them.
 
 --config names a study: a base recipe, options for every cell, and the axes of the grid, each with named values that are
-options of recviz fit. Every cell is a run folder in --folder; cells that are done are passed over, and cells that were
+options of recviz fit. Every cell is a run folder in --folder; cells that are done are skipped, and cells that were
 stopped go on where they were. Further options, such as --data.root DIR, go to recviz fit in every cell."""
 
 KEYS = {"base", "options", "grid", "probe", "slurm"}
@@ -143,8 +143,7 @@ def cells(study: Study, folder: Path, extra: list[str]) -> list[Cell]:
         chosen: Options = dict(study.options)
         for axis, name in zip(study.grid, names, strict=True):
             chosen.update(study.grid[axis][name])
-        fit = ["fit", "--config", study.base, *arguments(chosen), *extra, "--run_dir", str(target)]
-        found.append(Cell(str(target), fit, arguments(study.probe), extra))
+        found.append(Cell(str(target), study.base, arguments(chosen), extra, arguments(study.probe)))
     folders = [cell.folder for cell in found]
     for path in folders:
         if folders.count(path) > 1 or Path(path).name == "slurm":

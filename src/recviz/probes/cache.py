@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from recviz.files import own_part, whole_file
+from recviz.files import own_part, remove_oldest, whole_file
 from recviz.probes.functional import Features
 
 _log = logging.getLogger(__name__)
@@ -32,10 +32,12 @@ class FeatureCache:
 
     Args:
         folder: made when the first file is written. None: nothing is kept.
+        limit_gb: beyond it, the oldest features are removed.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, limit_gb: float = 50.0) -> None:
         self.folder = folder
+        self.limit_gb = limit_gb
 
     def path(self, **key: object) -> Path | None:
         """The file of a key: weights, data, transform, precision; every change of any is another file."""
@@ -60,6 +62,7 @@ class FeatureCache:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            remove_oldest(path.parent, "*.safetensors", self.limit_gb * 1e9 - features.features.nbytes)
             with whole_file(path, own_part(path)) as part:
                 save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
         except (OSError, SafetensorError) as error:

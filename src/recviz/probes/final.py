@@ -36,6 +36,8 @@ class FinalProbe(Callback):
         self.k = k
         self.temperature = temperature
         self.results: dict[str, Accuracies] = {}
+        self.known: dict[int, Accuracies] = {}
+        """Of a run that goes on: what its earlier closing probes measured, by their step."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the pixels and, before its first step, the backbone."""
@@ -55,6 +57,16 @@ class FinalProbe(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step=trainer.global_step)
                 logger.save()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of a run that was complete when it went on, so that nothing was trained: the figure that it still lacks."""
+        if "trained" in self.results:
+            return
+        if trainer.global_step in self.known:
+            self.results["trained"] = self.known[trainer.global_step]
+            return
+        pl_module.to(trainer.strategy.root_device)  # which Lightning has left already
+        self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, list[float]]:
         """The baselines, which a resumed run cannot measure again."""

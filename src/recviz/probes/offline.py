@@ -36,7 +36,7 @@ class LinearProbe(LightningModule):
         weight_decay: of all that is trained.
 
     Raises:
-        InputError: a backbone of unknown width, fewer than 1 class, a negative setting.
+        InputError: a backbone of unknown width, fewer than 2 classes, a negative setting.
     """
 
     def __init__(
@@ -48,9 +48,9 @@ class LinearProbe(LightningModule):
         weight_decay: float = 1e-6,
     ) -> None:
         super().__init__()
-        if num_classes < 1 or min(head_lr, backbone_lr, weight_decay) < 0:
+        if num_classes < 2 or min(head_lr, backbone_lr, weight_decay) < 0:
             raise InputError(
-                "LinearProbe needs a class, and learning rates and a weight decay that are not negative, got "
+                "LinearProbe needs two classes, and learning rates and a weight decay that are not negative, got "
                 f"{num_classes}, {head_lr}, {backbone_lr}, {weight_decay}"
             )
         backbone = as_backbone(backbone)

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from recviz.distributed import all_reduce_mean, gather_rows
+from recviz.augment.views import OneView, TwoViews
+from recviz.distributed import all_reduce_mean, barrier, gather_rows, row_counts
 from recviz.errors import InputError
 from recviz.probes.functional import extract_features, fit_linear, knn_predict
 
@@ -77,15 +78,32 @@ class OnlineProbe(Callback):
         """Learn the number of classes, and read `data`."""
         source = trainer.datamodule if self.data is None else self.data  # type: ignore[attr-defined]
         if self.data is not None:
-            self.data.prepare_data()
-            self.data.setup("fit")
-            if self.data.train.labels is None or self.data.val is None:
-                raise InputError("probe.data needs labels and a held-out split")
-            views: Any = getattr(trainer.datamodule, "views", self.data.views)  # type: ignore[attr-defined]
-            self._evaluate = views.to(pl_module.device).evaluate  # the size and normalisation of the pretraining
+            self.data.trainer = trainer  # whose processes share the cores
+            self.read_data(trainer.datamodule, trainer.local_rank == 0)  # type: ignore[attr-defined]
+            self._evaluate = self.data.views.to(pl_module.device).evaluate
         self.num_classes = self.num_classes or len(getattr(source, "class_names", ()))
         if self._head:  # restored from a checkpoint
             self._move(pl_module.device)
+
+    def read_data(self, pretraining: Any, download: bool = True) -> None:
+        """Set `data` up, to be seen as the pretraining data are: in their size and normalisation.
+
+        Args:
+            pretraining: the DataModule; where it has no `views`, those of `data` stay.
+            download: on one process of each machine, while the others wait.
+
+        Raises:
+            InputError: data without two classes or without a held-out split.
+        """
+        views = getattr(pretraining, "views", None)
+        if isinstance(views, TwoViews):
+            self.data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
+        if download:
+            self.data.prepare_data()
+        barrier()
+        self.data.setup("fit")
+        if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
+            raise InputError("probe.data needs labels of two classes or more, and a held-out split")
 
     # Probing the pretraining data
 
@@ -94,6 +112,8 @@ class OnlineProbe(Callback):
     ) -> None:
         """One step of the linear head, and new rows for the bank."""
         if self.data is not None or not isinstance(outputs, dict) or outputs.get("labels") is None:
+            return
+        if self.num_classes == 1:  # nothing to tell apart, as in a folder with one folder of images
             return
         features, labels = outputs["features"].detach().float(), outputs["labels"]
         if not self._head:
@@ -109,7 +129,8 @@ class OnlineProbe(Callback):
             parameter.grad = all_reduce_mean(gradient)
         assert self._optimizer is not None  # made with the head
         self._optimizer.step()
-        self._remember(gather_rows(features), gather_rows(labels))
+        counts = row_counts(features)
+        self._remember(gather_rows(features, counts), gather_rows(labels, counts))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting."""

@@ -1,4 +1,7 @@
-"""Figures from papers and code of others, to stand beside one's own; none was measured here."""
+"""Figures from papers and code of others, to stand beside one's own; none was measured here.
+
+solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper of VICReg: arXiv 2105.04906.
+"""
 
 from __future__ import annotations
 

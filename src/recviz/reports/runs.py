@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,9 +118,18 @@ def _run(folder: Path) -> list[Run]:
 def _baseline(entry: dict[str, Any]) -> Run:
     settings = entry.get("settings", {})
     backbone = settings.get("backbone") or {}
-    weights = (backbone.get("init_args") or {}).get("weights") if isinstance(backbone, dict) else None
-    name = entry.get("checkpoint") or f"{_backbone(backbone)}, {'weights ' + str(weights) if weights else 'untrained'}"
+    size = (entry.get("input") or {}).get("size")
+    made = f"{_backbone(backbone)}, {_start(backbone)}" + (f", at {size} pixels" if size else "")
+    name = entry.get("checkpoint") or made
     return Run(name=str(name), kind="baseline", backbone=_backbone(backbone), **_figures(entry))
+
+
+def _start(backbone: Any) -> str:
+    """What a backbone's weights are, by its options."""
+    options = (backbone.get("init_args") or {}) if isinstance(backbone, dict) else {}
+    if options.get("weights"):
+        return f"weights {options['weights']}"
+    return "pretrained" if options.get("pretrained") else "untrained"
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, Any]:
@@ -160,11 +170,14 @@ def _group(entry: dict[str, Any]) -> str:
     test = entry.get("test", {})
     label = hashlib.sha256("\n".join([*classes, str(test.get("fingerprint"))]).encode()).hexdigest()[:6]
     data = _last((entry.get("settings", {}).get("data") or {}).get("class_path")) or "data"
+    if len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):  # WordNet's, however stored
+        data = "ImageNet"
     return f"{_short(data)}, {len(classes)} classes ({label}), {test.get('images', 0):,} test images"
 
 
 def _source(entry: dict[str, Any]) -> str:
-    return json.dumps([entry["protocol"], entry.get("weights"), entry.get("checkpoint"), _labels(entry)])
+    size = (entry.get("input") or {}).get("size")
+    return json.dumps([entry["protocol"], entry.get("weights"), entry.get("checkpoint"), _labels(entry), size])
 
 
 def _figure(share: dict[str, Any]) -> Figure:
