@@ -3,12 +3,13 @@
     python benchmarks/beside_peers.py [--data DIR] [--photos DIR] [--rows views,loss,…] [--rounds 3]
     python benchmarks/beside_peers.py --rows accuracy --data DIR --minutes 10 --seeds 3
 
-Each peer has an environment of its own, with the versions of peers/*.txt, made by uv in build/bench. A measurement is
-a process of its own. Each row's systems are measured by turns, in an order that changes from round to round; a cell is
-the median and the range of the rounds, a ratio the median of the rounds' ratios. Figures are kept in build/bench as
-they come, so that rows can be measured on different days, and a long one goes on where it was stopped. DIR holds
-CIFAR-100, as for `recviz fit`; without it the training images are noise, and the rows that need real ones are left out.
-PHOTOS holds folders of photographs. solo-learn needs a Python 3.9 on the PATH, or uv fetches one.
+Each system has an environment of its own, made by uv in build/bench: recviz as pip installs it, the peers with the
+versions of peers/*.txt. A measurement is a process of its own. Each row's systems are measured by turns, in an order
+that changes from round to round; a cell is the median and the range of the rounds, a ratio the median of the rounds'
+ratios. Figures are kept in build/bench as they come, so that a long row goes on where it was stopped, and with the page
+in docs/results/benchmarks.json, where rows stay that another day measured on the same machine. DIR holds CIFAR-100, as
+for `recviz fit`; without it the training images are noise, and the rows that need real ones are left out. PHOTOS holds
+folders of photographs. solo-learn needs a Python 3.9 on the PATH, or uv fetches one.
 """
 
 from __future__ import annotations
@@ -16,102 +17,43 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from peers.report import page
+from peers.rows import ALL, IMPORTS, LACKS, NAMES, RECIPE, ROWS, Row
+
+import recviz
+from recviz.machine import processor
 
 HERE = Path(__file__).parent
 BENCH = HERE.parent / "build" / "bench"
 PAGE = HERE.parent / "docs" / "results" / "benchmarks.md"
-PYTHON = {"lightly": sys.executable, "solo_learn": "3.9"}  # what the peers' environments are made from
-NAMES = {"recviz": "recviz", "lightly": "lightly", "solo_learn": "solo-learn", "torchvision": "torchvision"}
-ALL = ("recviz", "lightly", "solo_learn")
-
-
-class Row(NamedTuple):
-    """One measure of several systems: the worker's task and settings, the figure shown, and what is better."""
-
-    title: str
-    task: str
-    settings: dict[str, Any]
-    figure: str
-    higher: bool
-    systems: tuple[str, ...] = ALL
-    rounds: int | None = None
-    needs: str | None = None
-
-
-IMPORTS = {
-    "recviz": "from recviz import VICReg",
-    "lightly": "from lightly.loss import VICRegLoss",
-    "solo_learn": "from solo.methods import VICReg",
-}
-LACKS = {"photos": "--photos", "network": "--data, and the row accuracy"}
-FULL = {"width": 1.0, "steps": 5}
-SMALL = {"width": 0.25, "steps": 17, "projector": 1024}
-ROWS = {
-    "views": Row("two views of CIFAR images", "views", {}, "images/s", True, (*ALL, "torchvision")),
-    "photos": Row(
-        "two views of photographs in JPEG files", "photos", {}, "images/s", True, (*ALL, "torchvision"), needs="photos"
-    ),
-    "loss": Row("VICReg's loss and gradient, 256×2048", "loss", {"n": 256, "d": 2048}, "ms", False),
-    "wide-loss": Row("VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192}, "ms", False),
-    "memory": Row("memory of that", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
-    "fp32": Row("training ResNet-18, float32", "train", {**FULL, "precision": "fp32"}, "images/s", True),
-    "bf16": Row(
-        "training ResNet-18, each at its best precision", "train", {**FULL, "precision": "bf16"}, "images/s", True
-    ),
-    "by-hand": Row(
-        "training ResNet-18, channels-last by hand",
-        "train",
-        {**FULL, "precision": "by hand"},
-        "images/s",
-        True,
-        ALL[:2],
-    ),
-    "small-fp32": Row("training a quarter as wide, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True),
-    "small": Row(
-        "training a quarter as wide, each at its best precision",
-        "train",
-        {**SMALL, "precision": "bf16"},
-        "images/s",
-        True,
-    ),
-    "small-by-hand": Row(
-        "training a quarter as wide, channels-last by hand",
-        "train",
-        {**SMALL, "precision": "by hand"},
-        "images/s",
-        True,
-        ALL[:2],
-    ),
-    "linear": Row(
-        "linear probe, 5,000 images", "linear", {"count": 5000, "width": 0.25}, "s", False, rounds=1, needs="network"
-    ),
-    "knn": Row("k-NN, 10,000 by 50,000", "knn", {}, "s", False),
-    "import": Row("importing the package", "import", {}, "s", False),
-    "first-step": Row("from the shell to the first step's end", "first_step", {}, "s", False),
+FIGURES = PAGE.with_suffix(".json")
+PEERS = HERE / "peers"
+PYTHON = {"recviz": sys.executable, "lightly": sys.executable, "solo_learn": "3.9"}  # of their environments
+PACKAGES = {
+    "recviz": ["-c", str(HERE.parent / "constraints.txt"), "-e", str(HERE.parent)],  # as users have it: no extras
+    "lightly": ["-r", str(PEERS / "lightly.txt")],
+    "solo_learn": ["-r", str(PEERS / "solo_learn.txt")],
 }
 
 
 def environment(system: str) -> str | None:
     """Python that runs the system; None where its environment cannot be made."""
-    if system not in PYTHON:
-        return sys.executable
+    system = system if system in PYTHON else "recviz"  # torchvision comes with it
     python = BENCH / system / "bin" / "python"
     if not (BENCH / system / "made").exists():
         print(f"making {BENCH / system}", flush=True)
         uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
         make = [uv, "venv", "--quiet", "--clear", "--python", PYTHON[system], str(BENCH / system)]
-        fill = [uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(HERE / "peers" / f"{system}.txt")]
+        fill = [uv, "pip", "install", "--quiet", "--python", str(python), *PACKAGES[system]]
         for command in (make, fill):
             done = subprocess.run(command, env={**os.environ, "UV_COMPILE_BYTECODE": "1"}, check=False)
             if done.returncode:
@@ -126,7 +68,7 @@ def measure(system: str, task: str, settings: dict[str, Any]) -> dict[str, float
     python = environment(system)
     if python is None:
         return None
-    command = [python, str(HERE / "peers" / "worker.py"), system, task, json.dumps(settings)]
+    command = [python, str(PEERS / "worker.py"), system, task, json.dumps(settings)]
     if task == "import":
         command = [python, "-c", IMPORTS[system]]
     start = time.perf_counter()
@@ -144,8 +86,6 @@ def prepare(data: str | None) -> str:
     if not (folder / "test_labels.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
         if data:
-            import recviz
-
             source = recviz.CIFAR100DataModule(root=data, download=False)
             source.setup()
             parts = [
@@ -204,9 +144,6 @@ def accuracy(data: str, minutes: float, seeds: int) -> None:
                 (out / "run.json").write_text(json.dumps({**got, "date": str(date.today())}))
 
 
-RECIPE = {"width": 0.25, "projector": 1024, "base_lr": 0.5, "eta": 0.02, "clip": False, "precision": "by hand"}
-
-
 def probe(run: Path, data: str) -> float:
     """Top-1 of the one independent probe: scikit-learn's logistic regression on standardised features."""
     from sklearn.linear_model import LogisticRegression
@@ -222,78 +159,16 @@ def probe(run: Path, data: str) -> float:
     return float(json.loads(kept.read_text()))
 
 
-def cell(values: list[float]) -> str:
-    """Median and range."""
-    if not values:
-        return ""
-    shown = [
-        f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        for value in (statistics.median(values), min(values), max(values))
-    ]
-    return shown[0] if len(values) == 1 else f"{shown[0]} ({shown[1]} to {shown[2]})"
-
-
-def line(name: str, row: Row) -> str | None:
-    """A row of the table, with how often recviz's figure is the best peer's; None where it was not measured."""
-    path = BENCH / "rows" / f"{name}.json"
-    if not path.exists():
-        return None
-    figures = json.loads(path.read_text())["figures"]
-    values = {system: [one[row.figure] for one in figures.get(system, [])] for system in NAMES}
-    peers = [rounds for system, rounds in values.items() if system != "recviz" and rounds]
-    best = [(max if row.higher else min)(rounds) for rounds in zip(*peers, strict=True)]
-    pairs = zip(values["recviz"], best, strict=True)
-    ratio = statistics.median(ours / peer if row.higher else peer / ours for ours, peer in pairs)
-    top1 = {system: rounds[0].get("top-1") for system, rounds in figures.items() if rounds}
-    note = "; top-1 " + ", ".join(f"{value:.1%}" for value in top1.values()) if all(top1.values()) else ""
-    return f"| {row.title}, {row.figure}{note} | " + " | ".join(map(cell, values.values())) + f" | {ratio:.2f} |"
-
-
-def accuracies(data: str) -> list[str]:
-    """The table of time to accuracy: each run, probed."""
-    rows = []
-    means: dict[str, list[float]] = {}
-    for system in ALL:
-        for run in sorted((BENCH / "accuracy").glob(f"{system}-*")):
-            if (run / "run.json").exists():
-                said, top1 = json.loads((run / "run.json").read_text()), probe(run, data)
-                means.setdefault(system, []).append(top1)
-                steps = f"{said['steps']} of {said['planned steps']}"
-                seed = run.name.rpartition("-")[2]
-                rows.append(f"| {NAMES[system]} | {seed} | {steps} | {said['seconds']:.0f} | {top1:.2%} |")
-    for system, values in means.items():
-        mean = f"**{statistics.mean(values):.2%}** ({min(values):.2%} to {max(values):.2%})"
-        rows.append(f"| **{NAMES[system]}** | mean | | | {mean} |")
-    return rows
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return next((line.split(":")[1].strip() for line in told.splitlines() if "model name" in line), platform.machine())
-
-
-def page(data: str) -> str:
-    """docs/results/benchmarks.md."""
-    texts = [(HERE / "peers" / f"{system}.txt").read_text().splitlines() for system in PYTHON]
-    import torch
-
-    lines = [line(name, row) for name, row in ROWS.items()]
-    dates = sorted(
-        {json.loads(path.read_text())["date"] for path in BENCH.glob("*/**/*.json") if path.name != "top1.json"}
-    )
-    rows = accuracies(data)
-    text = "".join((HERE / "peers" / name).read_text() for name in ("page.md", "accuracy.md")[: 1 + bool(rows)])
-    return text.format(
-        dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
-        cores=os.cpu_count(),
-        machine=processor(),
-        recviz=f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}",
-        lightly=", ".join(name for name in texts[0] if name[0] != "#"),
-        solo=", ".join(name for name in texts[1] if name[0] != "#"),
-        table="\n".join(row for row in lines if row),
-        accuracy="\n".join(rows),
-    )
+def collected(data: str) -> dict[str, Any]:
+    """All figures of this machine: those of docs/results/benchmarks.json, and in their place what was measured here."""
+    kept: dict[str, Any] = {"machine": processor(), "rows": {}, "accuracy": {}}
+    if FIGURES.exists() and (before := json.loads(FIGURES.read_text()))["machine"] == kept["machine"]:
+        kept = before
+    for path in sorted((BENCH / "rows").glob("*.json")):
+        kept["rows"][path.stem] = json.loads(path.read_text())
+    for path in sorted((BENCH / "accuracy").glob("*/run.json")):
+        kept["accuracy"][path.parent.name] = {**json.loads(path.read_text()), "top-1": probe(path.parent, data)}
+    return kept
 
 
 def main() -> None:
@@ -320,7 +195,9 @@ def main() -> None:
             take_turns(name, ROWS[name], given, args.rounds)
         else:
             print(f"{name} is left out: it needs {LACKS[ROWS[name].needs]}", flush=True)
-    PAGE.write_text(page(data))
+    kept = collected(data)
+    FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
+    PAGE.write_text(page(kept))
     print(PAGE.read_text())
 
 

@@ -1,6 +1,6 @@
 """What recviz does on this machine's GPU, in a few minutes: correctness, speed, and the beginning of a real run.
 
-    python benchmarks/gpu_check.py [--data DIR] [--minutes 8] [--out build/gpu-check] [--tiny]
+    python benchmarks/gpu_check.py [--data DIR] [--minutes 8] [--out runs/gpu-check] [--tiny]
 
 Runs the tests marked gpu; measures the card's matmul ceiling; times the CIFAR step (ResNet-18, batch 256) and the
 ImageNet step (ResNet-50, 224 pixels) on resident tensors, with views made, with data, and under torch.compile; then
@@ -164,7 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--minutes", type=float, default=8)
-    parser.add_argument("--out", type=Path, default=Path("build/gpu-check"))
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu-check"))
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
     if DEVICE.type == "cpu" and not args.tiny:

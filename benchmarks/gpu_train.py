@@ -1,6 +1,6 @@
 """A slice of a CIFAR-100 run: trains for some minutes, stops with a checkpoint, and goes on at the next call.
 
-    python benchmarks/gpu_train.py --run build/gpu-check/run [--data DIR] [--minutes 9]
+    python benchmarks/gpu_train.py --run runs/gpu-check/run [--data DIR] [--minutes 9]
 
 Without --data, the images are drawn patterns. Prints the last epoch's figures.
 """
@@ -70,7 +70,7 @@ def last_figures(run: Path) -> dict[str, Any]:
 def main() -> None:
     """Train a slice."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--run", type=Path, default=Path("build/gpu-check/run"))
+    parser.add_argument("--run", type=Path, default=Path("runs/gpu-check/run"))
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--minutes", type=float, default=9)
     args = parser.parse_args()

@@ -93,7 +93,8 @@ def clock(callback: type, steps: int | None = None, seconds: float | None = None
 
         @property
         def seconds_per_step(self) -> float:
-            """Mean of the steps after the warm-up."""
-            return (self.ends[-1] - self.ends[WARM_UP - 1]) / (len(self.ends) - WARM_UP)
+            """Mean of the steps after the warm-up, which is at least a quarter of all."""
+            first = max(WARM_UP, len(self.ends) // 4) - 1
+            return (self.ends[-1] - self.ends[first]) / (len(self.ends) - 1 - first)
 
     return Clock()

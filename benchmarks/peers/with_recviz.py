@@ -48,14 +48,19 @@ def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
             yield data.on_after_batch_transfer(raw, 0)[0]
 
 
-def photo_batches(folder: str, batch: int):
+def photo_batches(folder: str, batch: int, crops_only: bool = False):
     """Batches of two views of photographs in folders of classes: read, decoded and cropped in two workers."""
     views = recviz.TwoViews.vicreg_paper()
     data = recviz.ImageFolderDataModule(folder, views=views, batch_size=batch, num_workers=2)
     data.setup()
     while True:
         for raw in data.train_dataloader():
-            yield data.on_after_batch_transfer(raw, 0)[0]
+            yield raw if crops_only else data.on_after_batch_transfer(raw, 0)[0]
+
+
+def photo_crops(folder: str, batch: int):
+    """Batches of crops, uint8, as they go to a device that makes the rest of the views."""
+    return photo_batches(folder, batch, crops_only=True)
 
 
 def loss():

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from network import MEAN, STD, WARM_UP, Over, ResNet18, clock
+from network import MEAN, STD, Over, ResNet18, clock
 
 PLAN = {
     "batch": 256,
@@ -54,8 +54,9 @@ def views(side, settings: dict[str, Any]) -> dict[str, float]:
 
 
 def photos(side, settings: dict[str, Any]) -> dict[str, float]:
-    """Two 224-pixel views of photographs in files."""
-    return throughput(side.photo_batches(settings["photos"], 32), 32, settings.get("batches", 16))
+    """Two 224-pixel views of photographs in files; of recviz's, where so asked, what is made before the device only."""
+    make = getattr(side, "photo_crops", side.photo_batches) if settings.get("crops_only") else side.photo_batches
+    return throughput(make(settings["photos"], 32), 32, settings.get("batches", 16))
 
 
 def loss(side, settings: dict[str, Any]) -> dict[str, float]:
@@ -104,8 +105,8 @@ def run(side, settings: dict[str, Any]) -> dict[str, float]:
     """Pretrain for so many seconds, the schedule fitted to the steps that a trial says they hold; keep the features."""
     data = arrays(settings["data"])
     plan = {**PLAN, "steps_per_epoch": 190, **settings}
-    trial = trained(side, ResNet18(plan["width"]), data, plan, steps=WARM_UP + settings.get("trial", 16))
-    steps = int(0.97 * settings["seconds"] / trial.seconds_per_step)
+    trial = trained(side, ResNet18(plan["width"]), data, plan, seconds=settings["seconds"] / 15)
+    steps = int(0.98 * settings["seconds"] / trial.seconds_per_step)
     plan["epochs"] = max(2, round(steps / 49))  # of a quarter of the images each, so that schedules by epoch are smooth
     plan["steps_per_epoch"] = steps // plan["epochs"]
     torch.manual_seed(plan["seed"])
