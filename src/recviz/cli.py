@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError" or os.environ.get("RECVIZ_DEBUG"):  # torch's, not imported here
             raise
-        return _fail("the device is out of memory: lower data.batch_size, or give --trainer.accelerator cpu", 1)
+        return _fail("the GPU is out of memory: free it, lower data.batch_size, or hide it (CUDA_VISIBLE_DEVICES=)", 1)
     except BrokenPipeError:  # of recviz … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

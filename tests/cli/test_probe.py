@@ -238,16 +238,25 @@ def test_the_authors_protocols(recviz_command: Command, run_folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("count", "processes", "size"), [(256, 1, 256), (257, 1, 128), (500, 1, 250), (50_000, 8, 31), (3, 1, 3), (3, 8, 1)]
+    ("count", "processes", "size"),
+    [(256, 1, 256), (257, 1, 256), (500, 1, 250), (50_000, 1, 250), (50_000, 8, 25), (3, 1, 3), (15, 8, 2)],
 )
 def test_batches_leave_out_next_to_no_image(count: int, processes: int, size: int) -> None:
     assert even_batches(count, processes) == size
 
 
-def test_two_probes_that_end_together_both_leave_their_results(tmp_path: Path) -> None:
+def test_two_probes_that_end_together_both_leave_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: record(tmp_path / "results.json", {"number": i}), range(40)))
     assert sorted(entry["number"] for entry in results(tmp_path / "results.json")) == list(range(40))
+
+
+def test_results_are_written_where_no_lock_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record(tmp_path / "results.json", {"number": 1})
+    assert results(tmp_path / "results.json")[0]["number"] == 1
 
 
 def test_data_of_one_class_are_refused(recviz_command: Command, run_folder: Path) -> None:
@@ -265,7 +274,7 @@ def test_a_full_device_costs_one_line(
     monkeypatch.setattr("recviz.commands.protocols.probe_frozen", full)
     code, _, err = recviz_command("probe")
     assert (code, err.count("\n")) == (1, 1)
-    assert "the device is out of memory: lower data.batch_size" in err
+    assert "the GPU is out of memory: free it" in err
 
 
 class Executes:

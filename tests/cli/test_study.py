@@ -91,10 +91,11 @@ def test_a_cell_that_was_stopped_does_not_go_on_with_other_settings(recviz_comma
     write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.3}}}})
     assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
     Path("s/one/study.json").unlink()  # as it is before the probe is done
-    write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.6}}}})
-    code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
-    assert code == 1
-    assert "was made with other settings: model.base_lr 0.3 → 0.6; make them agree" in out
+    for options in ({"model.base_lr": 0.6}, {}):
+        write({**STUDY, "grid": {"lr": {"one": options}}})
+        code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
+        assert code == 2
+        assert "s/one was begun with other settings: give another --folder, or remove it" in err
 
 
 def test_options_for_every_cell_count_unless_they_say_where_or_on_what() -> None:

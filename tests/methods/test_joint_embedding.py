@@ -111,6 +111,12 @@ def test_any_optimiser(optimizer: Any) -> None:
     assert all(p.ndim == 1 for p in flat["params"])
 
 
+def test_steps_may_be_counted_instead_of_epochs() -> None:
+    trainer = tiny_trainer(epochs=-1, max_steps=5)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    assert trainer.global_step == 5
+
+
 def test_a_loader_without_a_length_is_refused() -> None:
     class Endless(IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:

@@ -117,6 +117,20 @@ def test_other_data_are_seen_in_the_size_and_normalisation_of_the_pretraining() 
     assert probe.data.views.std.tolist() == pretraining.views.std.tolist()
 
 
+def test_the_pretrainings_own_data_may_be_fitted_to() -> None:
+    data = tiny_data()
+    trainer = tiny_trainer(OnlineProbe(data=data), epochs=1)
+    trainer.fit(tiny_vicreg(), datamodule=data)
+    assert 0 <= trainer.callback_metrics["probe/linear_top1"] <= 1
+
+
+def test_other_data_may_be_fewer_than_a_batch() -> None:
+    probe = OnlineProbe(data=tiny_data(train_size=20, batch_size=256))
+    probe.read_data(tiny_data())
+    assert probe.data.batch_size == 256
+    assert len(probe.data.train.images) == 20
+
+
 def test_one_class_is_as_no_labels() -> None:
     data = tiny_data(classes=[3], batch_size=2)
     trainer = tiny_trainer(OnlineProbe())

@@ -50,23 +50,22 @@ class Cell(NamedTuple):
         return ["fit", "--config", self.base, *self.options, *self.extra, "--run_dir", self.folder]
 
     @property
-    def resume(self) -> list[str]:
-        """Arguments of recviz for a run that goes on, and that other options than its own end."""
-        return ["fit", "--resume", self.folder, *self.options, *self.extra]
+    def begun(self) -> Path:
+        """Beside its folder: the settings that it was begun with."""
+        return Path(f"{self.folder}.json")
 
 
 def is_done(cell: Cell) -> bool:
     """Whether a cell was trained to its end and probed, with these settings.
 
     Raises:
-        InputError: it was done with others.
+        InputError: it was done, or begun, with others.
     """
-    note = Path(cell.folder) / NOTE
-    if not note.is_file():
-        return False
-    if json.loads(note.read_text(encoding="utf-8")) != _settings(cell):
-        raise InputError(f"{cell.folder} was done with other settings: give another --folder, or remove it")
-    return True
+    done = Path(cell.folder) / NOTE
+    for note, what in ((done, "done"), (cell.begun, "begun")):
+        if Path(cell.folder).is_dir() and note.is_file() and json.loads(note.read_text("utf-8")) != _settings(cell):
+            raise InputError(f"{cell.folder} was {what} with other settings: give another --folder, or remove it")
+    return done.is_file()
 
 
 def _settings(cell: Cell) -> dict[str, list[str]]:
@@ -101,7 +100,9 @@ def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
         begun = (folder / "config.yaml").is_file()
         if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
             shutil.rmtree(folder)  # a run that was killed before it wrote anything
-        fit = cell.resume if begun else cell.fit
+        if not begun:
+            write_whole(cell.begun, json.dumps(_settings(cell)))
+        fit = ["fit", "--resume", cell.folder, *cell.extra] if begun else cell.fit
         checkpoint = str(folder / "checkpoints" / "last.ckpt")
         for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
             if problem := _finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):

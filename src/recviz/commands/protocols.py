@@ -214,9 +214,10 @@ def trained(
 
 
 def even_batches(count: int, processes: int, batch: int = BATCH) -> int:
-    """Samples per process of equal batches, of at most `batch` over all, that leave out next to none of the samples."""
-    batches = -(-count // batch)
-    return max(1, count // (batches * processes))
+    """Samples per process of equal batches, of half of `batch` to all of it, that leave out the fewest."""
+    most = max(2, min(batch, count) // processes)
+    sizes = range(most, most // 2, -1)
+    return max(sizes, key=lambda size: (count // (size * processes) * size, size))
 
 
 def _plain(value: Any) -> Any:

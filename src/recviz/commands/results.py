@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,16 +34,23 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }
-    with _lock(path):  # of probes that end together
+    with _locked(path):
         write_whole(path, json.dumps([*_entries(path), {**stamp, **entry}], indent=1), own_part(path))
     return path
 
 
-def _lock(path: Path) -> FileLock:
-    """A lock of this machine's, away from the results."""
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Alone among probes of this machine that end together; where the lock cannot be made, without one."""
     locks = cache_folder() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
+    lock = FileLock(locks / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
+    with suppress(OSError):
+        locks.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_writable(path: Path) -> None:

@@ -99,12 +99,14 @@ class JointEmbedding(LightningModule):
         """The optimiser at the peak learning rate base_lr × global batch / 256, and the schedule per step."""
         trainer = self.trainer
         check_trainer(trainer)
-        total_steps = trainer.estimated_stepping_batches  # which sets the loaders up
+        if trainer.train_dataloader is None:
+            trainer.fit_loop.setup_data()
         if trainer.num_training_batches == float("inf"):
             raise InputError("the loader does not tell its length: set trainer.limit_train_batches, an epoch's steps")
+        total_steps = int(trainer.estimated_stepping_batches)
         warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
         optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
-        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, int(total_steps), warmup_steps))
+        schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @property

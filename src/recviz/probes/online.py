@@ -96,12 +96,14 @@ class OnlineProbe(Callback):
             InputError: data without two classes or without a held-out split.
         """
         views = getattr(pretraining, "views", None)
-        if isinstance(views, TwoViews):
+        if isinstance(views, TwoViews) and self.data is not pretraining:
             self.data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
         if download:
             self.data.prepare_data()
         barrier()
+        batch_size, self.data.batch_size = self.data.batch_size, 2  # none is trained on, so there is no least number
         self.data.setup("fit")
+        self.data.batch_size = batch_size
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
             raise InputError("probe.data needs labels of two classes or more, and a held-out split")
 
