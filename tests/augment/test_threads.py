@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ import torch
 from recviz.augment import TwoViews, View, threads, view
 from recviz.augment.threads import each_on_a_thread
 
+number_of_threads = torch.get_num_threads  # which tests replace
 BUSY = View(jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
 
 
@@ -21,11 +21,8 @@ def no_pools(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def two_threads(no_pools: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
+def two_threads(no_pools: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -55,12 +52,17 @@ def test_one_thread_works_here() -> None:
     assert seen == [threading.get_ident()] * 3
 
 
-@pytest.mark.usefixtures("two_threads")
 def test_the_threads_have_none_beside_them_and_others_keep_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", number_of_threads)
     numbers: list[int] = []
-    monkeypatch.setattr(torch, "set_num_threads", numbers.append)
-    each_on_a_thread(lambda part: None, range(4))
-    assert numbers == [1, 1, 2]
+    before = number_of_threads()
+    torch.set_num_threads(3)
+    try:
+        each_on_a_thread(lambda part: numbers.append(number_of_threads()), range(4))
+        assert numbers == [1] * 4
+        assert number_of_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("inference", [False, True])
@@ -70,7 +72,6 @@ def test_the_views_are_the_same(monkeypatch: pytest.MonkeyPatch, inference: bool
     two_views = TwoViews(16, BUSY, BUSY)
     alone = two_views(images, torch.Generator().manual_seed(0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
     with torch.inference_mode(inference):
         together = two_views(images, torch.Generator().manual_seed(0))
     for ours, theirs in zip(together, alone, strict=True):

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 Part = TypeVar("Part")
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, since a fork has no threads, and size
@@ -25,25 +25,19 @@ def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> Non
         for part in parts:
             work(part)
         return
+    key = os.getpid(), threads
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, "recviz-views", initializer=_alone)
     inference = torch.is_inference_mode_enabled()
 
     def one(part: Part) -> None:  # modes are a thread's own
         with torch.inference_mode(inference), torch.no_grad():
             work(part)
 
-    list(_pool(threads).map(one, parts))
+    list(_pools[key].map(one, parts))
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    key = os.getpid(), threads
-    if key not in _pools:
-        pool, all_here = ThreadPoolExecutor(threads, "recviz-views"), Barrier(threads)
-
-        def alone(_: int) -> None:
-            torch.set_num_threads(1)  # of this thread, and of those that begin later
-            all_here.wait()  # so that each thread comes here once
-
-        list(pool.map(alone, range(threads)))
-        torch.set_num_threads(threads)  # of those that begin later
-        _pools[key] = pool
-    return _pools[key]
+def _alone() -> None:
+    torch.get_num_threads()  # has torch set this thread's number, which it would do later else
+    # OpenMP counts for each thread, so the others keep theirs; MKL follows it, unless someone set MKL's own number
+    threadpool_limits(1, user_api="openmp")
