@@ -31,7 +31,7 @@ LACKS = {"photos": "--photos", "network": "--data, and the row accuracy"}
 FULL = {"width": 1.0, "steps": 5}
 SMALL = {"width": 0.25, "steps": 17, "projector": 1024}
 ROWS = {
-    "views": Row("two views of CIFAR images", "views", {}, "images/s", True, (*ALL, "torchvision")),
+    "views": Row("two views of CIFAR images", "views", {"batches": 90}, "images/s", True, (*ALL, "torchvision")),
     "photos": Row(
         "two views of photographs in JPEG files", "photos", {}, "images/s", True, (*ALL, "torchvision"), needs="photos"
     ),

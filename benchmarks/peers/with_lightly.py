@@ -111,7 +111,7 @@ def linear_probe(network: nn.Module, train: tuple[np.ndarray, ...], test: tuple[
         DataLoader(Pictures(*part, transforms.Compose(steps)), 256, shuffle=shuffled, num_workers=2)
         for part, steps, shuffled in ((train, augment, True), (test, normalise, False))
     )
-    classifier = LinearClassifier(network, 256, network.feature_dim, num_classes=100)
+    classifier = LinearClassifier(network, 256, feature_dim=network.feature_dim, num_classes=100)
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=90,

@@ -1,7 +1,7 @@
 """Work on the parts of a batch at the same time, on a CPU.
 
-Torch's own threads share each operation, and wait for each other after each. Where data workers use the same cores, or
-the parts are small, a thread for each part is faster: it takes all of the part's operations alone.
+Torch's own threads share each operation, and wait for each other after each. Where data workers use the same cores, a
+thread for each part is faster: it takes all of the part's operations alone.
 """
 
 from __future__ import annotations

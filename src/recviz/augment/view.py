@@ -184,13 +184,8 @@ def blocks(n: int, values: int, limit: int, least: int = 1) -> list[slice]:
 
 
 def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
-    """Slices of n images of `values` in all, of which each fits a CPU's cache, one for each thread or more.
-
-    On other devices one slice.
-    """
-    if device.type != "cpu":
-        return blocks(n, values, max(1, values))
-    return blocks(n, values, min(CPU_BLOCK, max(2**17, values // torch.get_num_threads())))
+    """Slices of n images of `values` in all, of which each fits a CPU's cache; on other devices one slice."""
+    return blocks(n, values, CPU_BLOCK if device.type == "cpu" else max(1, values))
 
 
 def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:

@@ -254,7 +254,12 @@ class TwoViews(nn.Module):
             *_, (_, part) = stages(view, images[block], draws.rows(block), size)
             result[block] = F.normalize(part, self.mean, self.std)
 
-        each_on_a_thread(fill, cpu_blocks(n, result.numel(), device))
+        slices = cpu_blocks(n, result.numel(), device)
+        if cropped:  # by workers, which want the cores too
+            each_on_a_thread(fill, slices)
+        else:
+            for block in slices:
+                fill(block)
         return result
 
 
