@@ -144,8 +144,11 @@ def accuracy(data: str, minutes: float, seeds: int) -> None:
                 (out / "run.json").write_text(json.dumps({**got, "date": str(date.today())}))
 
 
-def probe(run: Path, data: str) -> float:
-    """Top-1 of the one independent probe: scikit-learn's logistic regression on standardised features."""
+def probe(run: Path, data: str) -> float | None:
+    """Top-1 of the one independent probe: scikit-learn's logistic regression on standardised features.
+
+    None where the run has diverged.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -153,10 +156,14 @@ def probe(run: Path, data: str) -> float:
     if not kept.exists():
         train, test = (np.load(run / f"{prefix}features.npy") for prefix in ("", "test_"))
         labels, answers = (np.load(Path(data) / f"{prefix}labels.npy") for prefix in ("", "test_"))
-        scale = StandardScaler().fit(train)
-        classifier = LogisticRegression(C=0.1, max_iter=1000).fit(scale.transform(train), labels)
-        kept.write_text(json.dumps(float((classifier.predict(scale.transform(test)) == answers).mean())))
-    return float(json.loads(kept.read_text()))
+        top1 = None
+        if np.isfinite(train).all():
+            scale = StandardScaler().fit(train)
+            classifier = LogisticRegression(C=0.1, max_iter=1000).fit(scale.transform(train), labels)
+            top1 = float((classifier.predict(scale.transform(test)) == answers).mean())
+        kept.write_text(json.dumps(top1))
+    found: float | None = json.loads(kept.read_text())
+    return found
 
 
 def collected(data: str) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def accuracies(runs: dict[str, dict[str, Any]]) -> list[str]:
             if name.startswith(f"{system}-"):
                 steps = f"{said['steps']} of {said['planned steps']}"
                 seed = name.rpartition("-")[2]
-                values.append(said["top-1"])
-                rows.append(f"| {NAMES[system]} | {seed} | {steps} | {said['seconds']:.0f} | {said['top-1']:.2%} |")
+                values += [] if said["top-1"] is None else [said["top-1"]]
+                top1 = "diverged" if said["top-1"] is None else f"{said['top-1']:.2%}"
+                rows.append(f"| {NAMES[system]} | {seed} | {steps} | {said['seconds']:.0f} | {top1} |")
         if values:
             mean = f"**{statistics.mean(values):.2%}** ({min(values):.2%} to {max(values):.2%})"
             means.append(f"| **{NAMES[system]}** | mean | | | {mean} |")
