@@ -47,6 +47,15 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def compiler() -> None:
+    """A fresh one; without any, the test is skipped."""
+    reason = compiler_error(torch.device("cpu"))
+    if reason:
+        pytest.skip(f"torch.compile does not work here: {reason}")
+    torch._dynamo.reset()
+
+
+@pytest.fixture
 def made_of_chosen_images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many images each blur was of."""
     counts: list[int] = []
@@ -159,11 +168,8 @@ def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:
     assert compiled._programs.cache_info().currsize == 0
 
 
+@pytest.mark.usefixtures("compiler")
 def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_again() -> None:
-    reason = compiler_error(torch.device("cpu"))
-    if reason:
-        pytest.skip(f"torch.compile does not work here: {reason}")
-    torch._dynamo.reset()
     stepwise, programmed = pair(BUSY, SHARP)
     programmed(noise(32, 3, 20, 20), seeded())
     with torch._dynamo.config.patch(error_on_recompile=True):
@@ -176,11 +182,8 @@ def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_ag
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_the_program_of_a_gpu_compiles_for_any_batch() -> None:
-    reason = compiler_error(torch.device("cpu"))
-    if reason:
-        pytest.skip(f"torch.compile does not work here: {reason}")
-    torch._dynamo.reset()
     stepwise, _ = pair(BUSY, BUSY)
     plan, whole = torch.compile(partial(compiled._plan, BUSY)), torch.compile(partial(compiled._whole, BUSY, 16))
     for n in (20, 7, 33):

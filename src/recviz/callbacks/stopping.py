@@ -13,7 +13,7 @@ from typing import Any
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from recviz.distributed import host_max
+from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
 
 REQUEUE_CODE = 75
@@ -64,7 +64,7 @@ class StopSafely(Callback):
             logger.save()
         if received == self._requeue_signal and trainer.is_global_zero:
             requeue()
-        host_max(0)  # no process leaves, and has the launcher end the others, before all of this is done
+        barrier()  # no process leaves, and has the launcher end the others, before all of this is done
         name = "Ctrl-C" if received == signal.SIGINT else signal.Signals(received).name
         raise StoppedError(
             f"stopped by {name} after step {trainer.global_step}, and saved: "

@@ -76,10 +76,7 @@ def run(argv: list[str]) -> None:
     if config.save is not None and not config.save.endswith(".ckpt"):
         raise InputError(f"--save must end in .ckpt, got {config.save}")
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
-    batch_size, asked_for = data.batch_size, _gives(argv, "data.batch_size")
-    data.batch_size = batch_size if asked_for else 2  # at which no share of a dataset is too small
     train, test = labelled_splits(data)
-    data.batch_size = batch_size
     if _of_other_images(probed, data, argv):
         print(
             "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
@@ -88,7 +85,7 @@ def run(argv: list[str]) -> None:
         )
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     start = time.perf_counter()
-    measured = protocols.measure(config, backbone, data, weights, fingerprints, not asked_for)
+    measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
     if measured is None:  # a process that only helped
         return
     settings = yaml.safe_load(options().dump(config, skip_validation=True))
@@ -234,7 +231,7 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
         InputError: data without labels or without a held-out split.
     """
     data.prepare_data()
-    data.setup("fit")
+    data.setup("validate")
     if data.on_error == "skip" and data.train is not None and isinstance(data.train.images, EncodedImages):
         data.train = data.train.subset(readable(data.train.images))  # the held-out split was read at set-up
     train, test = data.train, data.val

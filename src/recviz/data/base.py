@@ -97,7 +97,10 @@ class ViewsDataModule(LightningDataModule):
         return self._loaded_train().class_names
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the splits and keep the classes and the fraction asked for; a second call does nothing.
+        """Read the splits and keep the classes and the fraction asked for; a second call does not read again.
+
+        Args:
+            stage: Lightning's; "validate" for who does not train on batches, and needs no full one.
 
         Raises:
             InputError: data that are missing or unreadable, a val split of other classes than the training split's,
@@ -118,7 +121,7 @@ class ViewsDataModule(LightningDataModule):
                 val = val.subset(readable(val.images))
             self.train, self.val = train, val
         count, processes = len(self.train.images), world_size()
-        if count < self.batch_size * processes:
+        if stage in (None, "fit") and count < self.batch_size * processes:
             raise InputError(
                 f"the training split has {count} images, fewer than one batch of {self.batch_size} on each of "
                 f"{processes} process{'es' * (processes > 1)}: lower data.batch_size"

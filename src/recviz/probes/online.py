@@ -101,9 +101,7 @@ class OnlineProbe(Callback):
         if download:
             self.data.prepare_data()
         barrier()
-        batch_size, self.data.batch_size = self.data.batch_size, 2  # none is trained on, so there is no least number
-        self.data.setup("fit")
-        self.data.batch_size = batch_size
+        self.data.setup("validate")
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
             raise InputError("probe.data needs labels of two classes or more, and a held-out split")
 
