@@ -27,7 +27,6 @@ IMPORTS = {
     "lightly": "from lightly.loss import VICRegLoss",
     "solo_learn": "from solo.methods import VICReg",
 }
-LACKS = {"photos": "--photos", "network": "--data, and the row accuracy"}
 FULL = {"width": 1.0, "steps": 5}
 SMALL = {"width": 0.25, "steps": 17, "projector": 1024}
 ROWS = {
@@ -76,7 +75,7 @@ ROWS = {
         ALL[:2],
     ),
     "linear": Row(
-        "linear probe, 5,000 images", "linear", {"count": 5000, "width": 0.25}, "s", False, rounds=1, needs="network"
+        "linear probe, 5,000 images", "linear", {"count": 5000, "width": 0.25}, "s", False, rounds=1, needs="data"
     ),
     "knn": Row("k-NN, 10,000 by 50,000", "knn", {}, "s", False),
     "import": Row("importing the package", "import", {}, "s", False),
@@ -97,8 +96,8 @@ NOTES = (
     ),
     (
         "*Linear probe*: recviz's encodes each image once and fits to convergence, the peers' train by SGD for 90 and "
-        "100 epochs on crops and flips, as they come. The network is one that recviz trained (row accuracy); 2,000 "
-        "test images.",
+        "100 epochs on crops and flips, as they come. The network is one that recviz pretrained for a minute; "
+        "2,000 test images.",
         {"linear"},
     ),
     ("*k-NN*: k = 20, T = 0.07, of normalised random features in 100 clusters.", {"knn"}),

@@ -20,7 +20,7 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
     last = "  ".join(f"{name} {value}" for name, value in shown_metrics(trainer).items())
     lines += [
         f"last epoch: {last}",
-        f"run folder: {folder} (config.yaml, metrics.csv, curves.png, views.png, checkpoints/)",
+        f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
         "",
         "next:",
         f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}    # what the features are worth",
