@@ -12,18 +12,17 @@ that neither waiting for each other nor sharing a core counts; the gather of the
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from peers.memory import peak_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -103,23 +102,6 @@ def peak_mib(loss: Loss, a: Tensor, b: Tensor) -> float:
     seconds(loss, a, b)
     a.grad = b.grad = None
     return peak_of(lambda: seconds(loss, a, b))
-
-
-def peak_of(work: Callable[[], object]) -> float:
-    """Peak of the resident set over what was there, in MiB; not a number but on Linux."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed is no longer there
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, _ = _resident(status)
-    work()
-    return (_resident(status)[1] - before) / 1024
-
-
-def _resident(status: Path) -> tuple[int, int]:
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]), int(fields["VmHWM"].split()[0])
 
 
 def losses(repeats: int) -> None:

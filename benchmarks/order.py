@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import time
 
 import torch
+from peers.memory import peak_of
 
 from recviz.data.sampler import TrainBatches
 
@@ -19,11 +19,9 @@ from recviz.data.sampler import TrainBatches
 def draw(images: int, sharded: bool) -> None:
     """Draw one order, and print what it took."""
     shards = torch.arange(images) // 4096 if sharded else None
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    next(iter(TrainBatches(images, 256, 0, shards, 16)))
+    memory = peak_of(lambda: next(iter(TrainBatches(images, 256, 0, shards, 16))))
     seconds = time.perf_counter() - start
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"| {'shards' if sharded else 'uniform'} | {images:,} | {seconds:.2f} | {memory:.0f} |", flush=True)
 
 

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import torch
-from losses import peak_of
+from peers.memory import peak_of
 from torch.nn import functional as F
 
 from recviz.probes.cache import FeatureCache

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from losses import peak_of
+from peers.memory import peak_of
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torchvision import transforms as pil

@@ -101,7 +101,7 @@ NOTES = (
         {"linear"},
     ),
     ("*k-NN*: k = 20, T = 0.07, of normalised random features in 100 clusters.", {"knn"}),
-    ("*Memory*: growth of the resident set by one forward and backward pass.", {"memory"}),
+    ("*Memory*: peak of the resident set over what was there, in one forward and backward pass.", {"memory"}),
     (
         "*Importing*: `from recviz import VICReg`, `from lightly.loss import VICRegLoss`, `from solo.methods import "
         "VICReg`.",
