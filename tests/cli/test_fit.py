@@ -119,7 +119,7 @@ def test_processes_that_lightning_starts_take_the_folder_of_the_first(monkeypatc
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv(RUN_DIR, "runs/of/an-earlier-run")
     first = new_run_dir("quickstart")
-    assert re.fullmatch(r"runs/quickstart/\d{8}-\d{6}", first)
+    assert re.fullmatch(r"runs/quickstart/\d{8}-\d{6}-\d{3}", first)
     monkeypatch.setattr(time, "strftime", lambda _: "later")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert new_run_dir("quickstart") == first

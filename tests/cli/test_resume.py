@@ -186,6 +186,20 @@ def test_safe_changes_are_shown_and_accepted_by_a_flag(recviz_command: Command, 
     assert recviz_command("fit", "--resume", "run")[0] == 0, "the change is the run's from now on"
 
 
+def test_a_run_out_of_time_gets_more(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    assert recviz_command("fit", "--resume", "run", "--trainer.max_time", "00:01:00:00")[0] == 0
+    assert_same(run, whole)
+
+
+def test_broken_images_may_be_skipped_from_now_on(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    more = ["fit", "--resume", "run", "--data.on_error", "skip"]
+    assert "data.on_error raise → skip; accept with --allow_changes true" in recviz_command(*more)[2]
+    assert recviz_command(*more, "--allow_changes", "true")[0] == 0
+    assert_same(run, whole)
+
+
 def test_all_changes_are_listed(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
     stopped_after(whole, 2, tmp_path / "run")
     changes = [

@@ -136,6 +136,19 @@ def test_excluded_files_are_left_out(tmp_path: Path) -> None:
         module(tmp_path / "photos", exclude=str(tmp_path / "bad.txt"))
 
 
+@pytest.mark.parametrize("splits", [False, True], ids=["classes", "splits"])
+def test_excluded_files_are_left_out_of_the_working_directory(
+    splits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (make_splits if splits else make_folder)(tmp_path / "photos", classes=2, per_class=4)
+    monkeypatch.chdir(tmp_path / "photos")
+    whole = module(Path(), val_fraction=0.25)
+    (tmp_path / "bad.txt").write_text("train/class0/001.png\n" if splits else "class0/001.png\n")
+    data = module(Path(), val_fraction=0.25, exclude=str(tmp_path / "bad.txt"))
+    count = [len(d.train.images) + len(d.val.images) for d in (whole, data) if d.train and d.val]
+    assert count[1] == count[0] - 1
+
+
 def test_linked_folders_are_followed_and_loops_are_not(tmp_path: Path) -> None:
     make_folder(tmp_path / "elsewhere", classes=1, per_class=3)
     make_folder(tmp_path / "photos", classes=2, per_class=4)

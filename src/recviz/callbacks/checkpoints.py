@@ -15,16 +15,20 @@ from recviz.files import whole_file
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes each checkpoint beside its place and moves it there, so that a file under its name is whole.
 
+    What save_hyperparameters of a module or datamodule puts into it is left out: it may hold any objects, which are
+    not read back safely, and config.yaml has the settings.
+
     Raises:
         TrainingError: a disk that is full, or a folder that cannot be written; earlier checkpoints stay.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """See TorchCheckpointIO."""
+        kept = {key: value for key, value in checkpoint.items() if not key.endswith("hyper_parameters")}
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with whole_file(Path(path), Path(f"{path}.part")) as part:
-                super().save_checkpoint(checkpoint, part, storage_options)
+                super().save_checkpoint(kept, part, storage_options)
         except (OSError, RuntimeError) as error:  # the second is torch's word for a file that ends early
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error

@@ -91,8 +91,11 @@ class FiniteNumbers(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the loss and its terms."""
-        terms = outputs.get("terms") if isinstance(outputs, dict) else None
-        named = dict(terms._asdict()) if terms is not None else {"loss": outputs["loss"]}
+        outputs = outputs if isinstance(outputs, dict) else {}
+        terms = outputs.get("terms", {})  # none, nor a loss, of a module that optimises by itself or skips a batch
+        named = dict(terms) if isinstance(terms, dict) else dict(terms._asdict())
+        if not named and isinstance(outputs.get("loss"), Tensor):
+            named = {"loss": outputs["loss"]}
         step = trainer.global_step - 1
         for name in sorted(named, key=lambda name: name == "total"):  # a term, rather than their sum
             self._note(name, named[name].detach().float(), step, pl_module.device)

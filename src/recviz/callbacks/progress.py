@@ -40,6 +40,8 @@ class _Clock:
         self.since, self.first_step = time.perf_counter(), trainer.global_step
 
     def left(self, trainer: Trainer) -> str:
+        if not math.isfinite(trainer.num_training_batches):
+            return "unknown"
         steps = trainer.global_step - self.first_step
         total = (trainer.max_epochs or 0) * int(trainer.num_training_batches) - self.first_step
         return duration((time.perf_counter() - self.since) / max(1, steps) * (total - steps))

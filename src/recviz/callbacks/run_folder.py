@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torchvision.io import write_png
 
 import recviz
+from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 
 
@@ -37,6 +38,8 @@ class RunFolder(Callback):
         data, path = trainer.datamodule, self.folder / "config.yaml"  # type: ignore[attr-defined]
         picture = data.preview() if self.new and hasattr(data, "preview") else None  # reads images, writes nothing yet
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.new and path.exists():
+            raise InputError(f"another run has begun in {self.folder}: give another --run_dir")
         if self.new or path.read_text(encoding="utf-8") != self.config:
             write_whole(path, self.config)
         if picture is not None:

@@ -78,9 +78,10 @@ class StopSafely(Callback):
             checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen no longer."""
+        """Listen no longer, where Lightning has not put back already what stood before its own handlers."""
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+            if signal.getsignal(signum) == self._hear:
+                signal.signal(signum, handler)
         self._before = {}
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from recviz.errors import InputError
 from recviz.methods.joint_embedding import global_batch_size
 
 
 class Throughput(Callback):
-    """Logs train/images_per_s at logging steps: images of all processes, validation and checkpoints left out."""
+    """Logs train/images_per_s at logging steps: images of all processes, validation and checkpoints left out.
+
+    Nothing is logged of a loader that does not tell its batch size.
+    """
 
     def __init__(self) -> None:
         self._since = 0.0
@@ -32,6 +37,7 @@ class Throughput(Callback):
         self._steps += 1
         if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
-            rate = self._steps * global_batch_size(trainer) / (now - self._since)
-            pl_module.log("train/images_per_s", rate, prog_bar=False)
+            with contextlib.suppress(InputError):
+                rate = self._steps * global_batch_size(trainer) / (now - self._since)
+                pl_module.log("train/images_per_s", rate, prog_bar=False)
             self._since, self._steps = now, 0

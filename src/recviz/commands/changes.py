@@ -9,20 +9,22 @@ from lightning.pytorch import LightningModule
 
 from recviz.checkpoints import epochs_done, read_checkpoint
 from recviz.errors import InputError
+from recviz.methods.joint_embedding import JointEmbedding
 from recviz.settings import leaves, read_settings
 
 FREE = (
     "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "trainer.enable_progress_bar",
-    "trainer.enable_model_summary", "trainer.default_root_dir", "*.root", "*.num_workers", "*.download",
+    "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.max_time",
+    "trainer.logger.save_dir", "*.root", "*.num_workers", "*.download",
     "*.cache_dir", "*.cache_gb", "*.local_files_only",
 )  # fmt: skip
 """Settings that a run may go on with other values of: where things lie, and how they are read and shown."""
 
 SAFE = (
-    "trainer.max_epochs", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.accelerator",
-    "trainer.precision", "trainer.logger*", "trainer.callbacks*", "trainer.log_every_n_steps", "trainer.sync_batchnorm",
-    "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size", "probe.k",
-    "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
+    "trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.accelerator", "trainer.precision", "trainer.logger*", "trainer.callbacks*", "trainer.log_every_n_steps",
+    "trainer.sync_batchnorm", "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size",
+    "data.on_error", "probe.k", "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
     "compile", "on_nonfinite",
 )  # fmt: skip
 """Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
@@ -52,8 +54,9 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
     checkpoint = read_checkpoint(path)
     own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in [*own, *weights]:
-        here, there = (tuple(w[key].shape) if key in w else None for w in (own, weights))
-        if here != there:
+        here, there = (tuple(getattr(w[key], "shape", ())) if key in w else None for w in (own, weights))
+        late = here is None and not isinstance(module, JointEmbedding)  # a layer that others make in configure_model
+        if here != there and not late:
             raise InputError(
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"

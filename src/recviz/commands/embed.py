@@ -96,7 +96,7 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
         if data.fraction < 1 and splits["train"] is not None:
             train = splits["train"]
             splits["train"] = train.subset(stratified_fraction(train.labels, len(train.images), data.fraction))
-    split = splits["train" if whole else name]
+    split = splits.get("train" if whole else name)
     if split is None:
         raise InputError("these data have no held-out split: give --split train")
     if data.on_error == "skip" and isinstance(split.images, EncodedImages):

@@ -39,7 +39,7 @@ from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.files import can_be_made
 from recviz.machine import keep_compiled_code
-from recviz.methods.joint_embedding import check_trainer
+from recviz.methods.joint_embedding import JointEmbedding, check_trainer
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 
@@ -60,7 +60,8 @@ def run(argv: list[str]) -> None:
     keep_compiled_code()
     cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
     trainer = cli.trainer
-    check_trainer(trainer)
+    if isinstance(cli.model, JointEmbedding):
+        check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
         with one_line_of_any(f"{type(cli.datamodule).__name__} cannot be set up"):
             cli.datamodule.prepare_data()
@@ -222,7 +223,9 @@ def new_run_dir(name: str) -> str:
     """A run folder of this time; on the processes that Lightning starts, the one that their first process chose."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
         return os.environ[RUN_DIR]
-    os.environ[RUN_DIR] = f"runs/{name}/{time.strftime('%Y%m%d-%H%M%S')}"
+    now = time.time()
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{int(now * 1000) % 1000:03}"  # runs of one array
+    os.environ[RUN_DIR] = f"runs/{name}/{stamp}"
     return os.environ[RUN_DIR]
 
 

@@ -9,7 +9,7 @@ import torch
 from recviz.augment.views import TwoViews
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages, MemoryImages, shown
-from recviz.data.listing import excluded_paths, keep_listed, list_images, read_list, split_folders
+from recviz.data.listing import excluded_paths, keep_listed, list_images, read_list, split_folders, without
 from recviz.data.photo import EXTENSIONS
 from recviz.data.skipping import OnError, readable
 from recviz.data.splits import Split, hold_out
@@ -106,7 +106,7 @@ def load_folder(
         views: what the crops are for.
         class_names: take these class folders, in this order. None: all that hold images, sorted.
         listed: keep these files only, see ImageFolderDataModule. None: all.
-        excluded: leave these files out.
+        excluded: leave these files out, see excluded_paths.
 
     Raises:
         InputError: no images, images beside class folders, a class folder or a listed file that is missing.
@@ -123,8 +123,8 @@ def load_folder(
             "move the loose images into a class folder, or give the folder of one class"
         )
     if excluded:
-        flat = [path for path in flat if path not in excluded]
-        found = {name: [path for path in paths if path not in excluded] for name, paths in found.items()}
+        flat = without(flat, excluded)
+        found = {name: without(paths, excluded) for name, paths in found.items()}
     if not flat and not any(found.values()):
         raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
     if listed is not None:

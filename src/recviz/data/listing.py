@@ -110,16 +110,21 @@ def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) ->
 
 
 def excluded_paths(root: Path, listed: list[str]) -> frozenset[str]:
-    """The files that a list names by their paths below root, as `recviz check` writes them.
+    """The files that a list names by their paths below root, as `recviz check` writes them; paths are normalised.
 
     Raises:
         InputError: a line that is no file below root.
     """
-    paths = {os.path.join(str(root), line): line for line in listed}
+    paths = {os.path.normpath(root / line): line for line in listed}
     missing = next((line for path, line in paths.items() if not os.path.lexists(path)), None)
     if missing is not None:
         raise InputError(f"data.exclude: there is no {shown(missing)} in {root}")
     return frozenset(paths)
+
+
+def without(paths: list[str], excluded: frozenset[str]) -> list[str]:
+    """The paths but those excluded; "./a" is "a"."""
+    return [path for path in paths if os.path.normpath(path) not in excluded]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,0 +1,108 @@
+"""recviz's callbacks under LightningModules that recviz did not make."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from recviz.callbacks.checkpoints import WholeCheckpoints
+from recviz.callbacks.finite import FiniteNumbers
+from recviz.callbacks.progress import EpochLines
+from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.stopping import StopSafely
+from recviz.callbacks.throughput import Throughput
+from recviz.checkpoints import read_checkpoint
+from recviz.commands.changes import check_checkpoint
+from recviz.errors import InputError, TrainingError
+from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
+
+
+class Plain(LightningModule):
+    """A linear layer on numbers; its loss is `loss` of its outputs, and what the step returns is `said` of that."""
+
+    def __init__(self, backbone: nn.Module, said: Any = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(4, 1)
+        self.said = said or (lambda loss: loss)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        return self.said(self.layer(batch).pow(2).mean())
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class Endless(IterableDataset[Tensor]):
+    """Eight rows, of which nobody knows the number before."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(torch.randn(8, 4))
+
+
+def rows(**settings: Any) -> DataLoader[Tensor]:
+    return DataLoader(Endless(), **{"batch_size": 2, **settings})
+
+
+@pytest.mark.parametrize("said", [lambda loss: None, lambda loss: {"loss": loss, "terms": {"x": loss.detach()}}])
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
+def test_a_step_may_return_nothing_or_terms_in_a_dict(said: Any, on_nonfinite: Any) -> None:
+    trainer = tiny_trainer(FiniteNumbers(on_nonfinite), epochs=1)
+    trainer.fit(Plain(TinyBackbone(), said), rows())
+    assert trainer.fit_loop.epoch_loop.batch_idx == 3
+
+
+def test_a_bad_term_in_a_dict_is_named() -> None:
+    module = Plain(TinyBackbone(), lambda loss: {"loss": loss, "terms": {"x": loss.detach() * torch.inf}})
+    with pytest.raises(TrainingError, match=r"x is NaN or infinite in step 1"):
+        tiny_trainer(FiniteNumbers(), epochs=1).fit(module, rows())
+
+
+def test_a_loader_without_length_or_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = tiny_trainer(EpochLines(), Throughput(), epochs=2)
+    trainer.fit(Plain(TinyBackbone()), rows(batch_size=None))
+    assert trainer.global_step == 16
+    assert "epoch 1/2    left unknown" in capsys.readouterr().out
+    assert "train/images_per_s" not in trainer.callback_metrics
+
+
+def test_hyperparameters_of_any_kind_do_not_spoil_a_checkpoint(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    trainer = tiny_trainer(keep, epochs=1, enable_checkpointing=True, plugins=[WholeCheckpoints()])
+    trainer.fit(Plain(TinyBackbone()), rows())
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 4
+
+
+def test_layers_that_are_made_late_are_no_other_architecture(tmp_path: Path) -> None:
+    module, path = Plain(TinyBackbone()), tmp_path / "a.ckpt"
+    weights = {**module.state_dict(), "late.weight": torch.ones(2)}
+    torch.save({"state_dict": weights, "global_step": 1}, path)
+    assert check_checkpoint(str(path), module, "trainer: {max_epochs: 3}\n", allowed=False) == []
+    torch.save({"state_dict": {"layer.weight": torch.ones(2)}, "global_step": 1}, path)
+    with pytest.raises(InputError, match=r"another architecture: layer\.weight is \(2,\) there and \(1, 4\) here"):
+        check_checkpoint(str(path), module, "trainer: {max_epochs: 3}\n", allowed=False)
+
+
+def test_the_handler_of_before_stands_again_after_training(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        tiny_trainer(StopSafely(tmp_path / "last.ckpt"), epochs=1).fit(Plain(TinyBackbone()), rows())
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    tiny_trainer(RunFolder(tmp_path / "run", "a: 1\n"), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+    with pytest.raises(InputError, match=r"another run has begun in .*run: give another --run_dir"):
+        tiny_trainer(RunFolder(tmp_path / "run", "a: 2\n"), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+    assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\n"
