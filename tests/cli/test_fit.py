@@ -124,7 +124,7 @@ def test_processes_that_lightning_starts_take_the_folder_of_the_first(monkeypatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert new_run_dir("quickstart") == first
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert new_run_dir("quickstart") == "runs/quickstart/later"
+    assert re.fullmatch(r"runs/quickstart/later-\d{3}", new_run_dir("quickstart"))
 
 
 def test_going_on_from_a_checkpoint_ends_as_the_uninterrupted_run(recviz_command: Command) -> None:

@@ -71,6 +71,12 @@ def assert_same(run: Path, whole: Path) -> None:
     assert table(run) == table(whole)
 
 
+def assert_same_weights(run: Path, whole: Path) -> None:
+    ours, theirs = (last(folder)["state_dict"] for folder in (run, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
 def flat(value: Any, key: str = "") -> dict[str, Any]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if items is None:
@@ -189,7 +195,21 @@ def test_safe_changes_are_shown_and_accepted_by_a_flag(recviz_command: Command, 
 def test_a_run_out_of_time_gets_more(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
     run = stopped_after(whole, 2, tmp_path / "run")
     assert recviz_command("fit", "--resume", "run", "--trainer.max_time", "00:01:00:00")[0] == 0
-    assert_same(run, whole)
+    assert_same_weights(run, whole)
+    assert table(run) == table(whole)
+
+
+def test_the_weights_that_it_began_with_may_be_gone(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    first = tmp_path / "first.pth"
+    shutil.copy(whole / "checkpoints/epoch-0001.ckpt", first)
+    begin = [*FIT, "--data.root", str(whole.parent / "photos"), "--run_dir", "run", "--trainer.max_epochs", "2"]
+    assert recviz_command(*begin, "--model.backbone.weights", str(first))[0] == 0
+    first.unlink()
+    more = ["fit", "--resume", "run", "--trainer.max_epochs", "3", "--allow_changes", "true"]
+    assert recviz_command(*more)[0] == 0
+    assert last(tmp_path / "run")["global_step"] == 9
+    model = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]
+    assert model["init_args"]["backbone"]["init_args"]["weights"] == str(first)
 
 
 def test_broken_images_may_be_skipped_from_now_on(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
@@ -197,7 +217,7 @@ def test_broken_images_may_be_skipped_from_now_on(recviz_command: Command, whole
     more = ["fit", "--resume", "run", "--data.on_error", "skip"]
     assert "data.on_error raise → skip; accept with --allow_changes true" in recviz_command(*more)[2]
     assert recviz_command(*more, "--allow_changes", "true")[0] == 0
-    assert_same(run, whole)
+    assert_same_weights(run, whole)
 
 
 def test_all_changes_are_listed(recviz_command: Command, whole: Path, tmp_path: Path) -> None:

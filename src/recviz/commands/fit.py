@@ -103,6 +103,7 @@ class FitCLI(LightningCLI):
         self.run_name = name
         self.resumed = resumed
         self.run_dir = Path()
+        self.given: Any = None  # the settings as they were given
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -147,7 +148,13 @@ class FitCLI(LightningCLI):
                 raise InputError(f"{group} must be a table of settings, as in the recipes")
 
     def instantiate_classes(self) -> None:
-        """Instantiate, with errors of one line."""
+        """Instantiate, with errors of one line; what a checkpoint brings back is not read from its first file again."""
+        self.given = self.config.clone()
+        backbone = (self.config["model"].get("init_args") or {}).get("backbone") or {}
+        options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
+        for name in ("weights", "pretrained"):
+            if self.config["ckpt_path"] is not None and name in options:
+                del options[name]
         with one_line_errors(), one_line_of_any("the settings cannot be made into objects"):
             super().instantiate_classes()
 
@@ -212,7 +219,7 @@ class FitCLI(LightningCLI):
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""
-        config = self.config.clone()
+        config = self.given.clone()
         config["run_dir"] = config["ckpt_path"] = config["resume"] = None
         config["allow_changes"] = False
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
@@ -223,8 +230,7 @@ def new_run_dir(name: str) -> str:
     """A run folder of this time; on the processes that Lightning starts, the one that their first process chose."""
     if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
         return os.environ[RUN_DIR]
-    now = time.time()
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(now))}-{int(now * 1000) % 1000:03}"  # runs of one array
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{int(time.time() * 1000) % 1000:03}"  # an array's runs begin together
     os.environ[RUN_DIR] = f"runs/{name}/{stamp}"
     return os.environ[RUN_DIR]
 
