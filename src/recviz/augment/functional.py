@@ -176,10 +176,14 @@ def _rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return x.view(n, s, c, t).transpose(1, 2)
 
 
+_WITH_AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
+"""Asked once: torch.compile cannot trace the question in torch 2.8 to 2.11, and would give up on the whole view."""
+
+
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """No autocast, on devices that have one."""
     kind = device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if kind in _WITH_AUTOCAST else nullcontext()
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tensor:
