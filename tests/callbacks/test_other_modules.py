@@ -53,7 +53,15 @@ def rows(**settings: Any) -> DataLoader[Tensor]:
     return DataLoader(Endless(), **{"batch_size": 2, **settings})
 
 
-@pytest.mark.parametrize("said", [lambda loss: None, lambda loss: {"loss": loss, "terms": {"x": loss.detach()}}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda loss: None,
+        lambda loss: {"loss": loss, "terms": None},
+        lambda loss: {"loss": loss, "terms": {"x": loss.detach()}},
+    ],
+    ids=["nothing", "no terms", "a dict"],
+)
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
 def test_a_step_may_return_nothing_or_terms_in_a_dict(said: Any, on_nonfinite: Any) -> None:
     trainer = tiny_trainer(FiniteNumbers(on_nonfinite), epochs=1)

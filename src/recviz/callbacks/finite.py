@@ -92,7 +92,7 @@ class FiniteNumbers(Callback):
     ) -> None:
         """Look at the loss and its terms."""
         outputs = outputs if isinstance(outputs, dict) else {}
-        terms = outputs.get("terms", {})  # none, nor a loss, of a module that optimises by itself or skips a batch
+        terms = outputs.get("terms") or {}  # none, nor a loss, of a module that optimises by itself or skips a batch
         named = dict(terms) if isinstance(terms, dict) else dict(terms._asdict())
         if not named and isinstance(outputs.get("loss"), Tensor):
             named = {"loss": outputs["loss"]}
