@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from recviz.callbacks.checkpoints import WholeCheckpoints
 from recviz.callbacks.finite import FiniteNumbers
+from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.stopping import StopSafely
@@ -114,3 +118,19 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"another run has begun in .*run: give another --run_dir"):
         tiny_trainer(RunFolder(tmp_path / "run", "a: 2\n"), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
     assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\n"
+
+
+class Loses(Plain):
+    """Its first step's connection to a data worker breaks, and then the worker dies."""
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Any:
+        worker = multiprocessing.active_children()[0].pid
+        assert worker is not None
+        threading.Timer(0.3, os.kill, (worker, signal.SIGKILL)).start()
+        raise ConnectionResetError("reset")
+
+
+def test_a_worker_whose_death_is_noticed_late_is_named() -> None:
+    loader = rows(num_workers=1, persistent_workers=True)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid \d+\) is killed by signal: Killed"):
+        tiny_trainer(LostWorkers(), epochs=1).fit(Loses(TinyBackbone()), loader)

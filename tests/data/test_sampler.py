@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -86,3 +88,12 @@ def test_rows_gathered_by_rank_are_known_by_their_place_in_the_data(length: int,
         dealt += [draw.indices for draw in batches]
     assert torch.equal(batches.gathered(), torch.cat(dealt))
     assert batches.gathered().sort().values.tolist() == list(range(length))
+
+
+def test_a_batch_goes_to_a_worker_by_value() -> None:
+    draw = next(iter(TrainBatches(100_000, 10, 0)))
+    sent = bytes(ForkingPickler.dumps(draw))
+    assert len(sent) < 1000, "the whole order went with it"
+    assert not draw.indices.is_shared()
+    received = pickle.loads(sent)
+    assert (received.indices.tolist(), received.seed) == (draw.indices.tolist(), draw.seed)

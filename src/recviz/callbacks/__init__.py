@@ -5,6 +5,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.header import Header
+from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.ranks import RankWatch
@@ -24,6 +25,7 @@ __all__ = [
     "Header",
     "KeptCheckpoints",
     "LastCheckpoint",
+    "LostWorkers",
     "MetricsFile",
     "RankWatch",
     "RunFolder",

@@ -21,6 +21,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
 from recviz.callbacks.header import Header
+from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.ranks import RankWatch
@@ -213,6 +214,7 @@ class FitCLI(LightningCLI):
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
             StopSafely(folder / "last.ckpt"),
             *([Compiled()] if self.config["compile"] else []),
+            LostWorkers(),
         ]
         with hardware_errors():
             return self._instantiate_trainer(settings, own)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
@@ -14,10 +15,21 @@ from recviz.seeds import mixed_seed
 
 
 class Draw(NamedTuple):
-    """One batch to be: dataset indices [n], and a seed for its random views (None: no randomness)."""
+    """One batch to be: dataset indices [n], and a seed for its random views (None: no randomness).
+
+    It goes to a worker process by value: torch would share the memory of the epoch's whole order, and have the worker
+    fetch it over a connection, which breaks in the middle where the worker is killed.
+    """
 
     indices: Tensor
     seed: int | None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _of_values, (self.indices.numpy(), self.seed)
+
+
+def _of_values(indices: np.ndarray[Any, Any], seed: int | None) -> Draw:
+    return Draw(torch.from_numpy(indices), seed)
 
 
 class TrainBatches(DistributedSampler[int]):
