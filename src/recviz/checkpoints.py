@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 import recviz
-from recviz.augment.views import OneView
+from recviz.augment.views import OneView, TwoViews
 from recviz.backbones import as_backbone
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.settings import read_settings
 from recviz.weights import check_archive
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
 
 EXPORT_KEY = "recviz"
 """In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
@@ -96,6 +99,7 @@ class Origin(NamedTuple):
     backbone: dict[str, Any]
     """class_path and init_args, as in a config."""
     size: int
+    """0: the run's data do not say how images are prepared, and `mean` and `std` are empty."""
     mean: list[float]
     std: list[float]
     config: dict[str, Any]
@@ -123,16 +127,31 @@ def load_backbone(source: str | Path) -> nn.Module:
 
     Returns:
         The backbone in eval mode, on the CPU: images [N, 3, size, size], normalised, to features [N, feature_dim]. Its
-        attributes `size`, `mean` and `std` say how images are prepared; TwoViews.evaluate does it.
+        attributes `size`, `mean` and `std` say how images are prepared; TwoViews.evaluate does it. They are absent
+        where the run's datamodule is not recviz's and has no attribute `views` that says them.
 
     Raises:
         InputError: a path that is none of these.
     """
-    return read_backbone(source)[0]
+    return _read(source)[0]
 
 
 def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
-    """`load_backbone`, and what the backbone is."""
+    """`load_backbone`, and what the backbone is.
+
+    Raises:
+        InputError: a path that is none of these, a run whose data do not say how images are prepared.
+    """
+    backbone, origin = _read(source)
+    if not origin.size:
+        raise InputError(
+            f"{source}: the run's data do not say how images are prepared: give {origin.config['data']['class_path']} "
+            "an attribute `views` (a recviz.TwoViews), or use recviz.load_backbone in Python"
+        )
+    return backbone, origin
+
+
+def _read(source: str | Path) -> tuple[nn.Module, Origin]:
     path = checkpoint_of(source)
     if path.suffix == ".safetensors":
         origin, weights = _exported(path)
@@ -146,7 +165,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
     for name in ("size", "mean", "std"):
-        if not hasattr(backbone, name):  # a backbone's own are left alone
+        if origin.size and not hasattr(backbone, name):  # a backbone's own are left alone
             setattr(backbone, name, getattr(origin, name))
     return backbone.eval(), origin
 
@@ -213,11 +232,28 @@ def without_weights(backbone: Any) -> dict[str, Any]:
 
 
 def _origin(config: dict[str, Any]) -> Origin:
-    from recviz.data.base import ViewsDataModule
-
-    views = _instantiated(ViewsDataModule, config["data"]).views
     backbone = without_weights(config["model"]["init_args"]["backbone"])
+    views = getattr(run_data(config), "views", None)
+    if not isinstance(views, TwoViews):
+        return Origin(backbone, 0, [], [], config)
     return Origin(backbone, views.size, views.mean.tolist(), views.std.tolist(), config)
+
+
+def run_data(config: dict[str, Any]) -> LightningDataModule | None:
+    """The datamodule of a run's settings; None where it is not recviz's and cannot be made here.
+
+    Raises:
+        InputError: a datamodule of recviz whose settings do not fit it.
+    """
+    from lightning.pytorch import LightningDataModule
+
+    try:
+        made: LightningDataModule = _instantiated(LightningDataModule, config["data"])
+    except InputError:
+        if config["data"]["class_path"].startswith("recviz."):
+            raise
+        return None
+    return made
 
 
 def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:

@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
-from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
+from recviz.checkpoints import Origin, newest_checkpoint, read_backbone, run_data
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
@@ -46,7 +46,8 @@ def run(argv: list[str]) -> None:
             parser.parse_args(["--help"])
         source = option_value(argv, "--ckpt_path")
         backbone, origin = read_backbone(source or newest_checkpoint())
-        if origin.config and not any(arg.split("=")[0] in ("--data", "--images") for arg in argv):
+        given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
+        if origin.config and not given and isinstance(run_data(origin.config), ViewsDataModule):
             parser.set_defaults({"data": origin.config["data"]})
         config = parser.parse_args(argv)
         data = parser.instantiate(config).data
@@ -57,7 +58,8 @@ def run(argv: list[str]) -> None:
             raise InputError("give --images or --data, not both")
         data = LooseImages(Path(config.images), origin.view)
     if data is None:
-        raise InputError("an exported backbone brings no data: give --data or --images")
+        what = "the run's own data are none of recviz's" if origin.config else "an exported backbone brings no data"
+        raise InputError(f"{what}: give --data or --images")
     split = chosen_split(data, origin, config.split, config.images is not None, config.limit)
     out = Path(config.out)
     try:

@@ -20,8 +20,10 @@ from recviz.checkpoints import (
     checkpoint_of,
     newest_checkpoint,
     read_checkpoint,
+    run_data,
     run_settings,
     save_probe,
+    without_weights,
 )
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
@@ -142,29 +144,27 @@ def parse(argv: Sequence[str]) -> Probed:
     rest, recipes = with_recipe_paths(list(argv))
     rest = [arg for i, arg in enumerate(rest) if "--config" not in (arg, rest[i - 1] if i else "")]
     parser, names = options(), {arg.partition("=")[0] for arg in rest}
-    checkpoint, path = None, None
+    checkpoint, path, views = None, None, None
     defaults: dict[str, Any] = {}
     if not names & {"--help", "-h", "--backbone"}:
         path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
-        defaults = {
-            "ckpt_path": str(path),
-            **_run_defaults(run_settings(checkpoint, path), option_value(rest, "--data")),
-        }
+        settings = run_settings(checkpoint, path)
+        views = _run_views(settings)
+        defaults = {"ckpt_path": str(path), **_run_defaults(settings, views, option_value(rest, "--data"))}
     elif "--ckpt_path" in names:
         raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
     for recipe in recipes:
         data = recipe_data(recipe)
-        if checkpoint is not None:
-            data.setdefault("init_args", {})["views"] = defaults["data"]["init_args"]["views"]
+        if views is not None:
+            data.setdefault("init_args", {})["views"] = views
         defaults["data"] = data
     with one_line_errors(parser._option_string_actions):
         parser.set_defaults(defaults)
         config = parser.parse_args(rest)
     if config.data is None:
-        raise InputError(
-            "--backbone needs data to probe it on: give --config cifar10.yaml, or another recipe or --data"
-        )
+        what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"
+        raise InputError(f"{what}: give --config cifar10.yaml, or another recipe or --data")
     for name in {name for names in USES.values() for name in names} - set(USES[config.protocol]):
         if config[name] is not None:
             raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
@@ -173,26 +173,34 @@ def parse(argv: Sequence[str]) -> Probed:
     return Probed(config, checkpoint, path)
 
 
-def _run_defaults(settings: dict[str, Any], dataset: str | None) -> dict[str, Any]:
+def _run_views(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The setting of a run's views; None where its data have none."""
+    given: dict[str, Any] | None = (settings["data"].get("init_args") or {}).get("views")
+    views = getattr(run_data(settings), "views", None)
+    if given is not None or not isinstance(views, TwoViews):
+        return given
+    made = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
+    return {"class_path": "recviz.TwoViews", "init_args": made}
+
+
+def _run_defaults(settings: dict[str, Any], views: dict[str, Any] | None, dataset: str | None) -> dict[str, Any]:
     """Data, backbone and precision of a run; its classes and shares are not those of another `dataset`.
 
-    The weights that its backbone began with are left out, since the checkpoint's follow.
+    The weights that its backbone began with are left out, since the checkpoint's follow; data that are not recviz's,
+    since they have no splits to extract features of.
     """
-    data, backbone = settings["data"], settings["model"]["init_args"]["backbone"]
+    precision = str((settings.get("trainer") or {}).get("precision") or "32-true")
+    backbone = without_weights(settings["model"]["init_args"]["backbone"])
+    defaults = {"backbone": backbone, "trainer.precision": precision}
+    if not isinstance(run_data(settings), ViewsDataModule):
+        return defaults
+    data = settings["data"]
     inner = data.setdefault("init_args", {})
-    if inner.get("views") is None:
-        with one_line_errors():
-            parser = options()
-            views = parser.instantiate(parser.parse_object({"data": data})).data.views
-        given = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
-        inner["views"] = {"class_path": "recviz.TwoViews", "init_args": given}
+    inner["views"] = views
     if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
         for name in ("classes", "fraction", "train_list"):
             inner.pop(name, None)
-    for name in ("weights", "pretrained"):
-        (backbone.get("init_args") or {}).pop(name, None)
-    precision = str((settings.get("trainer") or {}).get("precision") or "32-true")
-    return {"data": data, "backbone": backbone, "trainer.precision": precision}
+    return {**defaults, "data": data}
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""`recviz fit` on a LightningDataModule of somebody else, and what can be done with such a run afterwards."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+import recviz
+import recviz.cli
+from recviz.augment.views import OneView
+from recviz.errors import InputError
+
+Command = Callable[..., tuple[int, str, str]]
+
+FIT = ["fit", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--probe.num_classes", "3", "--model"]
+FIT += ["recviz.VICReg", "--model.backbone", "recviz.backbones.resnet18", "--model.backbone.width", "0.125"]
+FIT += ["--model.projector_dims", "[16,16]", "--model.warmup_epochs", "0", "--data", f"{__name__}.Plain"]
+
+
+class Pairs(Dataset[tuple[tuple[Tensor, Tensor], int]]):
+    """Sixteen pairs of noise."""
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> tuple[tuple[Tensor, Tensor], int]:
+        noise = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(index))
+        return (noise[0], noise[1]), index % 3
+
+
+class Plain(LightningDataModule):
+    """Pairs, and nothing about them."""
+
+    def train_dataloader(self) -> DataLoader[tuple[tuple[Tensor, Tensor], int]]:
+        return DataLoader(Pairs(), batch_size=8)
+
+
+class Telling(Plain):
+    """Pairs, and how they are prepared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views = OneView(16, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run folders "plain" and "telling"."""
+    root = tmp_path_factory.mktemp("runs")
+    assert recviz.cli.main([*FIT, "--run_dir", str(root / "plain")]) == 0
+    assert recviz.cli.main([*FIT[:-1], f"{__name__}.Telling", "--run_dir", str(root / "telling")]) == 0
+    return root
+
+
+@pytest.fixture
+def plain(runs: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(runs / "plain", tmp_path / "plain"))
+
+
+@pytest.fixture
+def telling(runs: Path, tmp_path: Path) -> str:
+    return str(shutil.copytree(runs / "telling", tmp_path / "telling"))
+
+
+def test_the_closing_lines_name_data_for_the_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert recviz.cli.main([*FIT, "--run_dir", "run"]) == 0
+    assert "recviz probe --ckpt_path run/checkpoints/last.ckpt --config cifar10.yaml " in capsys.readouterr().out
+
+
+def test_the_backbone_is_loaded_and_says_of_images_what_is_known(plain: str, telling: str) -> None:
+    backbone = recviz.load_backbone(plain)
+    weights = torch.load(f"{plain}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(backbone.conv1.weight, weights["backbone.conv1.weight"])
+    assert not hasattr(backbone, "size")
+    assert not hasattr(backbone, "mean")
+    again = recviz.load_backbone(telling)
+    assert (again.size, again.mean) == (16, pytest.approx([0.4, 0.5, 0.6]))
+
+
+def test_the_backbone_is_loaded_where_its_data_cannot_be_imported(
+    plain: str, telling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(f"{__name__}.Plain")
+    monkeypatch.delattr(f"{__name__}.Telling")
+    assert recviz.load_backbone(plain).feature_dim == 64
+    assert not hasattr(recviz.load_backbone(telling), "size")
+
+
+def test_an_own_datamodule_that_does_not_fit_its_settings_is_still_an_error(plain: str) -> None:
+    path = Path(plain) / "checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["recviz"]["config"] = checkpoint["recviz"]["config"].replace(
+        f"class_path: {__name__}.Plain", "class_path: recviz.PatternsDataModule\n  init_args:\n    batch: 3"
+    )
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match="PatternsDataModule' cannot be made"):
+        recviz.load_backbone(plain)
+
+
+def test_export_says_what_is_missing_or_exports(plain: str, telling: str, recviz_command: Command) -> None:
+    code, _, stderr = recviz_command("export", "--ckpt_path", plain, "--out", "b.safetensors")
+    assert code == 2
+    assert f"give {__name__}.Plain an attribute `views`" in stderr
+    assert not Path("b.safetensors").exists()
+    assert recviz_command("export", "--ckpt_path", telling, "--out", "b.safetensors")[0] == 0
+    assert recviz.load_backbone("b.safetensors").std == pytest.approx([0.2, 0.3, 0.4])
+
+
+def test_the_probe_asks_for_data_and_sees_them_as_the_run_did(
+    plain: str, telling: str, recviz_command: Command
+) -> None:
+    drawings = ["--data", "PatternsDataModule", "--data.train_size", "60", "--data.val_size", "40", "--no-cache"]
+    for run in (plain, telling):
+        code, _, stderr = recviz_command("probe", "--ckpt_path", run)
+        assert (code, stderr.count("\n")) == (2, 1)
+        assert "the run's own data are none of recviz's: give --config cifar10.yaml" in stderr
+    code, stdout, stderr = recviz_command("probe", "--ckpt_path", plain, *drawings)
+    assert (code, stderr) == (0, "")
+    assert "32×32" in stdout
+    code, stdout, stderr = recviz_command("probe", "--ckpt_path", telling, "--config", "quickstart.yaml", *drawings[2:])
+    assert (code, stderr) == (0, "")
+    assert "16×16" in stdout
+
+
+def test_embed_asks_for_data(telling: str, recviz_command: Command) -> None:
+    code, _, stderr = recviz_command("embed", "--ckpt_path", telling)
+    assert code == 2
+    assert "the run's own data are none of recviz's: give --data or --images" in stderr
