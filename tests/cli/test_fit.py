@@ -9,15 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LambdaCallback, Timer
 
 from recviz.commands.fit import RUN_DIR, new_run_dir
 from recviz.commands.recipes import recipes_folder
+from recviz.commands.summary import closing_summary
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
+from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -30,6 +35,10 @@ QUICK += ["--data.batch_size", "64", *SMALL]
 
 OTHERS = {"wandb.yaml", "tensorboard.yaml"}
 TRAINING_RECIPES = sorted({p.name for p in recipes_folder().glob("*.yaml") if not p.name.startswith("study-")} - OTHERS)
+
+
+def stop(trainer: Trainer, pl_module: LightningModule) -> None:
+    trainer.should_stop = True
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -229,3 +238,38 @@ def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
     probed = [row for row in metrics(tmp_path / "run") if row["probe/knn"]]
     hits = float(probed[-1]["probe/knn"]) * 31
     assert hits == pytest.approx(round(hits), abs=1e-3), "31 held-out images count once each"
+
+
+@pytest.mark.parametrize(
+    ("callback", "settings", "line"),
+    [
+        (
+            Timer(timedelta(microseconds=1)),
+            {},
+            "trainer.max_time ended it after 1 of 3 epochs; go on: recviz fit --resume",
+        ),
+        (
+            LambdaCallback(on_train_epoch_end=stop),
+            {},
+            "a callback ended it after 1 of 3 epochs; go on: recviz fit --res",
+        ),
+        (Timer(timedelta(days=1)), {}, None),
+        (Timer(timedelta(days=1)), {"max_steps": 1}, None),
+    ],
+)
+def test_the_closing_lines_tell_a_run_that_ended_early(
+    tmp_path: Path, callback: Callback, settings: dict[str, int], line: str | None
+) -> None:
+    trainer = tiny_trainer(callback, epochs=3, **settings)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    lines = closing_summary(tmp_path, trainer)
+    assert ("ended it" in lines) == (line is not None)
+    assert line is None or line in lines
+
+
+def test_a_resumed_run_that_had_ended_says_that_no_step_was_taken(recviz_command: Command) -> None:
+    recviz_command(*QUICK, *TWO_STEPS, "--trainer.callbacks", "null", "--run_dir", "run")
+    code, stdout, _ = recviz_command("fit", "--resume", "run")
+    assert code == 0
+    assert "\nno step was taken\n" in stdout
+    assert "ended it" not in stdout

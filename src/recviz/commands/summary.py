@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
 
 from recviz.callbacks.progress import shown_metrics
 from recviz.data.base import ViewsDataModule
@@ -19,10 +20,15 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
             lines.append(f"{'held-out images':<18}{'linear probe':>14}{'k-NN':>8}")
             lines += [f"{what:<18}{r.linear:>14.1%}{r.knn:>8.1%}" for what, r in callback.results.items()]
     last = "  ".join(f"{name} {value}" for name, value in shown_metrics(trainer).items())
+    done, whole = trainer.fit_loop.epoch_progress.current.completed, trainer.max_epochs or -1
+    if done < whole and not trainer.interrupted and not 0 < trainer.max_steps <= trainer.global_step:
+        reason = "trainer.max_time" if _out_of_time(trainer) else "a callback"
+        longer = " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS" if _out_of_time(trainer) else ""
+        lines.append(f"{reason} ended it after {done} of {whole} epochs; go on: recviz fit --resume {folder}{longer}")
     own = isinstance(trainer.datamodule, ViewsDataModule)  # type: ignore[attr-defined]
     probed = folder / "checkpoints/last.ckpt" if own else f"{folder / 'checkpoints/last.ckpt'} --config cifar10.yaml"
     lines += [
-        f"last epoch: {last}",
+        f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
         "",
         "next:",
@@ -32,3 +38,8 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",
     ]
     return "\n".join(lines)
+
+
+def _out_of_time(trainer: Trainer) -> bool:
+    timers = [each for each in trainer.callbacks if isinstance(each, Timer)]  # type: ignore[attr-defined]
+    return any(left is not None and left <= 0 for left in (timer.time_remaining() for timer in timers))
