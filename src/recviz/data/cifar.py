@@ -73,6 +73,12 @@ class _CIFARDataModule(ViewsDataModule):
         try:
             data = self.dataset(str(self.root), train=train)
         except RuntimeError as error:
+            folder = self.root / self.dataset.base_folder
+            if folder.is_dir():
+                raise InputError(
+                    f"{folder} is incomplete or damaged, as an interrupted download leaves it: delete it, and "
+                    f"data.download true fetches {self.dataset.__name__} again"
+                ) from error
             raise InputError(
                 f"no {self.dataset.__name__} in {self.root}: need {self.dataset.base_folder}/ as torchvision lays "
                 "it out, or train/ and test/ of class folders, or data.download true"
