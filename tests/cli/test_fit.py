@@ -273,3 +273,11 @@ def test_a_resumed_run_that_had_ended_says_that_no_step_was_taken(recviz_command
     assert code == 0
     assert "\nno step was taken\n" in stdout
     assert "ended it" not in stdout
+
+
+def test_a_checkpoint_callback_of_the_user_writes_into_the_run_folder(recviz_command: Command) -> None:
+    best = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.filename", "best", "--run_dir", "runs/one"]
+    best += ["--trainer.callbacks.monitor", "probe/linear_top1", "--trainer.callbacks.mode", "max"]
+    assert recviz_command(*QUICK, *TWO_STEPS, *best)[::2] == (0, "")
+    assert {path.name for path in Path("runs/one/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in Path().iterdir()} == {"runs"}

@@ -32,9 +32,14 @@ class MetricsFile(Logger):
         self._columns: list[str] = []
 
     @property
+    def save_dir(self) -> str:
+        """The run folder: where callbacks that are given no place of their own write."""
+        return self.log_dir
+
+    @property
     def name(self) -> str:
-        """Of the run."""
-        return self.path.parent.name
+        """None of its own."""
+        return ""
 
     @property
     def version(self) -> str:
