@@ -201,6 +201,18 @@ def test_weights_and_biases_offline(recviz_command: Command, monkeypatch: pytest
     assert Path("run/metrics.csv").is_file()
 
 
+def test_wandb_without_a_key_is_one_line(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(Path("home").absolute()))
+    code, _, stderr = recviz_command(*QUICK, "--config", "wandb.yaml", *TWO_STEPS, "--run_dir", "run")
+    assert code == 2
+    assert re.search(r"^recviz: error: wandb: .*--trainer.logger.offline true", stderr, re.M)
+    assert "Traceback" not in stderr
+    assert not Path("run").exists()
+
+
 def test_tensorboard(recviz_command: Command) -> None:
     pytest.importorskip("tensorboard")
     code, _, err = recviz_command(*QUICK, "--config", "tensorboard.yaml", *TWO_STEPS, "--run_dir", "run")

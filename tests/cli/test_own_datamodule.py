@@ -136,3 +136,18 @@ def test_embed_asks_for_data(telling: str, recviz_command: Command) -> None:
     code, _, stderr = recviz_command("embed", "--ckpt_path", telling)
     assert code == 2
     assert "the run's own data are none of recviz's: give --data or --images" in stderr
+
+
+@pytest.mark.parametrize("recipe", [[], ["--config", "tensorboard.yaml"]])
+def test_a_run_that_settings_end_before_it_keeps_anything_leaves_no_folder(
+    recviz_command: Command, recipe: list[str]
+) -> None:
+    start = [*FIT[:5], *FIT[7:], *recipe, "--run_dir", "run"]
+    code, _, stderr = recviz_command(*start)
+    assert (code, stderr.count("\n")) == (2, 1)
+    assert "OnlineProbe needs num_classes (--probe.num_classes" in stderr
+    assert not Path("run").exists()
+    assert recviz_command(*start, "--probe.num_classes", "3")[0] == 0
+    code, _, stderr = recviz_command(*start)
+    assert (code, Path("run/checkpoints/last.ckpt").exists()) == (2, True)
+    assert "the run folder run exists" in stderr

@@ -29,6 +29,8 @@ class RunFolder(Callback):
         self.folder = Path(folder)
         self.config = config
         self.new = new
+        self.began = False
+        """Whether this process wrote the files of a new run."""
         self._epoch_ended = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -42,6 +44,7 @@ class RunFolder(Callback):
             raise InputError(f"another run has begun in {self.folder}: give another --run_dir")
         if self.new or path.read_text(encoding="utf-8") != self.config:
             write_whole(path, self.config)
+        self.began = self.new
         if picture is not None:
             with whole_file(self.folder / "views.png") as part:
                 write_png(picture, str(part))

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from recviz.errors import TrainingError
+from recviz.errors import InputError, TrainingError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
 @contextlib.contextmanager
 def one_line_failures(folder: Path) -> Iterator[None]:
-    """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
+    """Raise a full disk, a lost data worker and full memory of a device as TrainingError, wandb's errors as InputError.
 
     Args:
         folder: of the run, for what to do next.
@@ -43,6 +43,10 @@ def one_line_failures(folder: Path) -> Iterator[None]:
         if "DataLoader timed out" in str(error):
             raise TrainingError(f"{_first(error)}: a data worker hangs, perhaps in a read; {again}") from error
         raise
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        raise InputError(f"wandb: {_first(error)} (or --trainer.logger.offline true: nothing is sent)") from error
 
 
 def _first(error: BaseException) -> str:

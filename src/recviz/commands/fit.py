@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -83,6 +84,11 @@ def run(argv: list[str]) -> None:
     try:
         with one_line_errors(), one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+    except InputError:
+        began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if began and not any((cli.run_dir / kept).exists() for kept in ("metrics.csv", "checkpoints")):
+            shutil.rmtree(cli.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
+        raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise

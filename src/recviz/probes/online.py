@@ -212,7 +212,9 @@ class OnlineProbe(Callback):
 
     def _build(self, feature_dim: int, device: torch.device) -> None:
         if self.num_classes < 1:
-            raise InputError("OnlineProbe needs num_classes, or a datamodule with class_names")
+            raise InputError(
+                "OnlineProbe needs num_classes (--probe.num_classes of recviz fit), or a datamodule with class_names"
+            )
         self._head = [
             torch.zeros(feature_dim, self.num_classes, device=device),
             torch.zeros(self.num_classes, device=device),
