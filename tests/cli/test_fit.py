@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
@@ -206,6 +207,7 @@ def test_wandb_without_a_key_is_one_line(recviz_command: Command, monkeypatch: p
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(Path("home").absolute()))
+    wandb.teardown()  # what another test began in this process
     code, _, stderr = recviz_command(*QUICK, "--config", "wandb.yaml", *TWO_STEPS, "--run_dir", "run")
     assert code == 2
     assert re.search(r"^recviz: error: wandb: .*--trainer.logger.offline true", stderr, re.M)
