@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import wandb
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
@@ -202,17 +201,15 @@ def test_weights_and_biases_offline(recviz_command: Command, monkeypatch: pytest
     assert Path("run/metrics.csv").is_file()
 
 
-def test_wandb_without_a_key_is_one_line(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(Path("home").absolute()))
-    wandb.teardown()  # what another test began in this process
-    code, _, stderr = recviz_command(*QUICK, "--config", "wandb.yaml", *TWO_STEPS, "--run_dir", "run")
-    assert code == 2
-    assert re.search(r"^recviz: error: wandb: .*--trainer.logger.offline true", stderr, re.M)
-    assert "Traceback" not in stderr
-    assert not Path("run").exists()
+def test_wandb_without_a_key_is_one_line(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    env |= {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc")}
+    command = [sys.executable, "-m", "recviz", *QUICK, "--config", "wandb.yaml", *TWO_STEPS, "--run_dir", "run"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search(r"^recviz: error: wandb: .*--trainer.logger.offline true", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_tensorboard(recviz_command: Command) -> None:
