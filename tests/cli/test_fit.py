@@ -292,3 +292,11 @@ def test_a_checkpoint_callback_of_the_user_writes_into_the_run_folder(recviz_com
     assert recviz_command(*QUICK, *TWO_STEPS, *best)[::2] == (0, "")
     assert {path.name for path in Path("runs/one/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert {path.name for path in Path().iterdir()} == {"runs"}
+
+
+def test_a_progress_bar_of_the_user_takes_the_place_of_recvizs(recviz_command: Command) -> None:
+    bar = ["--trainer.callbacks", "TQDMProgressBar", "--trainer.callbacks.refresh_rate", "1"]
+    code, stdout, stderr = recviz_command(*QUICK, *TWO_STEPS, *bar, "--run_dir", "run")
+    assert code == 0, stderr
+    assert "epoch 1/1  loss" not in stdout
+    assert "Epoch 0: 100%" in stdout + stderr

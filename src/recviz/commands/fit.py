@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -201,8 +201,6 @@ class FitCLI(LightningCLI):
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         plugins = settings["plugins"] or []
         settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
-        interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
-        settings["enable_progress_bar"] = interactive
         folder = self.run_dir / "checkpoints"
         own: list[Callback] = [
             RankWatch(self.config["rank_timeout"]),
@@ -215,7 +213,7 @@ class FitCLI(LightningCLI):
             Throughput(),
             SkippedImages(),
             self.config_init["probe"],
-            Bar() if interactive else EpochLines(),
+            *_display(settings),
             LastCheckpoint(folder),
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
             StopSafely(folder / "last.ckpt"),
@@ -232,6 +230,15 @@ class FitCLI(LightningCLI):
         config["allow_changes"] = False
         text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
         return text
+
+
+def _display(settings: dict[str, Any]) -> list[Callback]:
+    """A bar on a terminal, lines elsewhere; nothing where the Trainer's settings, which are adapted, bring a bar."""
+    given = settings["callbacks"] or []
+    bar = any(isinstance(each, ProgressBar) for each in (given if isinstance(given, list) else [given]))
+    interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
+    settings["enable_progress_bar"] = bar or interactive
+    return [] if bar else [Bar() if interactive else EpochLines()]
 
 
 def new_run_dir(name: str) -> str:
