@@ -78,6 +78,23 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
     return dict(config)
 
 
+def run_data(config: dict[str, Any]) -> LightningDataModule | None:
+    """The datamodule of a run's settings; None where it is not recviz's and cannot be made here.
+
+    Raises:
+        InputError: a datamodule of recviz whose settings do not fit it.
+    """
+    from lightning.pytorch import LightningDataModule
+
+    try:
+        made: LightningDataModule = _instantiated(LightningDataModule, config["data"])
+    except InputError:
+        if config["data"]["class_path"].startswith("recviz."):
+            raise
+        return None
+    return made
+
+
 def epochs_done(checkpoint: dict[str, Any]) -> int | None:
     """Whole epochs that a checkpoint of a run has behind it; Lightning's `epoch` is the same within the next one."""
     try:
@@ -106,6 +123,8 @@ class Origin(NamedTuple):
     """All settings of the run; empty where only the backbone was exported."""
     epochs: int | None = None
     """How long it was trained, where that is known."""
+    data: LightningDataModule | None = None
+    """What the run trained on, see `run_data`."""
 
     @property
     def view(self) -> OneView:
@@ -233,27 +252,11 @@ def without_weights(backbone: Any) -> dict[str, Any]:
 
 def _origin(config: dict[str, Any]) -> Origin:
     backbone = without_weights(config["model"]["init_args"]["backbone"])
-    views = getattr(run_data(config), "views", None)
+    data = run_data(config)
+    views = getattr(data, "views", None)
     if not isinstance(views, TwoViews):
-        return Origin(backbone, 0, [], [], config)
-    return Origin(backbone, views.size, views.mean.tolist(), views.std.tolist(), config)
-
-
-def run_data(config: dict[str, Any]) -> LightningDataModule | None:
-    """The datamodule of a run's settings; None where it is not recviz's and cannot be made here.
-
-    Raises:
-        InputError: a datamodule of recviz whose settings do not fit it.
-    """
-    from lightning.pytorch import LightningDataModule
-
-    try:
-        made: LightningDataModule = _instantiated(LightningDataModule, config["data"])
-    except InputError:
-        if config["data"]["class_path"].startswith("recviz."):
-            raise
-        return None
-    return made
+        return Origin(backbone, 0, [], [], config, data=data)
+    return Origin(backbone, views.size, views.mean.tolist(), views.std.tolist(), config, data=data)
 
 
 def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:

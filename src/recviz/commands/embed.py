@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
-from recviz.checkpoints import Origin, newest_checkpoint, read_backbone, run_data
+from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> None:
         source = option_value(argv, "--ckpt_path")
         backbone, origin = read_backbone(source or newest_checkpoint())
         given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
-        if origin.config and not given and isinstance(run_data(origin.config), ViewsDataModule):
+        if not given and isinstance(origin.data, ViewsDataModule):
             parser.set_defaults({"data": origin.config["data"]})
         config = parser.parse_args(argv)
         data = parser.instantiate(config).data

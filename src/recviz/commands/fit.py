@@ -186,21 +186,19 @@ class FitCLI(LightningCLI):
         if not can_be_made(self.run_dir):
             raise InputError(f"cannot write to the run folder {self.run_dir}: give another --run_dir")
         loggers = self.config["trainer"]["logger"]
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
+        for logger in _listed(loggers):
             if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:
                 logger["init_args"]["save_dir"] = str(self.run_dir)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer with recviz's own logger and callbacks."""
         settings = dict(self.config_init["trainer"])
-        loggers = settings["logger"]
-        others = loggers if isinstance(loggers, list) else [loggers] if hasattr(loggers, "log_metrics") else []
+        others = [logger for logger in _listed(settings["logger"]) if hasattr(logger, "log_metrics")]  # not True
         settings["logger"] = [MetricsFile(self.run_dir, self.resumed and self.resumed.metrics), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
-        plugins = settings["plugins"] or []
-        settings["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), WholeCheckpoints()]
+        settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         folder = self.run_dir / "checkpoints"
         own: list[Callback] = [
             RankWatch(self.config["rank_timeout"]),
@@ -232,10 +230,16 @@ class FitCLI(LightningCLI):
         return text
 
 
+def _listed(setting: Any) -> list[Any]:
+    """A setting of the Trainer that may be None, one thing or several."""
+    if setting is None:
+        return []
+    return setting if isinstance(setting, list) else [setting]
+
+
 def _display(settings: dict[str, Any]) -> list[Callback]:
     """A bar on a terminal, lines elsewhere; nothing where the Trainer's settings, which are adapted, bring a bar."""
-    given = settings["callbacks"] or []
-    bar = any(isinstance(each, ProgressBar) for each in (given if isinstance(given, list) else [given]))
+    bar = any(isinstance(each, ProgressBar) for each in _listed(settings["callbacks"]))
     interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
     settings["enable_progress_bar"] = bar or interactive
     return [] if bar else [Bar() if interactive else EpochLines()]

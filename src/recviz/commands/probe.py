@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
-from lightning.pytorch import seed_everything
+from lightning.pytorch import LightningDataModule, seed_everything
 from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
@@ -150,8 +150,11 @@ def parse(argv: Sequence[str]) -> Probed:
         path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
         settings = run_settings(checkpoint, path)
-        views = _run_views(settings)
-        defaults = {"ckpt_path": str(path), **_run_defaults(settings, views, option_value(rest, "--data"))}
+        trained_on = run_data(settings)
+        views = _run_views(settings["data"], trained_on)
+        defaults = {"ckpt_path": str(path), **_run_defaults(settings)}
+        if isinstance(trained_on, ViewsDataModule):
+            defaults["data"] = _data_default(settings["data"], views, option_value(rest, "--data"))
     elif "--ckpt_path" in names:
         raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
     for recipe in recipes:
@@ -173,34 +176,34 @@ def parse(argv: Sequence[str]) -> Probed:
     return Probed(config, checkpoint, path)
 
 
-def _run_views(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The setting of a run's views; None where its data have none."""
-    given: dict[str, Any] | None = (settings["data"].get("init_args") or {}).get("views")
-    views = getattr(run_data(settings), "views", None)
-    if given is not None or not isinstance(views, TwoViews):
+def _run_views(data: dict[str, Any], made_data: LightningDataModule | None) -> dict[str, Any] | None:
+    """The setting of a run's views: what the settings of its `data` or the datamodule made of them say, or None."""
+    given = (data.get("init_args") or {}).get("views")
+    if isinstance(given, dict) and "class_path" in given:
         return given
+    views = getattr(made_data, "views", None)
+    if not isinstance(views, TwoViews):
+        return None
     made = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
     return {"class_path": "recviz.TwoViews", "init_args": made}
 
 
-def _run_defaults(settings: dict[str, Any], views: dict[str, Any] | None, dataset: str | None) -> dict[str, Any]:
-    """Data, backbone and precision of a run; its classes and shares are not those of another `dataset`.
-
-    The weights that its backbone began with are left out, since the checkpoint's follow; data that are not recviz's,
-    since they have no splits to extract features of.
-    """
+def _run_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Backbone and precision of a run, without the weights that its backbone began with: the checkpoint's follow."""
     precision = str((settings.get("trainer") or {}).get("precision") or "32-true")
-    backbone = without_weights(settings["model"]["init_args"]["backbone"])
-    defaults = {"backbone": backbone, "trainer.precision": precision}
-    if not isinstance(run_data(settings), ViewsDataModule):
-        return defaults
-    data = settings["data"]
-    inner = data.setdefault("init_args", {})
-    inner["views"] = views
+    return {
+        "backbone": without_weights(settings["model"]["init_args"]["backbone"]),
+        "trainer.precision": precision,
+    }
+
+
+def _data_default(data: dict[str, Any], views: dict[str, Any] | None, dataset: str | None) -> dict[str, Any]:
+    """A run's data, with its views; its classes and shares are not those of another `dataset`."""
+    inner = {**(data.get("init_args") or {}), "views": views}
     if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
         for name in ("classes", "fraction", "train_list"):
             inner.pop(name, None)
-    return {**defaults, "data": data}
+    return {**data, "init_args": inner}
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:

@@ -22,17 +22,18 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
     last = "  ".join(f"{name} {value}" for name, value in shown_metrics(trainer).items())
     done, whole = trainer.fit_loop.epoch_progress.current.completed, trainer.max_epochs or -1
     if done < whole and not trainer.interrupted and not 0 < trainer.max_steps <= trainer.global_step:
-        reason = "trainer.max_time" if _out_of_time(trainer) else "a callback"
-        longer = " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS" if _out_of_time(trainer) else ""
-        lines.append(f"{reason} ended it after {done} of {whole} epochs; go on: recviz fit --resume {folder}{longer}")
+        reason, option = "a callback", ""
+        if _out_of_time(trainer):
+            reason, option = "trainer.max_time", " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS"
+        lines.append(f"{reason} ended it after {done} of {whole} epochs; go on: recviz fit --resume {folder}{option}")
     own = isinstance(trainer.datamodule, ViewsDataModule)  # type: ignore[attr-defined]
-    probed = folder / "checkpoints/last.ckpt" if own else f"{folder / 'checkpoints/last.ckpt'} --config cifar10.yaml"
+    other_data = "" if own else " --config cifar10.yaml"
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
         "",
         "next:",
-        f"  recviz probe --ckpt_path {probed}    # what the features are worth",
+        f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}{other_data}    # what the features are worth",
         f"  recviz fit --config {folder / 'config.yaml'} --model.base_lr 0.1    # again, with one setting changed",
         "  recviz fit --config cifar10.yaml                                   # the published CIFAR-10 recipe",
         "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",

@@ -1,4 +1,4 @@
-"""`recviz fit` on a LightningDataModule of somebody else, and what can be done with such a run afterwards."""
+"""`recviz fit` on a LightningDataModule that recviz did not make, and what can be done with such a run afterwards."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_backbone_is_loaded_where_its_data_cannot_be_imported(
     assert not hasattr(recviz.load_backbone(telling), "size")
 
 
-def test_an_own_datamodule_that_does_not_fit_its_settings_is_still_an_error(plain: str) -> None:
+def test_a_datamodule_of_recviz_that_does_not_fit_its_settings_is_still_an_error(plain: str) -> None:
     path = Path(plain) / "checkpoints/last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["recviz"]["config"] = checkpoint["recviz"]["config"].replace(
