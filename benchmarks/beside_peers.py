@@ -15,6 +15,7 @@ folders of photographs. solo-learn needs a Python 3.9 on the PATH, or uv fetches
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ PACKAGES = {
 }
 
 
+@functools.cache  # one that cannot be made is tried once
 def environment(system: str) -> str | None:
     """Python that runs the system; None where its environment cannot be made."""
     system = system if system in PYTHON else "recviz"  # torchvision comes with it
@@ -57,7 +59,10 @@ def environment(system: str) -> str | None:
         for command in (make, fill):
             done = subprocess.run(command, env={**os.environ, "UV_COMPILE_BYTECODE": "1"}, check=False)
             if done.returncode:
-                print(f"{NAMES[system]} cannot be installed here, and is left out", file=sys.stderr)
+                print(
+                    f"{NAMES[system]} cannot be installed here, and is left out (see {PEERS / system}.txt)",
+                    file=sys.stderr,
+                )
                 return None
         (BENCH / system / "made").touch()
     return str(python)
