@@ -1,4 +1,4 @@
-"""The house: who may import whom, how large its rooms are, and what an import costs."""
+"""The house: who may import whom, and what an import costs."""
 
 from __future__ import annotations
 
@@ -75,21 +75,6 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_nothing_imports_the_command_line() -> None:
     importers = [module_name(p) for p in FILES if any(re.match(r"recviz\.(cli|commands)", n) for n in imports(p))]
     assert {room(name) for name in importers} <= {"__main__", "commands"}
-
-
-@pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_rooms_stay_small(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
-            assert lines <= 50, f"{node.name} is {lines} lines long"
-
-
-def test_the_training_loop_is_under_150_lines() -> None:
-    assert (SRC / "methods/joint_embedding.py").read_text(encoding="utf-8").count("\n") < 150
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
