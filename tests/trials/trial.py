@@ -1,7 +1,7 @@
 """One trial: commands that somebody typed or may type, and their right outcome.
 
 The rows stand in the modules beside this one, by subject: each module has a dict `TRIALS` from the row's name to a
-`Trial`. A new finding is one row there; it needs no test function, since `test_trials.py` runs every row of every module.
+`Trial`. A new finding is one row there. It needs no test function: `test_trials.py` runs every row of every module.
 """
 
 from __future__ import annotations
