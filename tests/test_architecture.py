@@ -15,13 +15,14 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "files", "machine", "seeds", "settings"}
+FOUNDATION = {"errors", "distributed", "files", "machine", "progress", "seeds", "settings"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
     "files": set(),
     "machine": set(),
+    "progress": {"distributed"},
     "seeds": set(),
     "settings": {"errors"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),

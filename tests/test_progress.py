@@ -1,0 +1,48 @@
+"""Progress on stderr: lines in a log, a bar on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+import recviz.progress
+from recviz.progress import progress, say, shown
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recviz.progress, "FIRST_LINE", 1e-9)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(shown(["aa", "bb"], "encoding", total=4, size=len)) == ["aa", "bb"]
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, last = err.splitlines()
+    assert first.startswith("encoding: 2 of 4 images, ")
+    assert last.startswith("encoding: 4 of 4 images, ")
+
+
+def test_quick_work_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(shown([1, 2], "encoding", total=2)) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_without_a_total_the_count_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("listing files", unit="files") as bar:
+        bar.update(3)
+    assert capsys.readouterr().err == "listing files: 3 files\n"
+
+
+@pytest.mark.usefixtures("at_once")
+def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(recviz.progress, "rank", lambda: 1)
+    say("hello")
+    assert list(shown([1], "encoding")) == [1]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_said_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    say("reading the data")
+    assert capsys.readouterr() == ("", "reading the data\n")
