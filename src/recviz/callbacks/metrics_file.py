@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from recviz.errors import InputError
 from recviz.files import whole_file
 
 
@@ -85,9 +86,29 @@ class MetricsFile(Logger):
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv; without a last one that a crash of the machine cut short."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    whole = (row for row in csv.DictReader(lines) if None not in row and None not in row.values())
-    return [row for row in whole if row.get("step", "").isdigit()]
+    """The rows of a metrics.csv as text: `step` is a whole number, every other value a number or empty.
+
+    A last line that a crash of the machine cut short is left out.
+
+    Raises:
+        InputError: a file that cannot be read, or is no table of numbers by step; the message names file and line.
+    """
+    try:
+        text = path.read_bytes().decode()
+        table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+        return [_checked(row, f"{path}, line {table.line_num}") for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table of metrics: {error}") from error
+
+
+def _checked(row: dict[str, str], place: str) -> dict[str, str]:
+    if None in row or None in row.values():
+        raise InputError(f"{place}: the row has another number of values than the table has columns")
+    if not (row.get("step", "").isascii() and row.get("step", "").isdigit()):
+        raise InputError(f"{place}: step must be a whole number, got {row.get('step')!r}")
+    for name, value in row.items():
+        try:
+            float(value or 0)
+        except ValueError as error:
+            raise InputError(f"{place}: {name} must be a number, got {value!r}") from error
+    return row
