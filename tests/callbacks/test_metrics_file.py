@@ -43,7 +43,7 @@ def test_a_last_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
 def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="metrics.csv") as caught:
+    with pytest.raises(InputError, match=r"metrics\.csv") as caught:
         read_rows(path)
     assert said in str(caught.value)
 
