@@ -19,6 +19,11 @@ def _fresh_seeds() -> None:
     os.environ.pop("PL_GLOBAL_SEED", None)
 
 
+@pytest.fixture(autouse=True)
+def _quick_work_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recviz.progress.FIRST_LINE", 1e6)  # a busy machine makes any work slow
+
+
 @pytest.fixture
 def recviz_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

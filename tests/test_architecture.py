@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "distributed": {"errors"},
     "files": set(),
     "machine": set(),
-    "progress": {"distributed"},
+    "progress": set(),
     "seeds": set(),
     "settings": {"errors"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),

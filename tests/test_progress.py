@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 
 import recviz.progress
-from recviz.progress import progress, say, shown
+from recviz.progress import progress, say, shown, working
 
 
 @pytest.fixture
@@ -23,6 +26,13 @@ def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert last.startswith("encoding: 4 of 4 images, ")
 
 
+@pytest.mark.usefixtures("at_once")
+def test_work_of_unknown_length_tells_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("reading the data"):
+        time.sleep(0.6)
+    assert re.fullmatch(r"(reading the data \(00:0\d\)\n)+", capsys.readouterr().err)
+
+
 def test_quick_work_leaves_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(shown([1, 2], "encoding", total=2)) == [1, 2]
     assert capsys.readouterr() == ("", "")
@@ -37,7 +47,7 @@ def test_without_a_total_the_count_is_shown(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.usefixtures("at_once")
 def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(recviz.progress, "rank", lambda: 1)
+    monkeypatch.setattr(recviz.progress, "is_first_process", lambda: False)
     say("hello")
     assert list(shown([1], "encoding")) == [1]
     assert capsys.readouterr() == ("", "")

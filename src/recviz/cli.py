@@ -10,9 +10,12 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 import recviz
 from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.machine import let_waiting_threads_sleep
+from recviz.progress import say, working
 
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
@@ -30,9 +33,6 @@ COMMANDS = {
 
 NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK")
 """Environment variables that Lightning and recviz read as numbers."""
-
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Those of them that are 0 on the first process, as far as they are set."""
 
 HELP = """usage: recviz COMMAND [options]
 
@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{args[0]!r} is not a command of recviz; there is: {', '.join(COMMANDS)}", 2)
     try:
         check_environment()
-        return import_module(f"recviz.commands.{args[0]}").run(args[1:]) or 0
+        let_waiting_threads_sleep()
+        return _command(args[0]).run(args[1:]) or 0
     except InputError as error:
         return _fail(error, 2)
     except StoppedError as stopped:
-        if all(os.environ.get(name, "0") == "0" for name in RANKS):  # of the processes that stop, one says so
-            print(f"recviz: {stopped}", file=sys.stderr)
+        say(f"recviz: {stopped}")
         return stopped.code
     except TrainingError as error:
         return _fail(error, 1)
@@ -100,6 +100,12 @@ def check_environment() -> None:
         value = os.environ.get(name, "0")
         if not value.isdecimal():
             raise InputError(f"the environment variable {name} must be a whole number, got {value!r}: unset it")
+
+
+def _command(name: str) -> ModuleType:
+    """The module of a subcommand, whose imports take seconds, and a minute on the first start."""
+    with working(f"recviz {name}: loading PyTorch and Lightning", patience=3):
+        return import_module(f"recviz.commands.{name}")
 
 
 def _fail(error: Exception | str, code: int) -> int:

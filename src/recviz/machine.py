@@ -28,3 +28,14 @@ def cache_folder() -> Path:
 def keep_compiled_code() -> None:
     """Have torch.compile keep its code there, where TORCHINDUCTOR_CACHE_DIR names no other folder."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
+
+
+def let_waiting_threads_sleep() -> None:
+    """Have OpenMP's threads sleep while they wait for each other, as of the next process or import of torch.
+
+    By default a thread that has done its part of an operation spins for milliseconds until the others are done. Where
+    other programs take a part of the cores, it so keeps the very thread that it waits for from running. OpenMP reads
+    the setting once, when its library is loaded. A policy that the environment sets already is left as it is.
+    """
+    if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

@@ -1,28 +1,39 @@
-"""Progress of work that takes long, on stderr: a bar on a terminal, lines at growing intervals elsewhere."""
+"""Progress of work that takes long, on stderr: a bar on a terminal, lines at growing intervals elsewhere.
+
+Quick work shows nothing. Imports nothing heavy, so that the command line can speak while PyTorch loads.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from recviz.distributed import rank
-
 Item = TypeVar("Item")
 
-FIRST_LINE = 5.0
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+"""Environment variables of launchers that are 0 on the first process, as far as they are set."""
+
+FIRST_LINE = 1.5
 """Seconds before the first line where there is no terminal; the interval then doubles, up to LONGEST."""
 
 LONGEST = 300.0
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks for a distributed job."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
 def say(message: str) -> None:
     """Write one line to stderr, above any bar; on the first process only."""
-    if rank() == 0:
+    if is_first_process():
         with contextlib.suppress(RuntimeError):  # in a signal handler, while the same stream is being written
             tqdm.write(message, file=sys.stderr)
 
@@ -32,38 +43,44 @@ class Lines(tqdm):  # type: ignore[misc]
 
     mininterval: float
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, first_line: float, **settings: Any) -> None:
         nowhere = io.StringIO()  # for what would move a terminal's cursor
-        super().__init__(**settings, file=nowhere, mininterval=FIRST_LINE, miniters=1, delay=FIRST_LINE, leave=False)
+        super().__init__(**settings, file=nowhere, mininterval=first_line, miniters=0, delay=first_line, leave=False)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """One line; nothing for "", by which tqdm clears a bar."""
         if msg == "":
             return
         about = self.format_dict
-        whole = f" of {about['total']:,}" if about["total"] else ""
-        left = (about["total"] - about["n"]) / about["rate"] if about["total"] and about["rate"] else None
-        time = "" if left is None else f", {tqdm.format_interval(left)} left"
-        print(f"{about['prefix']}: {about['n']:,}{whole}{about['unit']}{time}", file=sys.stderr, flush=True)
+        prefix, n, total, rate = (about[name] for name in ("prefix", "n", "total", "rate"))
+        if n == 0:
+            line = f"{prefix} ({tqdm.format_interval(about['elapsed'])})"
+        elif not total:
+            line = f"{prefix}: {n:,}{about['unit']}"
+        else:
+            rate = rate or n / about["elapsed"]
+            line = f"{prefix}: {n:,} of {total:,}{about['unit']}, {tqdm.format_interval((total - n) / rate)} left"
+        print(line, file=sys.stderr, flush=True)
         self.mininterval = min(LONGEST, 2 * self.mininterval)
 
 
-def progress(what: str, total: int | None = None, unit: str = "images") -> Any:
+def progress(what: str, total: int | None = None, unit: str = "images", patience: float = 1.0) -> Any:
     """A tqdm to call `update(n)` on, or to use as a context; silent on all processes but the first.
 
-    On a terminal, a bar after half a second, which is removed at the end. Elsewhere, a line after five seconds, and
-    then at intervals that double.
+    On a terminal, a bar after half a second, which is removed at the end. Elsewhere, a line after FIRST_LINE seconds,
+    and then at intervals that double.
 
     Args:
         what: is being done, such as "encoding the training split".
         total: how many there are, where that is known.
         unit: plural.
+        patience: how many times FIRST_LINE to wait.
     """
-    settings = {"desc": what, "total": total, "unit": f" {unit}", "disable": rank() != 0}
-    if sys.stderr.isatty():
-        form = None if total is None else "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left"
-        return tqdm(**settings, file=sys.stderr, bar_format=form, delay=0.5, leave=False, dynamic_ncols=True)
-    return Lines(**settings)
+    settings = {"desc": what, "total": total, "unit": f" {unit}", "disable": not is_first_process()}
+    if not sys.stderr.isatty():
+        return Lines(patience * FIRST_LINE, **settings)
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {remaining} left" if total else "{desc} {elapsed}"
+    return tqdm(**settings, file=sys.stderr, bar_format=form, delay=0.5, leave=False, dynamic_ncols=True)
 
 
 def shown(
@@ -81,3 +98,24 @@ def shown(
         for item in items:
             yield item
             bar.update(size(item))
+
+
+@contextlib.contextmanager
+def working(what: str, patience: float = 1.0) -> Iterator[None]:
+    """Show that work of unknown length goes on, and for how long; see `progress`."""
+    done = threading.Event()
+    with progress(what, patience=patience) as bar:
+
+        def show() -> None:
+            while not done.wait(max(0.5, bar.mininterval)):
+                bar.update(0)
+
+        thread = threading.Thread(target=show, daemon=True)
+        if not bar.disable:
+            thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            if not bar.disable:
+                thread.join()

@@ -12,21 +12,26 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from recviz.callbacks.checkpoints import WholeCheckpoints
+from recviz.callbacks.collapse import CollapseMonitor
+from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.run_folder import RunFolder
+from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.checkpoints import read_checkpoint
 from recviz.commands.changes import check_checkpoint
 from recviz.errors import InputError, TrainingError
+from recviz.probes.final import FinalProbe
+from recviz.probes.online import OnlineProbe
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -63,14 +68,62 @@ def rows(**settings: Any) -> DataLoader[Tensor]:
         lambda loss: None,
         lambda loss: {"loss": loss, "terms": None},
         lambda loss: {"loss": loss, "terms": {"x": loss.detach()}},
+        lambda loss: {"loss": loss, "terms": [loss.detach()]},
+        lambda loss: {"loss": loss, "terms": {"x": 1.0, "y": loss.detach().expand(3)}},
     ],
-    ids=["nothing", "no terms", "a dict"],
+    ids=["nothing", "no terms", "a dict", "a list", "numbers and vectors"],
 )
 @pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
 def test_a_step_may_return_nothing_or_terms_in_a_dict(said: Any, on_nonfinite: Any) -> None:
     trainer = tiny_trainer(FiniteNumbers(on_nonfinite), epochs=1)
     trainer.fit(Plain(TinyBackbone(), said), rows())
     assert trainer.fit_loop.epoch_loop.batch_idx == 3
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"embeddings": torch.randn(8, 4)},
+        {"features": torch.randn(8, 4)},
+        {"embeddings": torch.randn(8, 4, 2, 2), "features": torch.randn(8)},
+        {"embeddings": None, "features": [1.0]},
+        {"embeddings": torch.randn(1, 4), "features": torch.randn(1, 4)},
+    ],
+    ids=["embeddings alone", "features alone", "other shapes", "no tensors", "one row"],
+)
+def test_the_collapse_monitor_measures_what_it_is_given(outputs: dict[str, Any]) -> None:
+    trainer = tiny_trainer(CollapseMonitor(), epochs=1)
+    trainer.fit(Plain(TinyBackbone(), lambda loss: {"loss": loss, **outputs}), rows())
+    logged = {name: bool(value.isfinite()) for name, value in trainer.callback_metrics.items()}
+    expected = {
+        "embeddings alone": ["embeddings_rankme", "embeddings_spread", "embeddings_std"],
+        "features alone": ["features_std"],
+    }
+    one = next((name for name in expected if name.split()[0] in outputs and len(outputs) == 1), "")
+    assert logged == {f"collapse/{name}": True for name in expected.get(one, [])}
+
+
+def test_datamodules_with_attributes_of_the_same_names() -> None:
+    data = LightningDataModule.from_datasets(torch.randn(8, 4), batch_size=2)  # type: ignore[arg-type]
+    data.skipped, data.on_error, data.class_names = 3, "skip", lambda: ["a"]  # type: ignore[attr-defined]
+    trainer = tiny_trainer(SkippedImages(), Throughput(), OnlineProbe(), epochs=1)
+    trainer.fit(Plain(TinyBackbone()), datamodule=data)
+    assert not [name for name in trainer.callback_metrics if name.startswith(("data/", "probe/"))]
+
+
+def test_a_closing_probe_of_data_of_others_is_refused_before_training() -> None:
+    trainer = tiny_trainer(FinalProbe(), epochs=1)
+    with pytest.raises(InputError, match="FinalProbe needs one of recviz's DataModules, got the loaders"):
+        trainer.fit(Plain(TinyBackbone()), rows())
+    data = LightningDataModule.from_datasets(torch.randn(8, 4), torch.randn(8, 4), batch_size=2)  # type: ignore[arg-type]
+    data.train = data.val = [1, 2]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="got LightningDataModule"):
+        tiny_trainer(FinalProbe(), epochs=1).fit(Plain(TinyBackbone()), datamodule=data)
+
+
+def test_a_module_without_parts_to_compile_is_refused() -> None:
+    with pytest.raises(InputError, match="Plain has neither a backbone nor a projector"):
+        tiny_trainer(Compiled(), epochs=1).fit(Plain(TinyBackbone()), rows())
 
 
 def test_a_bad_term_in_a_dict_is_named() -> None:

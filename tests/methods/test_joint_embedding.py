@@ -128,6 +128,36 @@ def test_a_loader_without_a_length_is_refused() -> None:
     tiny_trainer(limit_train_batches=2).fit(tiny_vicreg(), DataLoader(Endless(), batch_size=4))
 
 
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (torch.zeros(8, 3, 32, 32), r"got \[8, 3, 32, 32\]"),
+        ((torch.zeros(8, 3, 32, 32), torch.zeros(8)), r"got \(\[8, 3, 32, 32\], \[8\]\)"),
+        ((torch.zeros(8, 3, 32, 32), torch.zeros(8, 3, 32, 32), torch.zeros(8)), r"got \(\[8, 3, 32, 32\], "),
+        (((torch.zeros(8, 3, 32, 32),), None), r"got \(\(\[8, 3, 32, 32\]\), NoneType\)"),
+        ({"views": torch.zeros(8, 3, 32, 32)}, r"got {views: \[8, 3, 32, 32\]}"),
+    ],
+    ids=["images", "one view", "views side by side", "a single view", "a dict"],
+)
+def test_other_training_batches_are_refused_with_what_they_hold(batch: Any, said: str) -> None:
+    with pytest.raises(InputError, match=r"a training batch must be \(\(a, b, …\), labels\).*" + said):
+        tiny_vicreg().training_step(batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (([torch.zeros(8, 3, 32, 32)] * 2, torch.zeros(8)), r"got \(\(\[8, 3, 32, 32\], \[8, 3, 32, 32\]\), \[8\]\)"),
+        (torch.zeros(8, 3, 32, 32), r"got \[8, 3, 32, 32\]"),
+        ({"image": torch.zeros(8, 3, 32, 32)}, r"got {image: "),
+    ],
+    ids=["two views", "images alone", "a dict"],
+)
+def test_other_validation_batches_are_refused_with_what_they_hold(batch: Any, said: str) -> None:
+    with pytest.raises(InputError, match=r"a validation batch must be \(images, labels\).*" + said):
+        tiny_vicreg().validation_step(batch, 0)
+
+
 def test_accumulation_is_refused() -> None:
     with pytest.raises(InputError, match="statistic of the batch"):
         tiny_trainer(accumulate_grad_batches=2).fit(tiny_vicreg(), datamodule=tiny_data())

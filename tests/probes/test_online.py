@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,6 +81,85 @@ def test_anybodys_loaders_with_the_number_of_classes() -> None:
     loader = DataLoader(TensorDataset(images, labels), batch_size=16)  # type: ignore[arg-type]
     trainer.fit(Oracle(), loader, loader)
     assert trainer.callback_metrics["probe/knn"] == 1
+
+
+@pytest.mark.parametrize("loaders", ["alone", "with a datamodule"])
+def test_labels_without_the_number_of_classes_are_refused_before_the_first_step(loaders: str) -> None:
+    class Silent(LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return loader
+
+    views = torch.zeros(8, 3, 16, 16)
+    loader = DataLoader([((view, view), 0) for view in views], batch_size=8)  # type: ignore[arg-type]
+    trainer = tiny_trainer(OnlineProbe(), epochs=1)
+    with pytest.raises(InputError, match=r"OnlineProbe needs num_classes"):
+        trainer.fit(
+            tiny_vicreg(), **({"train_dataloaders": loader} if loaders == "alone" else {"datamodule": Silent()})
+        )
+    assert trainer.global_step == 0
+
+
+SAID = {
+    "nothing": lambda output: None,
+    "a tensor": lambda output: output["features"].sum(),
+    "other keys": lambda output: {"x": output["features"]},
+    "no features": lambda output: {"labels": output["labels"]},
+    "no labels": lambda output: {"features": output["features"]},
+    "labels of None": lambda output: {**output, "labels": None},
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_validation_step_without_features_logs_nothing_and_one_warning(
+    said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Quiet(Oracle):
+        def validation_step(self, batch: Any, batch_idx: int) -> Any:
+            return SAID[said](super().validation_step(batch, batch_idx))
+
+    trainer = tiny_trainer(OnlineProbe(), epochs=3)
+    trainer.fit(Quiet(), datamodule=tiny_data())
+    assert not [name for name in trainer.callback_metrics if name.startswith("probe/")]
+    [line] = [message for message in caplog.messages if "OnlineProbe" in message]
+    assert line.startswith("OnlineProbe measures nothing: Quiet.validation_step returned no dict with features")
+
+
+@pytest.mark.parametrize("said", ["a tensor", "other keys", "no features", "no labels"])
+def test_a_training_step_without_features_logs_nothing_and_one_warning(
+    said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Quiet(Oracle):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            output = super().training_step(batch, batch_idx)
+            loss = output.pop("loss")
+            return loss if said == "a tensor" else {**SAID[said](output), "loss": loss}
+
+    trainer = tiny_trainer(OnlineProbe(), epochs=3)
+    trainer.fit(Quiet(), datamodule=tiny_data())
+    assert not [name for name in trainer.callback_metrics if name.startswith("probe/")]
+    [line] = [message for message in caplog.messages if "OnlineProbe" in message]
+    assert line.startswith("OnlineProbe measures nothing: Quiet.training_step returned no dict with features")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda features, labels: (features[:, :, None], labels), r"got \(16, 12, 1\) and \(16,\) of torch.int64"),
+        (lambda features, labels: (features, F.one_hot(labels, 12)), r"got \(16, 12\) and \(16, 12\)"),
+        (lambda features, labels: (features, labels.float()), r"of torch.float32"),
+        (lambda features, labels: (features, labels + 5), r"labels from 0 to 9, got \d to 1\d"),
+    ],
+    ids=["a map", "one-hot labels", "labels of floats", "labels beyond the classes"],
+)
+def test_features_and_labels_of_other_shapes_or_ranges_are_refused(change: Any, said: str) -> None:
+    class Odd(Oracle):
+        def training_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            output = super().training_step(batch, batch_idx)
+            features, labels = change(output["features"], output["labels"])
+            return {**output, "features": features, "labels": labels}
+
+    with pytest.raises(InputError, match=said):
+        tiny_trainer(OnlineProbe(), epochs=1).fit(Odd(), datamodule=tiny_data())
 
 
 def test_useless_features_score_at_chance() -> None:

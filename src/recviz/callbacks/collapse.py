@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -38,10 +38,10 @@ def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
 class CollapseMonitor(Callback):
     """Logs standard deviations and effective rank of a batch, and warns once where a collapse begins.
 
-    Logged from the outputs of `training_step`: collapse/embeddings_std and features_std (mean over columns) and
-    collapse/embeddings_spread (0 to 1, see `spread`) at logging steps, collapse/embeddings_rankme at the end of each
-    epoch. A collapse is a spread below `threshold`, or an effective rank below 1 plus the same share of the largest
-    that the batch allows.
+    Logged from the `embeddings` [N, P] and `features` [N, D] that `training_step` returns in a dict, where it does:
+    collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see `spread`)
+    at logging steps, collapse/embeddings_rankme at the end of each epoch. A collapse is a spread below `threshold`, or
+    an effective rank below 1 plus the same share of the largest that the batch allows.
 
     Args:
         threshold: share of the full spread or rank that counts as collapsed.
@@ -52,19 +52,23 @@ class CollapseMonitor(Callback):
         self._warned = False
         self._last: Tensor | None = None
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the last epoch's."""
+        self._last = None
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Standard deviations, at logging steps."""
-        if not isinstance(outputs, dict) or "embeddings" not in outputs:
-            return
-        self._last = outputs["embeddings"]
+        outputs = outputs if isinstance(outputs, dict) else {}
+        found = {name: rows for name in ("embeddings", "features") if _are_rows(rows := outputs.get(name))}
+        self._last = found.get("embeddings", self._last)
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
-        embeddings, features = outputs["embeddings"].float(), outputs["features"].float()
-        pl_module.log("collapse/embeddings_std", embeddings.std(dim=0).mean())
-        pl_module.log("collapse/features_std", features.std(dim=0).mean())
-        pl_module.log("collapse/embeddings_spread", spread(embeddings))
+        for name, rows in found.items():
+            pl_module.log(f"collapse/{name}_std", rows.float().std(dim=0).mean())
+        if "embeddings" in found:
+            pl_module.log("collapse/embeddings_spread", spread(found["embeddings"]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Effective rank, and the warning."""
@@ -82,3 +86,8 @@ class CollapseMonitor(Callback):
                     "weights of the loss and the learning rate",
                     trainer.current_epoch, float(now), float(rank), width,
                 )  # fmt: skip
+
+
+def _are_rows(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is two rows [N, D] or more."""
+    return isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1

@@ -7,6 +7,8 @@ import logging
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from recviz.errors import InputError
+
 _log = logging.getLogger(__name__)
 
 
@@ -15,19 +17,26 @@ class Compiled(Callback):
 
     Where torch has no working compiler (no C++ compiler for a CPU, no Triton for a GPU), it says so in one line and
     the run goes on without.
+
+    Raises:
+        InputError: a module without these parts.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Try the compiler, then have the parts compiled at their first call."""
         if stage != "fit":
             return
+        named = dict(pl_module.named_children())
+        parts = [named[name] for name in ("backbone", "projector") if name in named]
+        if not parts:
+            raise InputError(f"compile: {type(pl_module).__name__} has neither a backbone nor a projector")
         reason = compiler_error(trainer.strategy.root_device)
         if reason:
             if trainer.is_global_zero:
                 _log.warning("training without torch.compile, which does not work here: %s", reason)
             return
-        for name in ("backbone", "projector"):
-            getattr(pl_module, name).compile()
+        for part in parts:
+            part.compile()
 
 
 def compiler_error(device: torch.device) -> str | None:

@@ -92,13 +92,10 @@ class FiniteNumbers(Callback):
     ) -> None:
         """Look at the loss and its terms."""
         outputs = outputs if isinstance(outputs, dict) else {}
-        terms = outputs.get("terms") or {}  # none, nor a loss, of a module that optimises by itself or skips a batch
-        named = dict(terms) if isinstance(terms, dict) else dict(terms._asdict())
-        if not named and isinstance(outputs.get("loss"), Tensor):
-            named = {"loss": outputs["loss"]}
+        named = _terms(outputs)
         step = trainer.global_step - 1
         for name in sorted(named, key=lambda name: name == "total"):  # a term, rather than their sum
-            self._note(name, named[name].detach().float(), step, pl_module.device)
+            self._note(name, named[name].detach().float().sum(), step, pl_module.device)
         if self.on_nonfinite == "skip":
             self._skip(trainer, pl_module, outputs)
         elif self._look_now(trainer, pl_module):
@@ -173,6 +170,14 @@ class FiniteNumbers(Callback):
             f"{what} is NaN or infinite{_on(bad)} in step {step + 1} (epoch {trainer.current_epoch}); "
             f"the last checkpoint is from before: {hint}"
         )
+
+
+def _terms(outputs: dict[str, Any]) -> dict[str, Tensor]:
+    """The objective's terms, in a dict or NamedTuple; else the loss; neither where a module optimises by itself."""
+    terms = outputs.get("terms")
+    named = terms if isinstance(terms, dict) else getattr(terms, "_asdict", dict)()
+    found = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+    return found or {name: value for name in ("loss",) if isinstance(value := outputs.get(name), Tensor)}
 
 
 def _on(bad: Bad) -> str:

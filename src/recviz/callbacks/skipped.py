@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -23,10 +25,12 @@ class SkippedImages(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what came since."""
-        if getattr(trainer.datamodule, "on_error", None) == "skip":  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "on_error", None) == "skip" and isinstance(getattr(data, "skipped", None), Counter):
             skipped = torch.tensor(float(_count(trainer) - self._before), device=pl_module.device)
             pl_module.log("data/skipped", all_reduce_sum(skipped), rank_zero_only=True)
 
 
 def _count(trainer: Trainer) -> int:
-    return sum(getattr(trainer.datamodule, "skipped", {}).values())  # type: ignore[attr-defined]
+    skipped = getattr(trainer.datamodule, "skipped", None)  # type: ignore[attr-defined]
+    return sum(skipped.values()) if isinstance(skipped, Counter) else 0

@@ -22,8 +22,9 @@ from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
 from recviz.machine import cache_folder
 from recviz.probes.cache import FeatureCache
+from recviz.probes.encoding import encode_split
 from recviz.probes.frozen import probe_frozen, wilson
-from recviz.probes.functional import Features, extract_features
+from recviz.probes.functional import Features
 from recviz.probes.offline import LinearProbe
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
@@ -153,9 +154,10 @@ def frozen_features(
 
 def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: torch.device) -> Features:
     """Each sample once over all processes, in the order of the data, on each process."""
-    loader = data.clean_dataloader(split)
-    own = extract_features(backbone, loader, data.views.to(device).evaluate, device)
-    order: torch.Tensor = loader.sampler.gathered().argsort().to(device)  # type: ignore[attr-defined]
+    name = "training" if split is data.train else "held-out"
+    own = encode_split(backbone, data, split, device, f"encoding the {name} split")
+    sampler: Any = data.clean_dataloader(split).sampler
+    order = sampler.gathered().argsort().to(device)
     return Features(gather_rows(own.features)[order], gather_rows(own.labels)[order])
 
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from recviz.distributed import gather_rows
 from recviz.errors import InputError
-from recviz.probes.functional import accuracy, extract_features, fit_linear, knn_predict
+from recviz.probes.encoding import encode_split
+from recviz.probes.functional import accuracy, fit_linear, knn_predict
+from recviz.progress import working
 
 
 class Accuracies(NamedTuple):
@@ -39,15 +41,28 @@ class FinalProbe(Callback):
         self.known: dict[int, Accuracies] = {}
         """Of a run that goes on: what its earlier closing probes measured, by their step."""
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look whether the data can be probed on.
+
+        Raises:
+            InputError: data that are none of recviz's, or without labels or a held-out split.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not all(hasattr(data, name) for name in ("clean_dataloader", "views", "train", "val")):
+            what = "the loaders that fit was given" if data is None else type(data).__name__
+            raise InputError(f"FinalProbe needs one of recviz's DataModules, got {what}: leave it out of the callbacks")
+        if data.val is None or data.train.labels is None or len(data.class_names) < 2:
+            raise InputError("FinalProbe needs data with labels of two classes or more, and a held-out split")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the pixels and, before its first step, the backbone."""
         if trainer.global_step == 0:
-            self.results["raw pixels"] = self._probe(trainer, pl_module, lambda images: images.flatten(1))
-            self.results["untrained"] = self._probe(trainer, pl_module, pl_module)
+            self.results["raw pixels"] = self._probe(trainer, pl_module, "raw pixels", lambda images: images.flatten(1))
+            self.results["untrained"] = self._probe(trainer, pl_module, "untrained backbone", pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the backbone after its last step."""
-        self.results["trained"] = self._probe(trainer, pl_module, pl_module)
+        self.results["trained"] = self._probe(trainer, pl_module, "trained backbone", pl_module)
         if trainer.logger is not None and trainer.is_global_zero:
             figures = {
                 f"final/{what.replace(' ', '_')}_{kind}": value
@@ -77,22 +92,19 @@ class FinalProbe(Callback):
         self.results = {what: Accuracies(*figures) for what, figures in state_dict.items()}
 
     def _probe(
-        self, trainer: Trainer, pl_module: LightningModule, encode: nn.Module | Callable[[Tensor], Tensor]
+        self, trainer: Trainer, pl_module: LightningModule, what: str, encode: nn.Module | Callable[[Tensor], Tensor]
     ) -> Accuracies:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if getattr(data, "val", None) is None or data.train.labels is None:
-            raise InputError("FinalProbe needs labelled data with a held-out split")
-        device = pl_module.device
-        data.views.to(device)
+        data, device = trainer.datamodule, pl_module.device  # type: ignore[attr-defined]
+        what = f"closing probe: {what}"
         with trainer.precision_plugin.forward_context():
             train, held_out = (
-                extract_features(encode, data.clean_dataloader(split), data.views.evaluate, device)
-                for split in (data.train, data.val)
+                encode_split(encode, data, split, device, f"{what}, {name} split")
+                for name, split in (("training", data.train), ("held-out", data.val))
             )
         train_features, train_labels = gather_rows(train.features), gather_rows(train.labels)
         features, labels = gather_rows(held_out.features), gather_rows(held_out.labels)
         classes = len(data.class_names)
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False), working(f"{what}, linear classifier and k-NN"):
             linear = fit_linear(train_features, train_labels, classes, l2=1e-4)(features)
             knn = knn_predict(features, train_features, train_labels, classes, self.k, self.temperature)
         return Accuracies(accuracy(linear, labels), accuracy(knn, labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
 from recviz.augment.views import OneView, TwoViews
-from recviz.distributed import all_reduce_mean, barrier, gather_rows, row_counts
+from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, row_counts
 from recviz.errors import InputError
-from recviz.probes.functional import extract_features, fit_linear, knn_predict
+from recviz.probes.encoding import encode_split
+from recviz.probes.functional import Features, fit_linear, knn_predict
+
+_log = logging.getLogger(__name__)
 
 
 class OnlineProbe(Callback):
@@ -29,8 +33,9 @@ class OnlineProbe(Callback):
 
     It never touches the module's gradients, BatchNorm statistics, schedule or random numbers, so that training with
     it equals training without. Over many processes each sample counts once and all share one head and one bank.
-    Works with any LightningModule whose `training_step` returns detached `features` [N, D] and `labels` [N] and
-    whose `validation_step` returns the same; for `data`, whose `forward` gives features.
+    Works with any LightningModule whose `training_step` returns detached `features` [N, D] and `labels` [N] in a dict
+    and whose `validation_step` returns the same; for `data`, whose `forward` gives features. Where a step returns
+    anything else, nothing is logged and one warning says so; labels of None are data without labels.
 
     Args:
         data: a recviz DataModule with labels. None: the pretraining data.
@@ -40,6 +45,10 @@ class OnlineProbe(Callback):
         lr: learning rate of the linear head.
         every_n_epochs: with `data`, how often to probe.
         num_classes: number of classes; None: as many as the datamodule has `class_names`.
+
+    Raises:
+        InputError: settings that are not positive; before the first step, labels without a number of classes; features
+            that are not [N, D], labels that are not whole numbers of 0 to `num_classes` − 1.
     """
 
     def __init__(
@@ -64,13 +73,15 @@ class OnlineProbe(Callback):
         self.lr = lr
         self.every_n_epochs = every_n_epochs
         self.num_classes = num_classes or 0
-        self._evaluate: Any = None  # with `data`: uint8 images to what the backbone takes
         self._head: list[Tensor] = []  # weight [D, C], bias [C]; empty until features have been seen
         self._optimizer: torch.optim.Optimizer | None = None
         self._bank = torch.empty(0)  # [bank_size, D]
         self._bank_labels = torch.empty(0, dtype=torch.int64)
         self._bank_rows = 0  # rows ever written
         self._metrics: dict[str, MulticlassAccuracy] = {}
+        self._trained = self._classified = 0  # rows of this epoch, and of this validation
+        self._without_labels = False
+        self._warned = False
 
     # The data's classes
 
@@ -80,8 +91,10 @@ class OnlineProbe(Callback):
         if self.data is not None:
             self.data.trainer = trainer  # whose processes share the cores
             self.read_data(trainer.datamodule, trainer.local_rank == 0)  # type: ignore[attr-defined]
-            self._evaluate = self.data.views.to(pl_module.device).evaluate
-        self.num_classes = self.num_classes or len(getattr(source, "class_names", ()))
+        names = getattr(source, "class_names", ())
+        self.num_classes = self.num_classes or (len(names) if isinstance(names, (list, tuple)) else 0)
+        if source is None and not self.num_classes:
+            raise _classes_missing()
         if self._head:  # restored from a checkpoint
             self._move(pl_module.device)
 
@@ -107,17 +120,31 @@ class OnlineProbe(Callback):
 
     # Probing the pretraining data
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin counting."""
+        self._trained = 0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Ask for the number of classes before the first step, where the batch is of images and labels."""
+        if self.data is None and not self.num_classes and _has_labels(batch):
+            raise _classes_missing()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """One step of the linear head, and new rows for the bank."""
-        if self.data is not None or not isinstance(outputs, dict) or outputs.get("labels") is None:
+        if self.data is not None or self.num_classes == 1:  # of one class, nothing is to be told apart
             return
-        if self.num_classes == 1:  # nothing to tell apart, as in a folder with one folder of images
+        self._without_labels |= isinstance(outputs, dict) and outputs.get("labels", 0) is None
+        rows = _rows(outputs, "training_step")
+        if rows is None:
             return
-        features, labels = outputs["features"].detach().float(), outputs["labels"]
+        features, labels = rows
         if not self._head:
             self._build(features.shape[1], features.device)
+        if not self._trained or features.device.type == "cpu":  # elsewhere, looking waits for the device
+            self._check_range(labels)
+        self._trained += len(labels)
         with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
             for parameter in self._head:
                 parameter.requires_grad_(True)
@@ -134,6 +161,7 @@ class OnlineProbe(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting."""
+        self._classified = 0
         for metric in self._metrics.values():
             metric.reset()
 
@@ -147,32 +175,47 @@ class OnlineProbe(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Classify held-out features."""
-        if not self._head or trainer.sanity_checking or not isinstance(outputs, dict):
+        if self.data is not None or self.num_classes == 1:
             return
-        features, labels = outputs["features"].detach().float(), outputs["labels"]
+        rows = _rows(outputs, "validation_step")
+        if rows is not None and not self.num_classes:
+            raise _classes_missing()
+        if rows is None or not self._head or trainer.sanity_checking:
+            return
+        features, labels = rows
+        self._check_range(labels)
+        self._classified += len(labels)
         weight, bias = self._head
-        rows = min(self._bank_rows, self.bank_size)
-        bank, bank_labels = self._bank[:rows], self._bank_labels[:rows]
+        known = min(self._bank_rows, self.bank_size)
+        bank, bank_labels = self._bank[:known], self._bank_labels[:known]
         with torch.autocast(features.device.type, enabled=False):
             knn = knn_predict(features, bank, bank_labels, self.num_classes, self.k, self.temperature)
             self._count(_unit_variance(features) @ weight + bias, knn, labels)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracies."""
-        if self.data is None and self._head and not trainer.sanity_checking:
+        if self.data is not None or trainer.sanity_checking or not self._head:
+            return
+        if host_max(self._classified):
             self._log(pl_module)
+        else:
+            self._warn(trainer, pl_module, "validation_step")
 
     # Probing other data
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Encode, fit and classify `data`."""
-        if self.data is None or (trainer.current_epoch + 1) % self.every_n_epochs:
+        if self.data is None:
+            if not self._head and not self._without_labels and self.num_classes != 1:
+                self._warn(trainer, pl_module, "training_step")
+            return
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         data = self.data
         with trainer.precision_plugin.forward_context():
             train, held_out = (
-                extract_features(pl_module, data.clean_dataloader(split), self._evaluate, pl_module.device)
-                for split in (data.train, data.val)
+                encode_split(pl_module, data, split, pl_module.device, f"online probe: {name} split")
+                for name, split in (("training", data.train), ("held-out", data.val))
             )
         features, labels = gather_rows(train.features), gather_rows(train.labels)
         classify = fit_linear(features, labels, self.num_classes, l2=1e-4)
@@ -210,11 +253,27 @@ class OnlineProbe(Callback):
 
     # Parts
 
-    def _build(self, feature_dim: int, device: torch.device) -> None:
-        if self.num_classes < 1:
+    def _warn(self, trainer: Trainer, pl_module: LightningModule, step: str) -> None:
+        if trainer.is_global_zero and not self._warned:
+            _log.warning(
+                "OnlineProbe measures nothing: %s.%s returned no dict with features [N, D] and labels [N] in epoch %d",
+                type(pl_module).__name__, step, trainer.current_epoch + 1,
+            )  # fmt: skip
+        self._warned = True
+
+    def _check_range(self, labels: Tensor) -> None:
+        if not len(labels):
+            return
+        least, most = (int(label) for label in labels.aminmax())
+        if least < 0 or most >= self.num_classes:
             raise InputError(
-                "OnlineProbe needs num_classes (--probe.num_classes of recviz fit), or a datamodule with class_names"
+                f"OnlineProbe of {self.num_classes} classes needs labels from 0 to {self.num_classes - 1}, "
+                f"got {least} to {most}"
             )
+
+    def _build(self, feature_dim: int, device: torch.device) -> None:
+        if not self.num_classes:
+            raise _classes_missing()
         self._head = [
             torch.zeros(feature_dim, self.num_classes, device=device),
             torch.zeros(self.num_classes, device=device),
@@ -252,6 +311,35 @@ class OnlineProbe(Callback):
     def _log(self, pl_module: LightningModule) -> None:
         for name, metric in self._metrics.items():
             pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True)
+
+
+def _classes_missing() -> InputError:
+    return InputError(
+        "OnlineProbe needs num_classes (--probe.num_classes of recviz fit), or a datamodule with class_names"
+    )
+
+
+def _has_labels(batch: Any) -> bool:
+    """Whether a training batch is of views and labels, as JointEmbedding takes them."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], (tuple, list)):
+        return False
+    labels = batch[1]
+    return isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+
+
+def _rows(outputs: Any, step: str) -> Features | None:
+    """Features float32 [N, D] and labels int64 [N] of a step's outputs, detached; None where it gives none."""
+    if not isinstance(outputs, dict):
+        return None
+    features, labels = outputs.get("features"), outputs.get("labels")
+    if not isinstance(features, Tensor) or not isinstance(labels, Tensor):
+        return None
+    if features.ndim != 2 or labels.shape != features.shape[:1] or labels.is_floating_point():
+        raise InputError(
+            f"OnlineProbe needs features [N, D] and whole labels [N] of {step}, got {tuple(features.shape)} and "
+            f"{tuple(labels.shape)} of {labels.dtype}"
+        )
+    return Features(features.detach().float(), labels.long())
 
 
 def _unit_variance(features: Tensor) -> Tensor:
