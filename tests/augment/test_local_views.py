@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from recviz.augment import Crops, TwoViews, View, grid
+from recviz.augment.picture import HEADING
 from recviz.data.images import FileImages
 from recviz.errors import InputError
 
@@ -101,4 +102,4 @@ def test_files_are_cropped_for_local_views_too(tmp_path: pytest.TempPathFactory)
 def test_the_picture_shows_local_views() -> None:
     images, views = noise(4, 3, 100, 100), TwoViews(100, local_views=2)
     picture = grid(images, views(images), views.mean, views.std)
-    assert picture.shape == (3, 4 * 104, 5 * 104)
+    assert picture.shape == (3, HEADING + 4 * 104, 5 * 104)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recviz.augment import TwoViews, View, Views, grid
 from recviz.augment import functional as F
+from recviz.augment.picture import HEADING
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
 from recviz.errors import InputError
 
@@ -109,8 +110,8 @@ def test_evaluation_takes_grey_images_and_refuses_others() -> None:
 
 
 def cell(picture: Tensor, row: int, column: int, side: int) -> Tensor:
-    """One picture without its white border of 2 pixels."""
-    top, left = row * (side + 4) + 2, column * (side + 4) + 2
+    """One picture below the headings, without its white border of 2 pixels."""
+    top, left = HEADING + row * (side + 4) + 2, column * (side + 4) + 2
     return picture[:, top : top + side, left : left + side]
 
 
@@ -119,12 +120,14 @@ def test_grid_shows_each_image_beside_its_views() -> None:
     views = Views(F.normalize(view, HALF, QUARTER) for view in (a, b))
     picture = grid(images, views, HALF, QUARTER, rows=4)
     assert picture.dtype == torch.uint8
-    assert picture.shape == (3, 4 * 100, 3 * 100)  # three times enlarged, two pixels of border
+    assert picture.shape == (3, HEADING + 4 * 100, 3 * 100)  # three times enlarged, two pixels of border
     for row in range(4):
         for column, source in enumerate((images, a, b)):
             shown = cell(picture, row, column, 96)
             assert torch.equal(shown, source[row].repeat_interleave(3, 1).repeat_interleave(3, 2))
     assert (picture[:, :, 98:102] == 255).all()
+    for column in range(3):
+        assert (picture[:, :HEADING, column * 100 + 10 : column * 100 + 90] < 128).any()  # a heading
 
 
 def test_grid_takes_other_sizes_and_kinds_of_images() -> None:

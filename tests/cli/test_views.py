@@ -12,6 +12,7 @@ from torchvision.io import read_image
 
 from recviz import PatternsDataModule, TwoViews
 from recviz.augment import View
+from recviz.augment.picture import HEADING
 from recviz.reports.views import step_reports
 from tests.datasets import make_flat
 
@@ -36,7 +37,7 @@ def test_it_draws_the_views_and_says_how_often_each_step_fired(recviz_command: C
         assert abs(fired[view, "jitter"] - 0.8) < 0.16
         assert abs(fired[view, "grayscale"] - 0.2) < 0.16
     assert re.search(r"all together: [\d.]+ µs a view, [\d,]+ views/s\n", out)
-    assert read_image("pictures/views.png").shape == (3, 4 * 100, 3 * 100)
+    assert read_image("pictures/views.png").shape == (3, HEADING + 4 * 100, 3 * 100)
     assert not Path("runs").exists()  # it trains nothing
 
 
@@ -48,7 +49,7 @@ def test_local_views_and_photographs(recviz_command: Command, tmp_path: Path) ->
     )
     assert (code, err) == (0, "")
     assert {view for view, _ in rows(out)} == {"a", "b", "local 1", "local 2"}
-    assert read_image("views.png").shape == (3, 3 * 100, 5 * 100)
+    assert read_image("views.png").shape == (3, HEADING + 3 * 100, 5 * 100)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
 from recviz.augment.views import Crops, Views, three_channels
 from recviz.errors import InputError
+
+HEADING = 22
+"""Height of the row of headings in `grid`, in pixels."""
 
 _CELL = 96  # pixels, least side of a picture in `grid`
 
@@ -24,7 +29,7 @@ def grid(
 ) -> Tensor:
     """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
 
-    Images are fitted into a square of the views' size, on white; what is below 96 pixels is enlarged by a
+    A heading stands above each column. Images are fitted into a square of the views' size, on white; what is below 96 pixels is enlarged by a
     whole factor without smoothing.
 
     Args:
@@ -52,7 +57,17 @@ def grid(
     cells = cells.repeat_interleave(zoom, dim=3).repeat_interleave(zoom, dim=4)
     cells = nn.functional.pad(cells, [2, 2, 2, 2], value=1.0)
     picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
-    return (picture * 255).round().to(torch.uint8)
+    names = ["original", "view a", "view b", *(f"local {place}" for place in range(1, len(views) - 1))]
+    return torch.cat([_headings(names, cells.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
+
+
+def _headings(names: Sequence[str], width: int) -> Tensor:
+    """Black on white, each centred above a column of `width` pixels: uint8 [3, HEADING, names * width]."""
+    strip = Image.new("RGB", (len(names) * width, HEADING), "white")
+    brush, font = ImageDraw.Draw(strip), ImageFont.load_default(14)
+    for place, name in enumerate(names):
+        brush.text(((place + 0.5) * width, HEADING / 2), name, fill="black", font=font, anchor="mm")
+    return torch.from_numpy(np.asarray(strip).copy()).permute(2, 0, 1)
 
 
 def _fit(images: Tensor, size: int) -> Tensor:

@@ -213,9 +213,9 @@ class ViewsDataModule(LightningDataModule):
         return self.views(images, torch.Generator(device).manual_seed(seed)), labels
 
     def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images, each beside its views: uint8 [3, H, W]."""
-        images = self._loaded_train().images
-        indices = torch.arange(min(rows, len(images)))
+        """A picture of `rows` training images of different classes, each beside its views: uint8 [3, H, W]."""
+        train = self._loaded_train()
+        images, indices = train.images, train.varied(rows)
         views = self.views.cpu()
         loaded = BatchReader(images, self.on_error).load(indices, seed=0)
         pair = views(loaded.images, torch.Generator().manual_seed(0))

@@ -26,11 +26,28 @@ class Split:
         labels = None if self.labels is None else self.labels[indices]
         return Split(self.images.subset(indices), labels, self.class_names)
 
+    def varied(self, count: int) -> Tensor:
+        """Indices of `count` samples to look at, or of all: of as many classes as possible, evenly spaced.
+
+        Without labels, the samples themselves are evenly spaced.
+        """
+        if self.labels is None:
+            return _spaced(len(self.images), count)
+        classes = self.labels.unique()
+        chosen = classes[_spaced(len(classes), count)]
+        members = [(self.labels == label).nonzero().squeeze(1)[:count] for label in chosen]
+        rounds = [part[place] for place in range(count) for part in members if place < len(part)]
+        return torch.stack(rounds[:count])
+
     def fingerprint(self) -> str:
         """A short text that other images, labels or classes do not have."""
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         text = f"{self.images.fingerprint()} {self.class_names}".encode()
         return hashlib.sha256(text + labels).hexdigest()[:16]
+
+
+def _spaced(whole: int, count: int) -> Tensor:
+    return torch.linspace(0, whole - 1, min(count, whole), dtype=torch.float64).round().long()
 
 
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:

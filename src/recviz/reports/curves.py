@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from recviz.callbacks.metrics_file import read_rows
 from recviz.files import whole_file
+from recviz.reports.panels import legend_above, panels, percent
 
 _NO_TERMS = ("train/total", "train/lr", "train/images_per_s", "train/hours")
-_PANELS = {
-    "loss": ["train/total"],
-    "terms": [],  # whatever the objective names
-    "probe accuracy": ["probe/linear_top1", "probe/knn"],
-    "collapse": ["collapse/embeddings_std", "collapse/embeddings_spread", "collapse/features_std"],
-}
+_NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 
 
 def read_metrics(folder: str | Path) -> dict[str, list[tuple[float, float]]]:
@@ -27,24 +24,45 @@ def read_metrics(folder: str | Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw_curves(folder: str | Path) -> Path:
-    """Draw curves.png of a run folder from its metrics.csv, and return its path."""
-    from matplotlib.figure import Figure  # heavy, and only needed here
+    """Draw curves.png of a run folder from its metrics.csv, and return its path.
 
+    Panels: the loss, its terms, the online probe, collapse. A run that ended before its first logging step has no
+    values of the loss, and its panel says so.
+    """
     series = read_metrics(folder)
-    terms = [name for name in series if name.startswith("train/") and name not in _NO_TERMS]
-    wanted = {**_PANELS, "terms": terms}
-    panels = {title: [name for name in names if name in series] for title, names in wanted.items()}
-    panels = {title: names for title, names in panels.items() if names}
-    figure = Figure(figsize=(4.5 * max(1, len(panels)), 3.6), layout="constrained")
-    for place, (title, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), place)
-        for name in names:
-            steps, values = zip(*series[name], strict=True)
-            axes.plot(steps, values, label=name.split("/")[1].replace("_", " "), marker="." if len(steps) < 30 else "")
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    wanted = {
+        "loss": ["train/total"],
+        "terms of the loss": [name for name in series if name.startswith("train/") and name not in _NO_TERMS],
+        "online probe, top-1 on held-out images": ["probe/linear_top1", "probe/knn"],
+        "collapse": ["collapse/embeddings_std", "collapse/embeddings_spread", "collapse/features_std"],
+    }
+    shown = {title: [name for name in names if name in series] for title, names in wanted.items()}
+    shown = {title: names for title, names in shown.items() if names or title == "loss"}
+    figure, axes = panels(len(shown))
+    for place, (title, names) in zip(axes, shown.items(), strict=True):
+        _panel(place, title, {name: series[name] for name in names})
     path = Path(folder) / "curves.png"
     with whole_file(path) as part:
         figure.savefig(part, dpi=110)
     return path
+
+
+def _panel(axes: Any, title: str, series: dict[str, list[tuple[float, float]]]) -> None:
+    for name, points in series.items():
+        steps, values = zip(*points, strict=True)
+        short = name.split("/", 1)[-1]
+        label = _NAMES.get(short, short.replace("_", " "))
+        axes.plot(steps, values, label=label, marker="." if len(steps) < 30 else "")
+    axes.set_title(title, loc="left", fontsize="medium", fontweight="bold", pad=22)
+    if not series:
+        axes.axis("off")
+        why = "No values were logged: the run ended before its first\nlogging step (trainer.log_every_n_steps)."
+        axes.text(0.0, 0.9, why, va="top", transform=axes.transAxes)
+        return
+    axes.set_xlabel("step")
+    axes.locator_params(axis="x", integer=True)
+    axes.grid(alpha=0.3)
+    if any(name.startswith("probe/") for name in series):
+        percent(axes.yaxis)
+    if len(series) > 1:
+        legend_above(axes)
