@@ -10,11 +10,11 @@ import pytest
 
 from recviz.reports.curves import draw_curves
 
-WHOLE = """collapse/embeddings_std,epoch,probe/knn,probe/linear_top1,step,train/lr,train/invariance,train/total,train/variance
-0.5,0,,,9,0.1,0.2,20.5,0.7
-,0,0.1,0.125,14,,,,
-0.4,1,,,19,0.1,0.1,19.5,0.6
-,1,0.2,0.25,29,,,,
+WHOLE = """collapse/embeddings_std,epoch,probe/knn,probe/linear_top1,step,train/invariance,train/total,train/variance
+0.5,0,,,9,0.2,20.5,0.7
+,0,0.1,0.125,14,,,
+0.4,1,,,19,0.1,19.5,0.6
+,1,0.2,0.25,29,,,
 """
 SHORT = """epoch,probe/knn,probe/linear_top1,step,train/hours
 0,0.1,0.125,5,

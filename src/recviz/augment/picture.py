@@ -29,8 +29,8 @@ def grid(
 ) -> Tensor:
     """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
 
-    A heading stands above each column. Images are fitted into a square of the views' size, on white; what is below 96 pixels is enlarged by a
-    whole factor without smoothing.
+    A heading stands above each column. Images are fitted into a square of the views' size, on white; what is below 96
+    pixels is enlarged by a whole factor without smoothing.
 
     Args:
         images: what `TwoViews` got; of pairs of crops, the first is shown.
