@@ -33,7 +33,7 @@ class Split:
         """
         if self.labels is None:
             return _spaced(len(self.images), count)
-        classes = self.labels.unique()
+        classes = torch.unique(self.labels)
         chosen = classes[_spaced(len(classes), count)]
         members = [(self.labels == label).nonzero().squeeze(1)[:count] for label in chosen]
         rounds = [part[place] for place in range(count) for part in members if place < len(part)]
