@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torchvision.models import GoogLeNet, Inception3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from recviz.errors import InputError
-from recviz.weights import load_backbone_weights, vicreg_weights
+from recviz.weights import HEADS, load_backbone_weights, vicreg_weights
 
 Stem = Literal["imagenet", "cifar", "solo-learn"]
 STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1), "solo-learn": (3, 1, 2)}
@@ -152,7 +155,8 @@ def as_backbone(module: nn.Module) -> nn.Module:
 
     A module with .feature_dim comes back as it is. From timm's models the classifier goes through
     `reset_classifier(0)`; of torchvision's, in the layer named fc, classifier, head or heads, the last Linear and a
-    Dropout right before it become the identity, and the Linear's input width is feature_dim.
+    Dropout right before it become the identity, and the Linear's input width is feature_dim. The auxiliary classifiers
+    of torchvision's GoogLeNet and Inception v3 are removed, so that they give features in train mode too.
 
     Raises:
         InputError: a module of unknown feature width.
@@ -164,7 +168,7 @@ def as_backbone(module: nn.Module) -> nn.Module:
         module.reset_classifier(0)  # type: ignore[operator]
         width = getattr(module, "head_hidden_size", None) or module.num_features
     else:
-        for name in ("fc", "classifier", "head", "heads"):
+        for name in HEADS:
             head = getattr(module, name, None)
             if isinstance(head, nn.Module):
                 width = _drop_last_linear(module, name, head)
@@ -174,6 +178,10 @@ def as_backbone(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} does not say how wide its features are: "
             "give it an attribute feature_dim (the D of its output [N, D])"
         )
+    if isinstance(module, GoogLeNet | Inception3):
+        module.aux_logits = False
+        for name in {"aux1", "aux2", "AuxLogits"} & {name for name, _ in module.named_children()}:
+            setattr(module, name, None)
     module.feature_dim = width  # type: ignore[assignment]
     return module
 
@@ -189,3 +197,98 @@ def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | No
             head[-2] = nn.Identity()
         return last.in_features
     return None
+
+
+def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
+    """Raise InputError unless the backbone gives features [N, feature_dim] of images [N, 3, size, size].
+
+    Encodes two images of noise, without gradients. Parameters, buffers, modes and torch's random state stay as they
+    were. An exception that is not due to the image size keeps its own type: the size is to blame where another size
+    works.
+
+    Args:
+        backbone: on any device.
+        size: side of the images in pixels.
+        train: check train mode besides eval mode.
+
+    Raises:
+        InputError: a backbone that takes images of other sizes only, or whose output is not float [N, feature_dim].
+    """
+    for mode in (False, True) if train else (False,):
+        try:
+            features = _trial(backbone, size, mode)
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            other = _working_size(backbone, size, mode)
+            if other is None:
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise InputError(
+                f"{_name(backbone)} takes images of {other}×{other} pixels, but not of {size}×{size} ({reason}): "
+                f"set the views' size (data.views.size) to {other}, or build the backbone for {size} pixels"
+            ) from error
+        _check_features(backbone, features, "train" if mode else "eval")
+
+
+def _check_features(backbone: nn.Module, features: Any, mode: str) -> None:
+    width = getattr(backbone, "feature_dim", None)
+    if not isinstance(width, int):
+        raise InputError(f"{_name(backbone)} needs an attribute feature_dim: the D of its features [N, D]")
+    if not isinstance(features, Tensor):
+        got = f"a {type(features).__name__}"
+    elif not features.is_floating_point():
+        got = f"{features.dtype} {list(features.shape)}"
+    elif tuple(features.shape) == (2, width):
+        return
+    else:
+        got = f"{list(features.shape)}"
+    pooled = isinstance(features, Tensor) and features.ndim > 2
+    raise InputError(
+        f"{_name(backbone)} must give one float tensor of features [N, feature_dim], here [2, {width}]; it gave {got} "
+        f"in {mode} mode{'; pool its maps to one vector per image' if pooled else ''}"
+    )
+
+
+def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
+    """The backbone's output for two images of noise; whatever BatchNorm counts goes into copies of the buffers."""
+    example = next(backbone.parameters(), torch.empty(0))
+    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
+    buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    modes = [(module, module.training) for module in backbone.modules()]
+    devices = [example.device] if example.is_cuda else []
+    try:
+        backbone.train(train)
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            return functional_call(backbone, buffers, (noise,))
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:
+    """A size of images that works although `size` does not; None where none does, or `size` does when tried again."""
+
+    def works(side: int) -> bool:
+        try:
+            _trial(backbone, side, train)
+        except Exception:
+            return False
+        return True
+
+    other = next((side for side in _usual_sizes(backbone) if side != size and works(side)), None)
+    return None if other is None or works(size) else other
+
+
+def _usual_sizes(backbone: nn.Module) -> Iterator[int]:
+    """Image sizes that a backbone is likely to be built for; first what timm's and torchvision's transformers say."""
+    for owner, name in ((getattr(backbone, "patch_embed", None), "img_size"), (backbone, "image_size")):
+        said = getattr(owner, name, None)
+        said = said[0] if isinstance(said, tuple | list) and said else said
+        if isinstance(said, int) and 0 < said <= 4096:
+            yield said
+    yield from (224, 32, 64, 96, 128, 160, 192, 256, 299, 384, 448, 512)
+
+
+def _name(backbone: nn.Module) -> str:
+    return f"the backbone {type(backbone).__name__}"

@@ -6,14 +6,16 @@ does nothing.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.error import URLError
 
 import torch
@@ -21,11 +23,20 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 
+_log = logging.getLogger(__name__)
+
+HEADS = ("fc", "classifier", "head", "heads", "head_dist", "last_linear")
+"""Names of the layers that models of torchvision and timm end in: their classifiers, or those and more."""
+
 VICREG_URL = "https://dl.fbaipublicfiles.com/vicreg/{name}.pth"
 """Where VICReg's authors publish resnet50, resnet50x2 and resnet200x2, without checksums."""
 
-_PREFIXES = ("module.backbone.", "backbone.", "module.", "encoder.", "")
-_SEQUENTIAL = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+_DEEPEST = 8
+"""Levels of nested dicts in which weights are looked for."""
+
+_OTHERS = ("momentum", "target", "key", "encoder_k", "student", "ema")
+"""Words in the names of copies that are taken only where the file has no other copy of the backbone."""
+
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
 _STORAGES = ("Float", "Half", "Double", "BFloat16", "Long", "Int", "Short", "Byte", "Char", "Bool")
 _SAFE: dict[str, set[str]] = {
@@ -36,41 +47,166 @@ _SAFE: dict[str, set[str]] = {
 }
 
 
-def load_backbone_weights(backbone: nn.Module, source: str | Path) -> None:
+class LoadedWeights(NamedTuple):
+    """Which tensors of a file went into a backbone."""
+
+    prefix: str
+    """What stands before the backbone's own names, such as "state_dict.backbone."."""
+    left_out: list[str]
+    """Names in the file that are not the backbone's: its classifier, a projector, an optimizer's state."""
+
+
+def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeights:
     """Put the weights of a file into a backbone, all of them.
 
-    Taken are a bare state dict; one below "model" or "state_dict" (the authors' full checkpoint; Lightning's, of
-    recviz, solo-learn and lightly); names that begin with `module.`, `backbone.` or both; and a torchvision ResNet
-    that was cut into a Sequential, as in lightly's examples. A classifier `fc` and all that is not under the backbone's
-    name are left aside. The backbones of solo-learn's CIFAR recipes pad their first convolution by 2: make theirs
-    with `stem="solo-learn"`.
+    The backbone's own names and shapes are looked for under every prefix that the file has, such as `module.`,
+    `backbone.`, `model.`, `_orig_mod.`, `teacher.` or several of them, below any key such as "state_dict" or "model".
+    Where they are not there as they are, two other spellings are tried: the indices of a model that was cut into
+    `nn.Sequential(*model.children())`, as in lightly's examples, and torchvision's names of DenseNet layers in its
+    published files. Of several copies, such as teacher and student, one is taken, and a log line says which.
+
+    What the file has beside the backbone is left out: layers under another name than those of the backbone's children,
+    the classifier that `as_backbone` removed (fc, head.fc, classifier.2, heads.head …), and buffers that the backbone
+    does not save. Further layers within the backbone's children mean another architecture.
+
+    The backbones of solo-learn's CIFAR recipes pad their first convolution by 2: make theirs with `stem="solo-learn"`.
 
     Args:
-        backbone: changed in place.
+        backbone: changed in place; unchanged after an error.
         source: a path.
 
     Raises:
         InputError: a file that is missing, unreadable or holds no weights, or weights whose names or shapes are not the
             backbone's; the message names them.
     """
-    found = _state_dict(_read(Path(source)), source)
-    own = backbone.state_dict()
-    named = [_named(found, prefix) for prefix in _PREFIXES]
-    best = max(named, key=lambda weights: len(own.keys() & weights.keys()))
-    missing, unexpected = sorted(own.keys() - best.keys()), sorted(best.keys() - own.keys())
-    wrong = [name for name in own if name in best and best[name].shape != own[name].shape]
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]  # older torch had none
+    found = _tensors(_read(Path(source)), source)
+    own = {_uncompiled(name): weight for name, weight in backbone.state_dict().items()}
+    saved = {_uncompiled(name): name for name in backbone.state_dict()}
+    matches = [_match(own, {respelled(name): name for name in found}, found) for respelled in _spellings(backbone)]
+    match = max(matches, key=lambda match: match.fitting)  # of equals the first: the names as they are
+    lacking = [name for name in own if name not in match.names and not name.endswith("num_batches_tracked")]
+    wrong = [name for name, there in match.names.items() if found[there].shape != own[name].shape]
+    if lacking or wrong:
+        raise InputError(_other_architecture(source, own, found, match, lacking, wrong))
+    beside = {name: there for name, there in match.under.items() if name not in own}
+    inside = sorted(beside[name] for name in beside if not _is_beside(backbone, name, beside, found))
+    if inside:
+        raise InputError(f"{source} is of another architecture: beyond the backbone's layers it has {_shown(inside)}")
+    if match.copies:
+        _log.warning("%s holds the backbone %d times: taken is %r", source, 1 + len(match.copies), match.prefix)
+    weights = {saved[name]: found[there] for name, there in match.names.items()}
+    state = backbone.state_dict()  # which says what the module's versions are; BatchNorm's counts may lack in a file
+    state.update(weights)
+    backbone.load_state_dict(state)
+    left_out = sorted(found.keys() - set(match.names.values()))
+    _log.info("%s: %d tensors under %r; left out: %s", source, len(weights), match.prefix, _shown(left_out))
+    return LoadedWeights(match.prefix, left_out)
+
+
+class _Match(NamedTuple):
+    """How a backbone's names are found under one prefix of a file."""
+
+    prefix: str
+    names: dict[str, str]
+    """From the backbone's names to the file's."""
+    under: dict[str, str]
+    """From all names under the prefix, without it, to the file's."""
+    fitting: tuple[int, int]
+    """How many have the backbone's shape, and how many its name."""
+    copies: list[str]
+    """Other prefixes that fit as well."""
+
+
+def _match(own: dict[str, Tensor], spelled: dict[str, str], found: dict[str, Tensor]) -> _Match:
+    """The prefix under which most of the backbone's names are, with the right shapes.
+
+    Args:
+        own: the backbone's.
+        spelled: from names to the names in the file.
+        found: the file's.
+    """
+    fitting: dict[str, tuple[int, int]] = {"": (0, 0)}
+    for name, there in spelled.items():
+        for prefix, rest in _splits(name):
+            if rest in own:
+                shaped, named = fitting.get(prefix, (0, 0))
+                fitting[prefix] = (shaped + (own[rest].shape == found[there].shape), named + 1)
+    best, *others = sorted(fitting, key=lambda prefix: (*(-count for count in fitting[prefix]), _rank(prefix)))
+    under = {name.removeprefix(best): there for name, there in spelled.items() if name.startswith(best)}
+    names = {name: under[name] for name in own if name in under}
+    copies = [other for other in others if fitting[other] == fitting[best] and fitting[best][0] == len(names) > 0]
+    return _Match(best, names, under, fitting[best], copies)
+
+
+def _splits(name: str) -> Iterator[tuple[str, str]]:
+    """Each way to divide a dotted name into a prefix, "" or ending in a dot, and the rest."""
+    yield "", name
+    for dot in re.finditer(r"\.", name):
+        yield name[: dot.end()], name[dot.end() :]
+
+
+def _rank(prefix: str) -> tuple[bool, int]:
+    """The lower, the rather a copy is taken: those of _OTHERS last, then the shortest first."""
+    return any(word in prefix for word in _OTHERS), len(prefix)
+
+
+def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
+    """Ways to read the names of a file; the first is the file's own."""
+    children = [name for name, _ in backbone.named_children()]
+
+    def cut(name: str) -> str:
+        """The index of a child, as in Sequential(*backbone.children()), as its name."""
+        parts = name.split(".")
+        for i, part in enumerate(parts):
+            if part.isdecimal() and part.isascii() and int(part) < len(children):
+                return ".".join([*parts[:i], children[int(part)], *parts[i + 1 :]])
+        return name
+
+    def dense(name: str) -> str:
+        """torchvision's published DenseNets: denselayer1.norm.1.weight is denselayer1.norm1.weight."""
+        return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", name)
+
+    return [_uncompiled, lambda name: cut(_uncompiled(name)), lambda name: dense(_uncompiled(name))]
+
+
+def _uncompiled(name: str) -> str:
+    """A name without what torch.compile puts before it, at any place."""
+    return name.replace("_orig_mod.", "")
+
+
+def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
+    """Whether a name that only the file has belongs to no layer of the backbone."""
+    layer, _, _ = name.rpartition(".")
+    first = name.partition(".")[0]
+    children = dict(backbone.named_children())
+    if first not in children:
+        return not first.isdecimal() or _is_linear(layer, beside, found)  # a Sequential may be followed by a classifier
+    if name in {_uncompiled(buffer) for buffer, _ in backbone.named_buffers()}:  # one that is not saved
+        return True
+    gone = {_uncompiled(path) for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
+    return first in HEADS and any(prefix.rstrip(".") in gone for prefix, _ in _splits(name))
+
+
+def _is_linear(layer: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
+    parts = {name.rpartition(".")[2]: found[there].ndim for name, there in beside.items() if name.startswith(layer)}
+    return parts in ({"weight": 2, "bias": 1}, {"weight": 2})
+
+
+def _other_architecture(
+    source: str | Path, own: dict[str, Tensor], found: dict[str, Tensor], match: _Match, lacking: list[str],
+    wrong: list[str],
+) -> str:  # fmt: skip
+    under = f" under {match.prefix!r}" if match.prefix else ""
+    if not match.names:
+        return f"{source} is of another architecture: it lacks {_shown(lacking)} and has {_shown(sorted(found))}"
     if wrong:
-        name = wrong[0]
-        raise InputError(
-            f"{source} is of another architecture: {name} is {tuple(best[name].shape)} there and "
-            f"{tuple(own[name].shape)} here"
+        there = match.names[wrong[0]]
+        return (
+            f"{source} is of another architecture: {wrong[0]}{under} is {tuple(found[there].shape)} there and "
+            f"{tuple(own[wrong[0]].shape)} here"
         )
-    if missing or unexpected:
-        raise InputError(
-            f"{source} is of another architecture: it lacks {_shown(missing)} and has {_shown(unexpected)} beside"
-        )
-    backbone.load_state_dict(best, strict=False)  # all names were compared above
+    extra = sorted(match.under.keys() - own.keys())
+    return f"{source} is of another architecture: it lacks {_shown(lacking)}{under} and has {_shown(extra)} beside"
 
 
 def vicreg_weights(name: str) -> Path:
@@ -93,35 +229,30 @@ def vicreg_weights(name: str) -> Path:
     return path
 
 
-def _named(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The weights under a prefix, without it, and without a classifier."""
-    named = {}
-    for name, weight in weights.items():
-        if name.startswith(prefix):
-            head, dot, rest = name.removeprefix(prefix).partition(".")
-            head = _SEQUENTIAL.get(head, head)
-            if head != "fc":
-                named[head + dot + rest] = weight
-    return named
-
-
 def _shown(names: list[str]) -> str:
     if not names:
         return "nothing"
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-def _state_dict(content: Any, source: str | Path) -> dict[str, Tensor]:
-    for candidate in (*(content.get(key) for key in ("model", "state_dict")), content) if _is_dict(content) else ():
-        if _is_dict(candidate):
-            tensors = {name: value for name, value in candidate.items() if isinstance(value, Tensor)}
-            if tensors and all(isinstance(name, str) for name in tensors):
-                return tensors
-    raise InputError(f"{source} holds no weights: neither a state dict nor one under model or state_dict")
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
+def _tensors(content: Any, source: str | Path) -> dict[str, Tensor]:
+    """All tensors in nested dicts, by dotted names; a dict that stands in several places counts once."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    parts: list[tuple[str, Any]] = [("", content)]
+    for _ in range(_DEEPEST):
+        inner: list[tuple[str, Any]] = []
+        for prefix, part in parts:
+            for name, value in part.items() if isinstance(part, dict) and id(part) not in seen else ():
+                if isinstance(name, str) and isinstance(value, Tensor):
+                    found[prefix + name] = value
+                elif isinstance(name, str):
+                    inner.append((f"{prefix}{name}.", value))
+            seen.add(id(part))
+        parts = inner
+    if not found:
+        raise InputError(f"{source} holds no weights: no tensor has a name in it")
+    return found
 
 
 def _read(path: Path) -> Any:
