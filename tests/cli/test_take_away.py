@@ -182,13 +182,13 @@ def test_embed_of_any_folder_without_labels(trained: Path, recviz_command: Comma
 
 def test_precision_and_others() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.99], [1.0, 0.02]])
-    assert others(rows, 2)[0].tolist() == [1, 4]
+    assert others(rows, 2).indices[0].tolist() == [1, 4]
     labels = torch.tensor([0, 0, 1, 1, 1])
     embedded = Embedded(rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8))
     found = precision_at(embedded, (1, 9))
     assert found == {1: pytest.approx(3 / 5)}
     same = torch.ones(4, 2)  # all alike: a row is never its own neighbour
-    assert all(index not in row for index, row in enumerate(others(same, 2).tolist()))
+    assert all(index not in row for index, row in enumerate(others(same, 2).indices.tolist()))
 
 
 def test_neighbours_of_a_photo(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_neighbours_of_a_photo(trained: Path, recviz_command: Command, tmp_path:
     lines = out.splitlines()
     assert lines[0] == "1.000  mine/copy.png"  # not the photo itself
     assert len(lines) == 4
-    assert Image.open("found.png").size == (4 * 166 + 18, 172)
+    assert Image.open("found.png").size == (4 * 170 + 30, 216)
 
 
 def test_probe_saves_a_classifier_and_predict_uses_it(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import Embedded
@@ -18,12 +19,18 @@ NAMES = ["one.jpg", "</script><b>two", "three.jpg", "four.jpg"]
 POINT = """
 <script>
 const box = document.querySelector("canvas").getBoundingClientRect(), scale = box.width / 1600;
-document.querySelectorAll("button")[1].click();
+document.querySelectorAll("#methods button")[1].click();
+const legend = [...document.querySelectorAll("#legend button")];
+legend[1].click();
+const opaque = brush.globalAlpha;  // of the last image drawn, which is a dog
+legend[1].click();
 const [x, y] = content.places["t-SNE"][1];
 const at = {clientX: box.left + (20 + x * 0.156) * scale, clientY: box.top + (1580 - y * 0.156) * scale};
 document.querySelector("canvas").dispatchEvent(new PointerEvent("pointermove", at));
 const said = document.createElement("pre");
-said.textContent = [tip.hidden, tip.textContent, tip.querySelector("i").style.background.includes("data:image/jpeg"),
+const thumbnail = getComputedStyle(tip.querySelector("i"));
+said.textContent = [tip.hidden, tip.textContent, thumbnail.backgroundImage.includes("data:image/jpeg"),
+  thumbnail.backgroundPosition, opaque, legend.map(button => button.textContent).join(),
   performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length].join("|");
 document.body.append(said);
 </script>
@@ -38,7 +45,7 @@ def embedded() -> Embedded:
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_the_pointer_shows_an_image(tmp_path: Path) -> None:
     places = {"PCA": torch.rand(4, 2), "t-SNE": torch.tensor([[0.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])}
-    page = projections.page(places, embedded())
+    page = projections.page(places, embedded(), "runs/<a>")
     (tmp_path / "page.html").write_text(page.replace("</body>", POINT + "</body>"), encoding="utf-8")
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     done = subprocess.run(
@@ -46,13 +53,52 @@ def test_the_pointer_shows_an_image(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     (said,) = re.findall(r"<pre>(.*?)</pre>", done.stdout)
-    assert said == "false|&lt;i&gt;dog &lt;/script&gt;&lt;b&gt;two|true|0"
+    assert said == "false|&lt;i&gt;dog &lt;/script&gt;&lt;b&gt;two|true|-96px 0px|1|cat,&lt;i&gt;dog|0"
+    assert "<h1>Features in two dimensions: runs/&lt;a&gt;</h1>" in done.stdout
     assert "CONSOLE" not in done.stderr, done.stderr
 
 
 def test_the_gallery_shows_names_as_text() -> None:
-    page = gallery.page(embedded(), {1: 0.5})
+    page = gallery.page(embedded(), {1: 0.5}, "runs/<a>")
     assert "<i>dog" not in page
     assert "<b>two" not in page
     assert "50.0% at 1" in page
-    assert page.count("<tr>") == 4
+    assert page.count("<tr>") == 1 + 4  # the heading and four queries
+    assert "<title>Nearest neighbours: runs/&lt;a&gt;</title>" in page
+
+
+def test_the_gallery_says_name_class_and_similarity() -> None:
+    page = gallery.page(Embedded(torch.eye(3) + 0.5, torch.tensor([0, 0, 1]), ["a/b.jpg", "c", "d"], ["x", "y"],
+                                 torch.zeros(3, 3, 32, 32, dtype=torch.uint8)), {}, "run", rows=1)  # fmt: skip
+    cells = re.findall(r"<td.*?</td>", page)
+    lines = [re.findall(r"<small>(.*?)</small>", cell) for cell in cells]
+    assert sorted(name for _, name, *_ in lines) == ["b.jpg", "c", "d"]
+    assert [line[2:] for line in lines] == [[], ["0.636"], ["0.636"]]
+    assert {name: label for label, name, *_ in lines} == {"b.jpg": "<b>x</b>", "c": "<b>x</b>", "d": "<b>y</b>"}
+    assert re.findall(r'<th scope="col">(.*?)</th>', page) == ["query", "1", "2"]
+    assert "image-rendering:pixelated" in page  # 32 pixels, enlarged to 96
+
+
+def test_the_picture_of_neighbours_marks_the_query_and_wraps() -> None:
+    white = torch.full((3, 20, 20), 255, dtype=torch.uint8)
+    hits = [gallery.Hit(f"folder/a-name-that-is-longer-than-a-tile-{index}.jpg", 0.5) for index in range(9)]
+    picture = gallery.picture(white, white.expand(9, 3, 20, 20), "q.jpg", hits)
+    assert picture.size == (9 * 170 + 30, 2 * 206 + 10)
+    assert picture.getpixel((8, 100)) == (31, 111, 178)  # the frame
+    for row in range(2):  # words below the first neighbour of each row, which reach no other
+        words = picture.crop((200, 10 + row * 206 + 160, 370, 10 + row * 206 + 200)).convert("L").getbbox()
+        assert words is not None
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 11, 20, 21, 100])
+def test_classes_have_colours_of_their_own(count: int) -> None:
+    assert len(set(projections.class_colors(count))) == count
+
+
+def test_the_projection_names_its_run_and_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **more: (figures.append(figure), save(figure, path)))
+    projections.draw({"PCA": torch.rand(4, 2)}, embedded(), "runs/$a$", tmp_path / "p.png")
+    assert figures[0].get_suptitle() == r"runs/\$a\$: 4 images of 2 classes"
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["cat", "<i>dog"]

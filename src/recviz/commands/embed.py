@@ -44,8 +44,8 @@ def run(argv: list[str]) -> None:
     with one_line_errors(parser._option_string_actions):
         if "--help" in argv or "-h" in argv:
             parser.parse_args(["--help"])
-        source = option_value(argv, "--ckpt_path")
-        backbone, origin = read_backbone(source or newest_checkpoint())
+        source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
+        backbone, origin = read_backbone(source)
         given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
         if not given and isinstance(origin.data, ViewsDataModule):
             parser.set_defaults({"data": origin.config["data"]})
@@ -69,16 +69,25 @@ def run(argv: list[str]) -> None:
     embedded = embed(backbone, data, split)
     save(embedded, out)
     places = projections.project(embedded.features)
-    projections.draw(places, embedded, out / "projection.png")
-    write_whole(out / "projection.html", projections.page(places, embedded))
+    of = "held-out" if config.split == "val" else "training"
+    images = config.images or f"{of} images of {type(data).__name__.removesuffix('DataModule')}"
+    title = f"{run_name(source)} on {images}"
+    projections.draw(places, embedded, title, out / "projection.png")
+    write_whole(out / "projection.html", projections.page(places, embedded, title))
     precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
-    write_whole(out / "neighbours.html", gallery.page(embedded, precision))
+    write_whole(out / "neighbours.html", gallery.page(embedded, precision, title))
     count, width = embedded.features.shape
     print(f"{count:,} images, {width} features each, in {out}/features.safetensors")
     for k, value in precision.items():
         print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
     missing = "" if importlib.util.find_spec("umap") else ' (UMAP: pip install "recviz[umap]")'
     print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
+
+
+def run_name(source: Path) -> str:
+    """The run folder of its last checkpoint; any other file as it is."""
+    last = source.name == "last.ckpt" and source.parent.name == "checkpoints"
+    return str(source.parent.parent if last else source)
 
 
 def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, limit: int) -> Split:

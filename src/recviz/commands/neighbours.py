@@ -51,7 +51,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"{config.images} holds no image but {query}")
     hits = [Hit(known.names[index], similarity) for index, similarity in rows]
     chosen = bank.subset(found.indices.new_tensor([index for index, _ in rows]).cpu())
-    drawing = picture(photo.images.squares(160)[0], chosen.images.squares(160))  # type: ignore[attr-defined]
+    tiles = (split.images.squares(160) for split in (photo, chosen))  # type: ignore[attr-defined]
+    drawing = picture(next(tiles)[0], next(tiles), str(query), hits)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:

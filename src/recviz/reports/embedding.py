@@ -19,10 +19,13 @@ from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.splits import Split
 from recviz.files import whole_file, write_whole
-from recviz.probes.functional import extract_features, nearest_neighbours
+from recviz.probes.functional import Neighbours, extract_features, nearest_neighbours
 
-THUMBNAIL = 40
-"""Side of the pictures in a page, in pixels."""
+THUMBNAIL = 96
+"""Side of the pictures in a page, in pixels; smaller images are enlarged there without smoothing."""
+
+_FEW = 5000
+"""So many images have thumbnails of full size; of more, each is of 40 pixels, so that a page stays small."""
 
 
 class Embedded(NamedTuple):
@@ -35,7 +38,7 @@ class Embedded(NamedTuple):
     names: list[str]
     class_names: list[str]
     thumbnails: Tensor
-    """uint8 [N, 3, THUMBNAIL, THUMBNAIL]."""
+    """uint8 [N, 3, S, S], S at most THUMBNAIL."""
 
     def label(self, index: int) -> str:
         """The name of an image's class; "" without labels."""
@@ -55,8 +58,7 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
         for batch in data.clean_dataloader(split):
             images = batch.images
             assert isinstance(images, Tensor)  # of evaluation
-            small = F.interpolate(images.float(), (THUMBNAIL, THUMBNAIL), mode="bilinear", antialias=True)
-            thumbnails.append(small.round().clamp(0, 255).to(torch.uint8))
+            thumbnails.append(_thumbnails(images, THUMBNAIL if len(split.images) <= _FEW else 40))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
@@ -70,6 +72,13 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
     )
     labels = None if split.labels is None else found.labels.cpu()
     return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails))
+
+
+def _thumbnails(images: Tensor, side: int) -> Tensor:
+    """Images [N, 3, H, W] as squares of `side` pixels, or of their own short side where that is less."""
+    side = min(side, *images.shape[2:])
+    small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+    return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def save(embedded: Embedded, folder: Path) -> None:
@@ -88,17 +97,17 @@ def save(embedded: Embedded, folder: Path) -> None:
 def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
     """Of each image's k nearest others, in cosine similarity, the share of its own class; mean over the images."""
     assert embedded.labels is not None
-    own = others(embedded.features, min(max(ks), len(embedded.features) - 1))
+    own = others(embedded.features, min(max(ks), len(embedded.features) - 1)).indices
     same = embedded.labels[own] == embedded.labels[:, None]  # [N, k]
     return {k: float(same[:, :k].float().mean()) for k in ks if k <= own.shape[1]}
 
 
-def others(features: Tensor, k: int) -> Tensor:
-    """Indices [N, k] of the nearest other rows of each, nearest first."""
-    found = nearest_neighbours(features, features, k + 1).indices  # [N, k + 1], the row itself among them or not
-    itself = found == torch.arange(len(features))[:, None]
+def others(features: Tensor, k: int) -> Neighbours:
+    """The k nearest other rows of each, nearest first; [N, k]."""
+    found = nearest_neighbours(features, features, k + 1)  # [N, k + 1], the row itself among them or not
+    itself = found.indices == torch.arange(len(features))[:, None]
     itself[~itself.any(dim=1), -1] = True  # of more than k equal rows, drop the last
-    return found[~itself].view(len(features), -1)
+    return Neighbours(*(part[~itself].view(len(features), -1) for part in found))
 
 
 def sprite(thumbnails: Tensor) -> tuple[str, int]:
@@ -110,5 +119,5 @@ def sprite(thumbnails: Tensor) -> tuple[str, int]:
     sheet[: len(thumbnails)] = thumbnails
     picture = sheet.view(down, across, 3, side, side).permute(0, 3, 1, 4, 2).reshape(down * side, across * side, 3)
     out = io.BytesIO()
-    Image.fromarray(picture.numpy()).save(out, "JPEG", quality=85)
+    Image.fromarray(picture.numpy()).save(out, "JPEG", quality=90, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", across

@@ -5,15 +5,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
+from html import escape
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
-from recviz.reports.gallery import HEAD
+from recviz.reports.gallery import HEAD, thumbnail_style
+from recviz.reports.panels import panels as panels_of
 
 
 def project(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -51,67 +52,104 @@ def _unit(places: Tensor) -> Tensor:
     return (places - low) / (high - low).clamp(min=1e-12)
 
 
-def draw(places: dict[str, Tensor], embedded: Embedded, path: Path) -> None:
-    """One panel a method, coloured by class."""
+def class_colors(count: int) -> list[str]:
+    """A colour for each class: of matplotlib's tab10 or tab20, or of the colour circle where they are more."""
     from matplotlib import colormaps
-    from matplotlib.figure import Figure
+    from matplotlib.colors import to_hex
 
-    figure = Figure(figsize=(5 * len(places), 5), layout="constrained")
-    labels = embedded.labels
-    many = len(embedded.class_names) > 20
-    colors: Any = None if labels is None else colormaps["hsv" if many else "tab20"](
-        labels.numpy() / max(1, len(embedded.class_names) - 1) if many else labels.numpy()
-    )  # fmt: skip
-    for place, (name, at) in enumerate(places.items(), start=1):
-        axes = figure.add_subplot(1, len(places), place)
-        axes.scatter(at[:, 0], at[:, 1], s=6, c=colors, linewidths=0)
+    if count <= 20:
+        return [to_hex(color) for color in colormaps["tab10" if count <= 10 else "tab20"].colors[:count]]  # type: ignore[attr-defined]
+    return [to_hex(color) for color in colormaps["hsv"](torch.arange(count).numpy() / count)]
+
+
+def draw(places: dict[str, Tensor], embedded: Embedded, source: str, path: Path) -> None:
+    """One panel a method, coloured by class.
+
+    Args:
+        places: see `project`.
+        embedded: the images.
+        source: which run or file the backbone is of.
+        path: of the picture.
+    """
+    figure, panels = panels_of(len(places), width=5, height=5.2, columns=3)
+    colors = class_colors(len(embedded.class_names))
+    color = "#3274a1" if embedded.labels is None else [colors[label] for label in embedded.labels.tolist()]
+    for axes, (name, at) in zip(panels, places.items(), strict=True):
+        axes.scatter(at[:, 0], at[:, 1], s=6, c=color, linewidths=0)
         axes.set(title=name, xticks=[], yticks=[])
-    if labels is not None and not many:
-        for label, name in enumerate(embedded.class_names):
-            axes.scatter([], [], s=20, color=colormaps["tab20"](label), label=name.replace("$", r"\$"))
-        figure.legend(loc="outside right center", fontsize="small")
+    what = f"{source}: {len(embedded.names):,} images"
+    if embedded.labels is not None:
+        what += f" of {len(colors)} classes"
+        if len(colors) <= 20:
+            for label, name in enumerate(embedded.class_names):
+                panels[0].scatter([], [], s=20, color=colors[label], label=name.replace("$", r"\$"))
+            figure.legend(loc="outside right center", fontsize="small")
+    figure.suptitle(what.replace("$", r"\$"))
     with whole_file(path) as part:
         figure.savefig(part, dpi=130)
 
 
-def page(places: dict[str, Tensor], embedded: Embedded) -> str:
-    """A page of the projections, with each image's thumbnail under the pointer."""
+def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
+    """A page of the projections, with each image's thumbnail under the pointer, and a legend of the classes.
+
+    Args:
+        places: see `project`.
+        embedded: the images.
+        source: which run or file the backbone is of.
+    """
     address, across = sprite(embedded.thumbnails)
     count = len(embedded.names)
+    colors = class_colors(len(embedded.class_names))
     content = {
         "places": {name: at.mul(10000).round().int().tolist() for name, at in places.items()},
         "labels": None if embedded.labels is None else embedded.labels.tolist(),
         "classes": embedded.class_names,
+        "colors": colors,
         "names": embedded.names,
         "across": across,
         "side": THUMBNAIL,
     }
     text = json.dumps(content).replace("<", "\\u003c")  # nothing in a name ends the script
-    buttons = "".join(f'<button type="button">{name}</button>' for name in places)
+    methods = "".join(f'<button type="button">{name}</button>' for name in places)
+    legend, hint = "", ""
+    if embedded.labels is not None:
+        entries = zip(embedded.class_names, colors, strict=True)
+        items = (f'<li><button type="button" style="--color:{c}">{escape(name)}</button></li>' for name, c in entries)
+        legend, hint = f'<ul id="legend">{"".join(items)}</ul>', " Press a class below to see it alone."
     return (
-        HEAD.replace("<!--title-->", "recviz embed: projections")
-        + f"<p>{buttons} {count:,} images; point at one to see it.</p>"
+        HEAD.replace("<!--title-->", escape(f"Features in two dimensions: {source}"))
+        + thumbnail_style(embedded, address, across)
+        + f"<p>{count:,} images. Point at one to see it.{hint}</p>"
+        + f'<p id="methods">{methods}</p>'
         + '<div id="plot"><canvas width="1600" height="1600"></canvas><div id="tip"><i></i><span></span></div></div>'
-        + f'<script>"use strict";const content = {text}, sprite = "{address}";{_SCRIPT}</script></body></html>'
+        + f'{legend}<script>"use strict";const content = {text};{_SCRIPT}</script></body></html>'
     )
 
 
 _SCRIPT = """
 const canvas = document.querySelector("canvas"), brush = canvas.getContext("2d"), tip = document.getElementById("tip");
-const color = label => label === null ? "#3274a1" : `hsl(${label * 360 / Math.max(1, content.classes.length)} 70% 50%)`;
 const labelOf = index => content.labels === null ? null : content.labels[index];
-let places = [];
-function draw(method) {
-  places = content.places[method];
+const methods = [...document.querySelectorAll("#methods button")];
+const entries = [...document.querySelectorAll("#legend button")];
+let places = [], alone = null;
+function press(buttons, pressed) {
+  buttons.forEach((button, index) => button.setAttribute("aria-pressed", index === pressed));
+}
+function draw() {
   brush.clearRect(0, 0, 1600, 1600);
   places.forEach(([x, y], index) => {
-    brush.fillStyle = color(labelOf(index));
+    const label = labelOf(index);
+    brush.fillStyle = label === null ? "#3274a1" : content.colors[label];
+    brush.globalAlpha = alone === null || alone === label ? 1 : 0.08;
     brush.beginPath();
     brush.arc(20 + x * 0.156, 1580 - y * 0.156, 5, 0, 7);
     brush.fill();
   });
-  for (const button of document.querySelectorAll("button"))
-    button.setAttribute("aria-pressed", button.textContent === method);
+}
+function show(place) {
+  places = content.places[methods[place].textContent];
+  press(methods, place);
+  draw();
 }
 canvas.addEventListener("pointermove", event => {
   const box = canvas.getBoundingClientRect(), scale = 1600 / box.width;
@@ -125,15 +163,18 @@ canvas.addEventListener("pointermove", event => {
   if (best < 0) return;
   const side = content.side, picture = tip.querySelector("i");
   const x = best % content.across, y = Math.floor(best / content.across);
-  picture.style.background = `url(${sprite}) ${-x * side}px ${-y * side}px`;
-  picture.style.width = picture.style.height = side + "px";
+  picture.style.backgroundPosition = `${-x * side}px ${-y * side}px`;
   const label = labelOf(best);
   tip.querySelector("span").textContent = (label === null ? "" : content.classes[label] + " ") + content.names[best];
   tip.style.left = Math.min(event.clientX - box.left + 12, box.width - 150) + "px";
   tip.style.top = event.clientY - box.top + 12 + "px";
 });
-for (const button of document.querySelectorAll("button"))
-  button.addEventListener("click", () => draw(button.textContent));
+methods.forEach((button, place) => button.addEventListener("click", () => show(place)));
+entries.forEach((button, label) => button.addEventListener("click", () => {
+  alone = alone === label ? null : label;
+  press(entries, alone);
+  draw();
+}));
 tip.hidden = true;
-draw(Object.keys(content.places)[0]);
+show(0);
 """
