@@ -10,8 +10,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from recviz.backbones import ResNet, as_backbone, resnet18, resnet34, resnet50, resnet101, resnet200
+from recviz.backbones import ResNet, as_backbone, check_backbone, resnet18, resnet34, resnet50, resnet101, resnet200
 from recviz.errors import InputError
+from tests import misfits
+from tests.tiny import TinyBackbone
 
 
 @torch.no_grad()
@@ -213,3 +215,61 @@ def test_as_backbone_needs_the_width(module: nn.Module) -> None:
 def test_as_backbone_of_an_empty_head_is_an_input_error() -> None:
     with pytest.raises(InputError, match="feature_dim"):
         as_backbone(Net("head", nn.Sequential()))
+
+
+MISFITS: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "tuple": (misfits.GivesTuple, r"GivesTuple must give one float tensor .* it gave a tuple in eval mode"),
+    "tuple in training": (misfits.GivesTupleInTraining, "it gave a tuple in train mode"),
+    "dict": (misfits.GivesDict, "it gave a dict"),
+    "map": (misfits.GivesMap, r"here \[2, 16\]; it gave \[2, 16, 2, 2\] .*; pool its maps"),
+    "width": (misfits.GivesClasses, r"here \[2, 24\]; it gave \[2, 16\]"),
+    "integers": (misfits.GivesIntegers, r"it gave torch.int64 \[2, 16\]"),
+    "no width": (misfits.SaysNoWidth, "SaysNoWidth needs an attribute feature_dim"),
+    "one size": (misfits.OneSize, r"takes images of 96×96 pixels, but not of 32×32 .*set the views' size .* to 96"),
+    "a size that few have": (lambda: declared(misfits.OneSize(72)), r"takes images of 72×72 pixels"),
+}
+
+
+def declared(backbone: nn.Module) -> nn.Module:
+    """With what transformers say of their size."""
+    backbone.image_size = 72  # type: ignore[assignment]
+    return backbone
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_what_is_no_backbone_for_these_images_is_said_in_one_line(name: str) -> None:
+    make, said = MISFITS[name]
+    with pytest.raises(InputError, match=said) as error:
+        check_backbone(make(), 32, train=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("make", [misfits.FailsAlways, misfits.FailsOnce])
+def test_a_backbones_own_faults_keep_their_type(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(RuntimeError, match=r"error|fault") as error:
+        check_backbone(make(), 32)
+    assert not isinstance(error.value, InputError)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_checking_a_backbone_changes_nothing(training: bool) -> None:
+    backbone = nn.Sequential(TinyBackbone(), nn.Dropout(0.5))
+    backbone.feature_dim = 16  # type: ignore[assignment]
+    backbone.train(training)
+    backbone[1].eval()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    check_backbone(backbone, 32, train=True)
+    assert torch.equal(torch.rand(4), expected)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert [module.training for module in (backbone, *backbone)] == [training, training, False]
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_classifiers_are_removed(name: str) -> None:
+    backbone = as_backbone(getattr(torchvision.models, name)(init_weights=False))
+    check_backbone(backbone, 96, train=True)
+    assert not any("aux" in key.lower() for key in backbone.state_dict())

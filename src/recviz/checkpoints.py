@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import recviz
 from recviz.augment.views import OneView, TwoViews
-from recviz.backbones import as_backbone
+from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.settings import read_settings
@@ -159,7 +160,8 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
     """`load_backbone`, and what the backbone is.
 
     Raises:
-        InputError: a path that is none of these, a run whose data do not say how images are prepared.
+        InputError: a path that is none of these, a run whose data do not say how images are prepared, a backbone that
+            does not give features of them (see check_backbone).
     """
     backbone, origin = _read(source)
     if not origin.size:
@@ -167,6 +169,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
             f"{source}: the run's data do not say how images are prepared: give {origin.config['data']['class_path']} "
             "an attribute `views` (a recviz.TwoViews), or use recviz.load_backbone in Python"
         )
+    check_backbone(backbone, origin.size)
     return backbone, origin
 
 
@@ -240,6 +243,7 @@ def load_classifier(path: str | Path) -> Classifier:
         head.load_state_dict({"weight": weight, "bias": bias})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+    check_backbone(backbone, origin.size)
     return Classifier(backbone.eval(), head, origin, names)
 
 
@@ -276,6 +280,7 @@ def _instantiated(kind: type, setting: Any) -> Any:
 
     Raises:
         InputError: another kind of thing, or settings that it does not take.
+        Exception: what else the class raises, such as a NameError.
     """
     from jsonargparse import ArgumentParser
 
@@ -283,6 +288,6 @@ def _instantiated(kind: type, setting: Any) -> Any:
     parser.add_argument("--object", type=kind)
     try:
         return parser.instantiate(parser.parse_object({"object": setting})).object
-    except Exception as error:  # whatever a stranger's settings lead to
+    except (ValueError, TypeError, RuntimeError, KeyError, OSError, ImportError, ArgumentError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"{setting.get('class_path', setting)!r} cannot be made: {reason}") from error

@@ -337,7 +337,7 @@ BAD = {
     "recipe that is a list": (["--config", "list.yaml"], "holds no settings"),
     "images that the backbone cannot take": (
         ["--backbone", "torchvision.models.vit_b_32", "--config", "quickstart.yaml"],
-        "the backbone cannot take images of",
+        "takes images of 224×224 pixels, but not of 32×32",
     ),
     "results in a file": (["--results", "text.ckpt/results.json"], "cannot write results to"),
     "fine-tuning on a list": (

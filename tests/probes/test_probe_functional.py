@@ -253,7 +253,19 @@ def test_a_plain_function_and_low_precision_features() -> None:
 def test_features_without_labels_or_of_another_shape_are_refused() -> None:
     with pytest.raises(InputError, match="labels"):
         extract_features(Backbone(), [(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), None)], scaled)
-    with pytest.raises(InputError, match=r"\(4, 4, 6, 6\)"):
+    with pytest.raises(InputError, match=r"\[4, 4, 6, 6\]"):
         extract_features(nn.Conv2d(3, 4, 3), batches(), scaled)
+    with pytest.raises(InputError, match="a tuple"):
+        extract_features(lambda images: (images, images), batches(), scaled)  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match="no images"):
         extract_features(Backbone(), [], scaled)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, AssertionError, torch.OutOfMemoryError])
+def test_what_a_backbone_raises_keeps_its_type(kind: type[Exception]) -> None:
+    def fail(images: Tensor) -> Tensor:
+        raise kind("CUDA error")
+
+    with pytest.raises(kind, match=r"^CUDA error$") as error:
+        extract_features(fail, batches(), scaled)
+    assert not isinstance(error.value, InputError)

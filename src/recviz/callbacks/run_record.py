@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
+from recviz.augment.views import TwoViews
 from recviz.files import write_whole
 from recviz.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
@@ -100,6 +101,12 @@ def parameters(module: nn.Module) -> int:
 def view_size(data: object) -> int | None:
     """Side of a datamodule's views in pixels, where it has any."""
     return getattr(getattr(data, "views", None), "size", None)
+
+
+def view_sizes(data: object) -> list[int]:
+    """Sides of all of a datamodule's views in pixels, local ones included; none where it has no views of recviz."""
+    views = getattr(data, "views", None)
+    return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
 
 
 def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:

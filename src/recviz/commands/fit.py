@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
+from recviz.backbones import check_backbone
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
@@ -27,7 +28,7 @@ from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.run_folder import RunFolder
-from recviz.callbacks.run_record import RunRecord
+from recviz.callbacks.run_record import RunRecord, view_sizes
 from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
@@ -72,6 +73,9 @@ def run(argv: list[str]) -> None:
         if probe.data is not None:
             with one_line_of_any(f"{type(probe.data).__name__} cannot be set up"):
                 probe.read_data(cli.datamodule)
+        if isinstance(cli.model, JointEmbedding):
+            for size in view_sizes(cli.datamodule):
+                check_backbone(cli.model.backbone, size, train=True)
     checkpoint = cli.config["ckpt_path"]
     if checkpoint is not None:
         allowed = resumed is None or cli.config["allow_changes"] or not resumed.changes(cli.config_text())

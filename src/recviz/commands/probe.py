@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule, seed_everything
 from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
-from recviz.backbones import as_backbone
+from recviz.backbones import as_backbone, check_backbone
 from recviz.checkpoints import (
     backbone_weights,
     checkpoint_of,
@@ -74,6 +74,7 @@ def run(argv: list[str]) -> None:
         objects = options().instantiate(config)
     backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
     views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
+    check_backbone(backbone, views.size, train=config.protocol == "finetune")
     check_writable(_results_path(probed))
     if config.save is not None and not config.save.endswith(".ckpt"):
         raise InputError(f"--save must end in .ckpt, got {config.save}")

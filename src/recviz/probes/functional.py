@@ -61,15 +61,10 @@ def extract_features(
             if batch[1] is None:
                 raise InputError("a probe needs labels, and these images have none")
             images = transform(batch[0].to(device, non_blocking=True))
-            try:
-                features = backbone(images)
-            except (InputError, torch.OutOfMemoryError):
-                raise
-            except (RuntimeError, AssertionError, ValueError) as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise InputError(f"the backbone cannot take images of shape {tuple(images.shape)}: {reason}") from error
-            if features.ndim != 2:
-                raise InputError(f"a backbone must give features [N, D], got {tuple(features.shape)}")
+            features = backbone(images)
+            if not isinstance(features, Tensor) or features.ndim != 2:
+                got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
+                raise InputError(f"a backbone must give features [N, D], got {got}")
             rows.append(features.float())
             labels.append(batch[1].to(device))
         if not rows:

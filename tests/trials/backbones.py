@@ -1,0 +1,47 @@
+"""Trials of backbones of others: modules of torchvision and timm, a user's own, and ones that do not fit."""
+
+from __future__ import annotations
+
+from tests.trials.trial import QUICK, Trial
+
+FIT = f"fit {QUICK.replace(' --model.backbone.width 0.125', '')} --run_dir r --model.backbone"
+PROBE = "probe --config quickstart.yaml --data.train_size 60 --data.val_size 30 --data.batch_size 10 --backbone"
+MISFITS = {
+    "GivesTuple": "gave a tuple in eval mode",
+    "GivesDict": "gave a dict",
+    "GivesMap": r"gave \[2, 16, 2, 2\] in eval mode; pool its maps",
+    "GivesClasses": r"here \[2, 24\]; it gave \[2, 16\]",
+    "GivesIntegers": "gave torch.int64",
+    "SaysNoWidth": "feature_dim",
+    "OneSize": "takes images of 96×96 pixels, but not of 32×32",
+}
+TIMM = "timm.create_model --{0}.model_name"
+
+TRIALS = {
+    **{f"fit {name}": Trial(f"{FIT} tests.misfits.{name}", said, 2) for name, said in MISFITS.items()},
+    **{f"probe {name}": Trial(f"{PROBE} tests.misfits.{name}", said, 2) for name, said in MISFITS.items()},
+    "fit with a tuple in training": Trial(f"{FIT} tests.misfits.GivesTupleInTraining", "a tuple in train mode", 2),
+    "local views that are too small": Trial(
+        f"{FIT} tests.misfits.OneSize --model.backbone.size 32 --data.views.local_views 1 --data.views.local_size 16",
+        "takes images of 32×32 pixels, but not of 16×16", 2,
+    ),
+    "a transformer of timm on 32 pixels": Trial(
+        f"{FIT} {TIMM.format('model.backbone')} vit_tiny_patch16_224", "takes images of 224×224 pixels", 2
+    ),
+    "a transformer of torchvision on 32 pixels": Trial(f"{FIT} torchvision.models.vit_b_32", "images of 224×224", 2),
+    "a transformer built for 32 pixels": Trial(
+        f"{FIT} {TIMM.format('model.backbone')} vit_tiny_patch16_224 --model.backbone.dict_kwargs.img_size 32"
+        " --model.backbone.dict_kwargs.depth 1",
+        "feature_dim 192",
+    ),
+    "GoogLeNet with its auxiliary classifiers": Trial(f"{FIT} torchvision.models.googlenet", "feature_dim 1024"),
+    "Inception on 32 pixels": Trial(f"{PROBE} torchvision.models.inception_v3", "but not of 32×32", 2),
+    "a bug in a backbone, in a probe": Trial(f"{PROBE} tests.misfits.FailsAlways", raises=RuntimeError),
+    "a fault in a backbone after some batches, in a probe": Trial(
+        f"{PROBE} tests.misfits.FailsLater", raises=RuntimeError
+    ),
+    "a bug in a backbone, in fit": Trial(f"{FIT} tests.misfits.FailsAlways", raises=RuntimeError),
+    "a fault in a backbone after some batches, in fit": Trial(
+        f"{FIT} tests.misfits.FailsLater --model.backbone.after 6", raises=RuntimeError
+    ),
+}  # fmt: skip
