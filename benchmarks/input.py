@@ -49,7 +49,7 @@ def photographs(folder: Path) -> Split:
 def packed(split: Split, size: int | None = 256, quality: int = 90, shard: int = 4096) -> PackedDataModule:
     """The images packed into a temporary folder."""
     folder = tempfile.mkdtemp()
-    pack({"train": split}, Path(folder) / "set", Packing(size, quality, shard), 1, "raise", progress=False)
+    pack({"train": split}, Path(folder) / "set", Packing(size, quality, shard), 1, "raise")
     data = PackedDataModule(f"{folder}/set", TwoViews.vicreg(), batch_size=50, num_workers=0)
     data.train = data._split(read_manifest(data.store), "train")  # all of it, without holding any out
     return data

@@ -8,6 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user gives it: `~` and `~user` at its beginning are home folders."""
+    return Path(path).expanduser()
+
+
 @contextmanager
 def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to. What was written is moved to `path` at the end, and removed after an error.

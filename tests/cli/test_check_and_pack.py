@@ -64,7 +64,7 @@ def test_check_lists_every_broken_file_and_why(recviz_command: Command, tmp_path
     assert set(broken) == {"torn.jpg", "empty.jpg", "text.png", "bomb.png", "loop.jpg", r"bad\xff.gif"}
     assert broken["empty.jpg"] == "the file is empty"
     assert broken["text.png"].startswith("it is none of JPEG")
-    assert "exceeds limit" in broken["bomb.png"]
+    assert "3,600,000,000 pixels, and more than 268,435,456 are refused" in broken["bomb.png"]
     assert broken["loop.jpg"] == "Too many levels of symbolic links"
     for remark in (
         "1 file PNG called .jpg: read as what it is",

@@ -175,11 +175,20 @@ def test_classes_and_fraction(tmp_path: Path) -> None:
 
 
 def test_val_of_other_classes_is_refused(tmp_path: Path) -> None:
-    """Labels are positions in the sorted class folders, so these must agree."""
     make_folder(tmp_path / "train", names=["a", "b", "c"], per_class=2)
-    make_folder(tmp_path / "val", names=["a", "c"], per_class=2)
-    with pytest.raises(InputError, match="class"):
+    make_folder(tmp_path / "val", names=["a", "d", "c"], per_class=2)
+    with pytest.raises(InputError, match=r"same classes: 1 of the held-out split's 3 .* 3 \(a, b, c\), such as d"):
         module(tmp_path).setup()
+
+
+def test_val_may_lack_classes_and_keeps_the_labels_of_train(tmp_path: Path) -> None:
+    make_folder(tmp_path / "train", names=["a", "b", "c"], per_class=2)
+    make_folder(tmp_path / "val", names=["c"], per_class=2)
+    data = is_set_up(module(tmp_path))
+    assert data.val is not None
+    assert data.val.labels is not None
+    assert (data.val.labels.tolist(), data.val.class_names) == ([2, 2], ["a", "b", "c"])
+    assert data.notes == ["no held-out images of 2 classes (a, b)"]
 
 
 def test_set_up_twice_reads_once(tmp_path: Path) -> None:

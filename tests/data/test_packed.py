@@ -20,10 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from recviz.augment.views import TwoViews
+from recviz.commands.pack import read_source
 from recviz.data import PackedDataModule
 from recviz.data import packing as packing_module
-from recviz.data.folder import load_folder
-from recviz.data.listing import split_folders
 from recviz.data.packing import Packing, encode, pack
 from recviz.data.photo import Photo
 from recviz.data.sampler import shard_order
@@ -33,8 +32,7 @@ from tests.datasets import make_flat, make_folder, make_splits, picture
 
 
 def packed(source: Path, target: Path, shard: int = 5, size: int | None = 32, on_error: OnError = "raise") -> Path:
-    splits = {n: load_folder(f, TwoViews(8)) for n, f in (split_folders(source) or {"train": source}).items()}
-    pack(splits, target, Packing(size, 90, shard), 2, on_error, progress=False)
+    pack(read_source(source), target, Packing(size, 90, shard), 2, on_error)
     return target
 
 

@@ -33,8 +33,8 @@ def test_the_listed_images_are_kept_and_the_held_out_ones_are_all_there(tmp_path
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("class0/001.png\nclass1/nothing.png", r"class1/nothing.png is the name of 0 images in .*train, not of one"),
-        ("001.png", r"001.png is the name of 2 images"),
+        ("class0/001.png\nclass1/nothing.png", r"class1/nothing.png matches 0 images in .*train, expected exactly one"),
+        ("001.png", r"001.png matches 2 images"),
         ("class0/001.png", r"leaves 1 of 2 classes without an image, such as class1"),
         ("\n\n", "list.txt is empty"),
         (None, "cannot read the list of training images .*list.txt"),

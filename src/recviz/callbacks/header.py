@@ -46,9 +46,5 @@ def _compute(module: JointEmbedding, data: object) -> str:
 
 
 def _describe(data: object) -> str:
-    train, val = getattr(data, "train", None), getattr(data, "val", None)
-    if train is None:
-        return type(data).__name__
-    labels = f"{len(train.class_names)} classes" if train.labels is not None else "no labels"
-    held_out = f", {len(val.images):,} held out" if val is not None else ""
-    return f"{type(data).__name__}, {len(train.images):,} images, {labels}{held_out}"
+    """What recviz's datamodules were taken for; the class of any other."""
+    return "\n".join(getattr(data, "description", None) or [type(data).__name__])

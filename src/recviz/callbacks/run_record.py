@@ -71,7 +71,7 @@ class RunRecord(Callback):
 
 def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
     data = trainer.datamodule  # type: ignore[attr-defined]
-    train, size = getattr(data, "train", None), view_size(data)
+    size = view_size(data)
     device = trainer.strategy.root_device
     return {
         "recviz": recviz.__version__,
@@ -80,11 +80,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "gflops": None if size is None else gflops(module.backbone, size, module.device),
         "size": size,
         "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]
-        "data": {
-            "name": type(data).__name__,
-            "images": None if train is None else len(train.images),
-            "classes": None if train is None or train.labels is None else len(train.class_names),
-        },
+        "data": getattr(data, "record", None) or {"name": type(data).__name__, "images": None, "classes": None},
         "global_batch": global_batch_size(trainer),
         "processes": trainer.world_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from tqdm import tqdm
 
 from recviz.commands.parsing import one_line_errors
 from recviz.data.checking import examine_all
 from recviz.data.images import shown
-from recviz.data.listing import all_images
+from recviz.data.listing import counted, images_below
+from recviz.data.lists import list_text
 from recviz.data.packed import MANIFEST, read_index, read_manifest
 from recviz.data.shards import ShardStore, sha256_of
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.machine import cache_folder, usable_cores
+from recviz.progress import progress
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
+
+Files of other kinds are counted by extension; they are left out of training.
 
 Exit code 0: all can be read; 1: some cannot. --out writes their names to a file that --data.exclude takes."""
 
@@ -45,7 +47,7 @@ def run(argv: list[str]) -> int:
     if config.out is not None:
         try:
             with whole_file(Path(config.out)) as part:
-                part.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in broken))
+                part.write_bytes(list_text(broken))
         except OSError as error:
             raise InputError(f"cannot write {config.out}: {error.strerror}") from error
         print(f"written to {config.out}" + ("; leave them out by --data.exclude" if broken else ""))
@@ -63,9 +65,10 @@ def options() -> ArgumentParser:
 
 def _files(root: Path, workers: int | None) -> list[str]:
     """Names below root of the images that cannot be read."""
-    paths = all_images(root)
+    listing = images_below(root)
+    paths = listing.images
     torch.set_num_threads(1)  # the workers are threads
-    with tqdm(total=len(paths), unit=" images", disable=not sys.stderr.isatty()) as bar:
+    with progress("reading", len(paths)) as bar:
         findings = examine_all(paths, workers or usable_cores(), bar.update)
     broken = [os.path.relpath(finding.path, root) for finding in findings if finding.problem is not None]
     for finding in findings:
@@ -74,7 +77,9 @@ def _files(root: Path, workers: int | None) -> list[str]:
     remarks = Counter(remark for finding in findings for remark in finding.remarks)
     for remark, count in sorted(remarks.items()):
         print(f"{count} {'file' if count == 1 else 'files'} {remark}")
-    print(f"{len(paths):,} images, {len(broken):,} cannot be read")
+    images = f"{len(paths):,} image{'s' * (len(paths) != 1)}, {len(broken):,} cannot be read"
+    others = sum(listing.left_out.values())
+    print(f"{len(paths) + others:,} files: {images}; left out: {counted(listing.left_out)}" if others else images)
     return broken
 
 

@@ -13,14 +13,12 @@ from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.data.base import ViewsDataModule
-from recviz.data.images import EncodedImages
 from recviz.data.loose import LooseImages
-from recviz.data.skipping import readable
-from recviz.data.splits import Split, stratified_fraction
+from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.reports import gallery, projections
-from recviz.reports.embedding import embed, precision_at, save
+from recviz.reports.embedding import embed, precision_at, save, skipped_too
 
 DESCRIPTION = """Encode images with a run's backbone, and look at the features.
 
@@ -77,7 +75,7 @@ def run(argv: list[str]) -> None:
     precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
     write_whole(out / "neighbours.html", gallery.page(embedded, precision, title))
     count, width = embedded.features.shape
-    print(f"{count:,} images, {width} features each, in {out}/features.safetensors")
+    print(f"{count:,} images, {width} features each, in {out}/features.safetensors{skipped_too(embedded)}")
     for k, value in precision.items():
         print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
     missing = "" if importlib.util.find_spec("umap") else ' (UMAP: pip install "recviz[umap]")'
@@ -99,22 +97,13 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
     data.views = OneView(origin.size, origin.mean, origin.std)
     data.batch_size = min(data.batch_size, 64)
     data.prepare_data()
-    splits: dict[str, Split | None] = {"train": data.load_train()}
-    if not whole:
-        splits["val"] = data.load_val()
-        if data.classes is not None:
-            splits = {key: data.keep_classes(split) for key, split in splits.items() if split is not None}
-        if data.fraction < 1 and splits["train"] is not None:
-            train = splits["train"]
-            splits["train"] = train.subset(stratified_fraction(train.labels, len(train.images), data.fraction))
-    split = splits.get("train" if whole else name)
+    train, val = (data.load_train(), None) if whole else data.chosen()
+    split = train if whole or name == "train" else val
     if split is None:
         raise InputError("these data have no held-out split: give --split train")
-    if data.on_error == "skip" and isinstance(split.images, EncodedImages):
-        split = split.subset(readable(split.images))
     if limit and len(split.images) > limit:
         kept = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:limit]
-        split = split.subset(kept.sort().values)
+        split = split.subset(kept.sort().values, f"{limit:,} at random")
     if len(split.images) < 3:
         raise InputError(f"a projection needs at least 3 images, got {len(split.images)}")
-    return split
+    return data.read_split(split)

@@ -12,10 +12,12 @@ from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
-from recviz.reports.embedding import embed
+from recviz.reports.embedding import embed, skipped_too
 from recviz.reports.gallery import Hit, picture
 
-DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features."""
+DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features.
+
+Images of the folder that cannot be read are named, counted and left out."""
 
 
 def run(argv: list[str]) -> None:
@@ -49,9 +51,9 @@ def run(argv: list[str]) -> None:
     ][: config.k]
     if not rows:
         raise InputError(f"{config.images} holds no image but {query}")
-    hits = [Hit(known.names[index], similarity) for index, similarity in rows]
-    chosen = bank.subset(found.indices.new_tensor([index for index, _ in rows]).cpu())
-    tiles = (split.images.squares(160) for split in (photo, chosen))  # type: ignore[attr-defined]
+    hits = [Hit(known.name(index), similarity) for index, similarity in rows]
+    chosen = bank.subset(known.indices[[index for index, _ in rows]])
+    tiles = (split.images.squares(160).pixels for split in (photo, chosen))  # type: ignore[attr-defined]
     drawing = picture(next(tiles)[0], next(tiles), str(query), hits)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,4 +63,4 @@ def run(argv: list[str]) -> None:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     for hit in hits:
         print(f"{hit.similarity:.3f}  {hit.name}")
-    print(f"picture: {out}")
+    print(f"picture: {out}{skipped_too(known)}")

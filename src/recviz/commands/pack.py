@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -13,14 +12,19 @@ from jsonargparse import ArgumentParser
 from recviz.augment.views import TwoViews
 from recviz.commands.parsing import one_line_errors
 from recviz.data.folder import load_folder
-from recviz.data.listing import split_folders
+from recviz.data.images import dim_images
+from recviz.data.layout import find_layout
+from recviz.data.listing import counted
 from recviz.data.packing import Packing, pack
+from recviz.data.splits import Split, aligned
 from recviz.errors import InputError
+from recviz.files import user_path
 from recviz.machine import usable_cores
 
 DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
 
 SRC is what ImageFolderDataModule takes: <class>/*.jpg, train/ and val/ (or test/) of such, or images without labels.
+A held-out split without class folders has no labels and is not packed.
 DST gets tar shards (WebDataset's format), an index and a manifest with checksums; PackedDataModule reads it. Larger
 images are resized to a short side of --size pixels. A call that was stopped goes on where it was."""
 
@@ -39,27 +43,41 @@ def run(argv: list[str]) -> None:
             raise InputError(f"--{name} must be at least {least}, got {config[name]}")
     if not 1 <= config.quality <= 100:
         raise InputError(f"--quality must be in 1..100, got {config.quality}")
-    source, target = Path(config.src), Path(config.dst)
-    folders = split_folders(source) or {"train": source}
+    source, target = user_path(config.src), user_path(config.dst)
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies in {source}: give a folder elsewhere")
-    views = TwoViews(8)  # no crops are made
-    splits = {name: load_folder(folder, views) for name, folder in folders.items()}
-    train = splits["train"]
-    if "val" in splits and splits["val"].labels is not None and splits["val"].class_names != train.class_names:
-        raise InputError(f"{source}: train and val need the same classes")
+    splits = read_source(source)
     torch.set_num_threads(1)  # the workers are threads
     workers = config.num_workers or usable_cores()
     packing = Packing(config.size, config.quality, config.images_per_shard)
     start = time.perf_counter()
-    counts = pack(splits, target, packing, workers, config.on_error, sys.stderr.isatty())
+    counts = pack(splits, target, packing, workers, config.on_error)
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in target.iterdir())
     total = sum(counts.values())
     for name, count in counts.items():
-        print(f"{name}: {count:,} images, {len(splits[name].images) - count:,} skipped")
+        split = splits[name]
+        others = f"; left out: {counted(split.left_out)}" if split.left_out else ""
+        print(f"{name}: {count:,} images, {len(split.images) - count:,} skipped, from {split.source}{others}")
     print(f"{total / seconds:,.0f} images/s, {size / 1e6:,.1f} MB, {size / max(1, total) / 1e3:.1f} kB an image")
     print(f"\nnext:\n  recviz fit --config folder.yaml --data recviz.PackedDataModule --data.root {target}")
+
+
+def read_source(source: Path) -> dict[str, Split]:
+    """The splits of a folder, "train" and perhaps "val"; what is not used of it is said.
+
+    Raises:
+        InputError: see find_layout, load_folder and aligned.
+    """
+    layout, views = find_layout(source), TwoViews(8)  # no crops are made
+    splits = {"train": load_folder(layout.train, views)}
+    train = splits["train"]
+    if layout.val is not None:
+        val = load_folder(layout.val, views, labelled=True)
+        splits["val"] = aligned(val, train.class_names) if train.labels is not None else val
+    for note in (*layout.notes, *dim_images(train.images)):
+        print(f"note: {note}")
+    return splits
 
 
 def options() -> ArgumentParser:

@@ -13,18 +13,19 @@ from recviz.commands.parsing import one_line_errors
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
-from recviz.reports.embedding import embed
+from recviz.reports.embedding import embed, skipped_too
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
 
-Writes a CSV with a row for each image: its path, the most likely class, and that class's probability."""
+Writes a CSV with a row for each image: its path, the most likely class, and that class's probability. Images that
+cannot be read are named, counted and left out."""
 
 
 def run(argv: list[str]) -> None:
     """Parse, classify, write.
 
     Raises:
-        InputError: a file that is no classifier, a folder or image that cannot be read, an unwritable output.
+        InputError: a file that is no classifier, a folder without an image that can be read, an unwritable output.
     """
     parser = ArgumentParser(prog="recviz predict", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
@@ -45,8 +46,8 @@ def run(argv: list[str]) -> None:
         with whole_file(out) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["image", "class", "probability"])
-            for name, label, value in zip(embedded.names, likely.indices, likely.values, strict=True):
-                writer.writerow([name, classifier.class_names[int(label)], f"{float(value):.4f}"])
+            for index, (label, value) in enumerate(zip(likely.indices, likely.values, strict=True)):
+                writer.writerow([embedded.name(index), classifier.class_names[int(label)], f"{float(value):.4f}"])
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    print(f"{len(embedded.names):,} images in {out}")
+    print(f"{len(embedded.names):,} images in {out}{skipped_too(embedded)}")

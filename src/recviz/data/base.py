@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.images import EncodedImages
+from recviz.data.images import EncodedImages, dim_images
+from recviz.data.listing import counted
 from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
 from recviz.data.skipping import BatchReader, OnError, readable, report
-from recviz.data.splits import Split, class_list, stratified_fraction
+from recviz.data.splits import Split, aligned, keep_classes, named, stratified_fraction
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
@@ -30,14 +31,19 @@ class RawBatch(NamedTuple):
     labels: Tensor | None
     seed: int | None
     skipped: tuple[str, ...] = ()
+    indices: Tensor | None = None
+    """int64 [n], which images of the split these are, where some may have been dropped; see clean_dataloader."""
 
 
 class ViewsDataModule(LightningDataModule):
     """Base of recviz's datasets. Training batches arrive as `((a, b, *local), labels)`, others as `(images, labels)`.
 
-    The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Every
-    sample comes once per epoch over all processes, each process draws different views, and order and views depend
-    on the seed, rank, epoch and batch only. A dataset implements `load_train` and `load_val`.
+    The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Training
+    batches are all of `batch_size`: a sample comes at most once per epoch over all processes, and the samples beyond
+    the last whole global batch, others in each epoch, are left out of it. A held-out sample comes exactly once. Each
+    process draws different views, and order and views depend on the seed, rank, epoch and batch only.
+
+    A dataset implements `load_train` and `load_val`, and `read_split` where images are to be decoded in advance.
 
     Args:
         views: makes the two views; its normalisation serves evaluation too.
@@ -52,6 +58,7 @@ class ViewsDataModule(LightningDataModule):
             once at set-up, and goes without such images.
 
     Attributes:
+        notes: sentences about the data that a user may not expect, such as folders that are not used; set by `setup`.
         skipped: how often each unreadable image was met by this process, by the line that names it.
     """
 
@@ -77,6 +84,7 @@ class ViewsDataModule(LightningDataModule):
         self.fraction = fraction
         self.seed = seed
         self.on_error = on_error
+        self.notes: list[str] = []
         self.skipped: Counter[str] = Counter()
         self._known: dict[str, Any] | None = None  # see identity
         self._go_on: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
@@ -84,17 +92,76 @@ class ViewsDataModule(LightningDataModule):
         self.val: Split | None = None
 
     def load_train(self) -> Split:
-        """The whole training split."""
+        """The whole training split, its images not decoded yet where they can be decoded later."""
         raise NotImplementedError(f"{type(self).__name__} must implement load_train")
 
     def load_val(self) -> Split | None:
-        """The whole held-out split, or None where there is none."""
+        """The whole held-out split, or None where there is none; called after load_train."""
         raise NotImplementedError(f"{type(self).__name__} must implement load_val")
+
+    def read_split(self, split: Split) -> Split:
+        """A split as it is kept; where a dataset holds decoded images in memory, this decodes them."""
+        return split
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes, by label; empty where there are no labels. Needs `setup`."""
         return self._loaded_train().class_names
+
+    @property
+    def description(self) -> list[str]:
+        """What the data were taken for, in lines for people; the first has no heading. Needs `setup`.
+
+        Number of images, classes and the first names, where the images are from, the held-out part and how it was
+        drawn, files that were left out, images that an epoch leaves out, and `notes`.
+        """
+        train, val = self._loaded_train(), self.val
+        classes = f" of {_classes(train.class_names)}" if train.labels is not None else " without labels"
+        lines = [f"{type(self).__name__}: {_images(train)}{classes}{_from(train)}"]
+        lines.append(f"held out: {_images(val)}{_from(val)}" if val is not None else "held out: nothing")
+        if left_out := self._left_out():
+            lines.append(f"left out: {counted(left_out)}")
+        tail = len(train.images) % (self.batch_size * world_size())
+        if tail:
+            lines.append(f"each epoch: {len(train.images) - tail:,} of the {_images(train)}, in whole batches")
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What `description` says, as values for a file. Needs `setup`."""
+        train, val = self._loaded_train(), self.val
+        return {
+            "name": type(self).__name__,
+            "images": len(train.images),
+            "classes": None if train.labels is None else len(train.class_names),
+            "class_names": train.class_names,
+            "source": train.source,
+            "held_out": None if val is None else {"images": len(val.images), "source": val.source},
+            "left_out": dict(self._left_out()),
+            "notes": self.notes,
+        }
+
+    def chosen(self) -> tuple[Split, Split | None]:
+        """The training and the held-out split, of the classes and the fraction asked for, not decoded yet.
+
+        Raises:
+            InputError: data that are missing or unreadable, a held-out split of classes that the training split lacks.
+        """
+        self.notes = []
+        train, val = self.load_train(), self.load_val()
+        if train.labels is not None and val is not None:
+            val = aligned(val, train.class_names) if val.labels is not None else None
+        if self.classes is not None:
+            train, val = keep_classes(train, self.classes), keep_classes(val, self.classes) if val else None
+        if val is not None and val.labels is not None:
+            held = val.labels.bincount(minlength=len(val.class_names))
+            lacking = [val.class_names[label] for label in (held == 0).nonzero().flatten().tolist()]
+            if lacking:
+                self.notes.append(f"no held-out images of {_classes(lacking)}")
+        if self.fraction < 1:
+            share = stratified_fraction(train.labels, len(train.images), self.fraction)
+            train = train.subset(share, f"{self.fraction:g} of {'each class' if train.class_names else 'the images'}")
+        return train, val
 
     def setup(self, stage: str | None = None) -> None:
         """Read the splits and keep the classes and the fraction asked for; a second call does not read again.
@@ -103,23 +170,16 @@ class ViewsDataModule(LightningDataModule):
             stage: Lightning's; "validate" for who does not train on batches, and needs no full one.
 
         Raises:
-            InputError: data that are missing or unreadable, a val split of other classes than the training split's,
-                fewer samples than one global batch.
+            InputError: see `chosen`; fewer samples than one global batch.
         """
         if self.train is None:
-            train, val = self.load_train(), self.load_val()
-            if train.labels is not None and val is not None and val.class_names != train.class_names:
-                raise InputError(
-                    f"the splits need the same classes: train has {_shown(train.class_names)}, "
-                    f"val has {_shown(val.class_names)}"
-                )
-            if self.classes is not None:
-                train, val = self.keep_classes(train), self.keep_classes(val) if val else None
-            if self.fraction < 1:
-                train = train.subset(stratified_fraction(train.labels, len(train.images), self.fraction))
-            if self.on_error == "skip" and val is not None and isinstance(val.images, EncodedImages):
-                val = val.subset(readable(val.images))
-            self.train, self.val = train, val
+            train, val = self.chosen()
+            self.notes += dim_images(train.images)
+            if val is not None:
+                val = self.read_split(val)
+                if self.on_error == "skip" and isinstance(val.images, EncodedImages):
+                    val = val.without_problems(readable(val.images))
+            self.train, self.val = self.read_split(train), val
         count, processes = len(self.train.images), world_size()
         if stage in (None, "fit") and count < self.batch_size * processes:
             raise InputError(
@@ -191,9 +251,15 @@ class ViewsDataModule(LightningDataModule):
         """The held-out split in order; an empty list where there is none."""
         return self.clean_dataloader(self.val) if self.val is not None else []
 
-    def clean_dataloader(self, split: Split) -> DataLoader[RawBatch]:
-        """A split in order and without randomness, each sample once over all processes."""
-        return self._loader(split, OrderedBatches(len(split.images), self.batch_size))
+    def clean_dataloader(self, split: Split, drop_unreadable: bool = False) -> DataLoader[RawBatch]:
+        """A split in order and without randomness, each sample once over all processes.
+
+        Args:
+            split: of this dataset.
+            drop_unreadable: leave out images that cannot be read, instead of raising; each batch has the `indices` of
+                its images, which may be none, and one line in `skipped` for each other one.
+        """
+        return self._loader(split, OrderedBatches(len(split.images), self.batch_size), drop_unreadable)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Views of a training batch, normalised images of any other; batches of other loaders pass unchanged."""
@@ -221,30 +287,21 @@ class ViewsDataModule(LightningDataModule):
         pair = views(loaded.images, torch.Generator().manual_seed(0))
         return grid(images.clean(loaded.indices), pair, views.mean, views.std, len(indices))
 
-    def keep_classes(self, split: Split) -> Split:
-        """The images of the classes asked for, with labels from 0.
-
-        Raises:
-            InputError: images without labels, or classes that there are not.
-        """
-        if split.labels is None or self.classes is None:
-            raise InputError(f"classes={self.classes!r} needs labelled images, and these have no labels")
-        kept = class_list(self.classes, len(split.class_names))
-        new_label = torch.full((len(split.class_names),), -1)
-        new_label[kept] = torch.arange(len(kept))
-        chosen = (new_label[split.labels] >= 0).nonzero().squeeze(1)
-        names = [split.class_names[label] for label in kept]
-        return Split(split.images.subset(chosen), new_label[split.labels[chosen]], names)
+    def _left_out(self) -> Counter[str]:
+        return self._loaded_train().left_out + (self.val.left_out if self.val is not None else Counter())
 
     def _loaded_train(self) -> Split:
         if self.train is None:
             raise InputError(f"{type(self).__name__} has no data yet: call setup() first")
         return self.train
 
-    def _loader(self, split: Split, sampler: TrainBatches | OrderedBatches) -> DataLoader[RawBatch]:
-        workers = self._workers() if isinstance(split.images, EncodedImages) else 0
+    def _loader(
+        self, split: Split, sampler: TrainBatches | OrderedBatches, drop_unreadable: bool = False
+    ) -> DataLoader[RawBatch]:
+        several = isinstance(split.images, EncodedImages) and len(split.images) > self.batch_size
+        workers = self._workers() if several else 0
         return DataLoader(
-            _Batches(split, self.on_error),
+            _Batches(split, self.on_error, drop_unreadable),
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
@@ -267,20 +324,29 @@ class ViewsDataModule(LightningDataModule):
         return bool(self.trainer.strategy.root_device.type == "cuda")
 
 
-def _shown(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:5])}{', …' * (len(names) > 5)})"
+def _classes(names: list[str]) -> str:
+    return f"{len(names):,} class{'es' * (len(names) != 1)} ({named(names)})"
+
+
+def _images(split: Split) -> str:
+    return f"{len(split.images):,} image{'s' * (len(split.images) != 1)}"
+
+
+def _from(split: Split) -> str:
+    return f" from {split.source}" if split.source else ""
 
 
 class _Batches(Dataset[RawBatch]):
     """A dataset indexed by whole batches: no Python per sample for images in memory."""
 
-    def __init__(self, split: Split, on_error: OnError) -> None:
+    def __init__(self, split: Split, on_error: OnError, drop_unreadable: bool) -> None:
         self.labels = split.labels
-        self.reader = BatchReader(split.images, on_error)
+        self.reader = BatchReader(split.images, on_error, drop_unreadable)
 
     def __len__(self) -> int:
         return len(self.reader.images)
 
     def __getitem__(self, draw: Draw) -> RawBatch:
         images, indices, skipped = self.reader.load(*draw)
-        return RawBatch(images, None if self.labels is None else self.labels[indices], draw.seed, skipped)
+        labels = None if self.labels is None else self.labels[indices]
+        return RawBatch(images, labels, draw.seed, skipped, indices if self.reader.drop_unreadable else None)

@@ -8,18 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from recviz.data.images import shown
-from recviz.data.photo import Photo, UnreadableError
+from recviz.data.photo import SUFFIXES, Photo, UnreadableError, dim
 
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm"),
-}
+LARGE = 64_000_000
+"""Pixels of an image that `recviz check` points out."""
 
 
 class Finding(NamedTuple):
@@ -67,15 +59,19 @@ def examine_all(paths: Sequence[str], workers: int, done: Callable[[], object]) 
 
 def _remarks(path: str, photo: Photo) -> Iterator[str]:
     suffix = os.path.splitext(shown(path))[1].lower()
-    if suffix not in _SUFFIXES[photo.format]:
+    if suffix not in SUFFIXES["JPEG" if photo.format == "MPO" else photo.format]:
         yield f"{photo.format} called {suffix}: read as what it is"
     if photo.frames > 1:
         yield "animated: its first frame is used"
-    if photo.mode.startswith("I;16"):
-        yield "16 bits a channel: the upper 8 are used"
-    elif photo.mode == "CMYK":
+    if photo.bits > 8:
+        yield f"{photo.bits} bits a channel: the upper 8 are used"
+    if bits := dim(photo):
+        yield f"{photo.bits} bits a channel with values of {bits} bits: nearly black, since the upper 8 are used"
+    if photo.mode == "CMYK":
         yield "CMYK: converted to RGB"
     elif photo.mode in ("RGBA", "LA", "PA") or photo.transparent:
         yield "transparent: transparency is dropped"
     if not photo.upright:
         yield "turned by its EXIF tag: shown upright"
+    if photo.height * photo.width > LARGE:
+        yield f"over {LARGE / 1e6:.0f} megapixels: decoded whole, which takes {3 * LARGE / 1e6:.0f} MB or more"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from recviz.augment.views import TwoViews
 from recviz.data.base import ViewsDataModule
-from recviz.data.images import FileImages, MemoryImages, shown
-from recviz.data.listing import excluded_paths, keep_listed, list_images, read_list, split_folders, without
-from recviz.data.photo import EXTENSIONS
-from recviz.data.skipping import OnError, readable
-from recviz.data.splits import Split, hold_out
+from recviz.data.images import EncodedImages, FileImages, MemoryImages, shown
+from recviz.data.layout import Layout, find_layout
+from recviz.data.listing import Listing, excluded_paths, keep_listed, list_images, no_images, without
+from recviz.data.lists import read_list
+from recviz.data.skipping import OnError, report
+from recviz.data.splits import Split, hold_out, named
 from recviz.errors import InputError
+from recviz.files import user_path
 
 
 class ImageFolderDataModule(ViewsDataModule):
     """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
 
-    A flat folder has no labels. Labelled images without a val or test folder are split by `val_fraction`.
+    A flat folder has no labels. Labelled images without a val or test folder are split by `val_fraction`. Usual names
+    of splits, such as Training, valid and test_images, are known; recviz.data.layout has the rules and the names.
 
     Args:
         root: the folder.
@@ -53,43 +57,55 @@ class ImageFolderDataModule(ViewsDataModule):
             raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
         if memory_size is not None and memory_size < 1:
             raise InputError(f"memory_size must be at least 1 pixel, or null, got {memory_size}")
-        self.root = Path(root)
+        self.root = user_path(root)
         self.memory_size = memory_size
         self.val_fraction = val_fraction
         self.train_list = train_list
         self.exclude = exclude
         self._held_out: Split | None = None
+        self._layout: Layout | None = None
 
     def load_train(self) -> Split:
         """ROOT/train, or what is not held out of ROOT."""
-        folders = split_folders(self.root)
-        folder = folders.get("train", self.root)
-        if self.train_list is not None and "val" not in folders:
+        layout = self._find_layout()
+        if self.train_list is not None and layout.val is None:
             raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
-        listed = None if self.train_list is None else read_list(Path(self.train_list), "training images")
+        listed = None if self.train_list is None else read_list(user_path(self.train_list), "training images")
         if listed is not None and not listed:
             raise InputError(f"the list of training images {self.train_list} is empty")
-        whole = self._load(folder, listed)
-        if "val" not in folders and whole.labels is not None:
+        whole = self._load(layout.train, listed=listed)
+        self._held_out = None
+        if layout.val is None and layout.unlabelled is None and whole.labels is not None:
             whole, self._held_out = hold_out(whole, self.val_fraction)
         return whole
 
     def load_val(self) -> Split | None:
         """ROOT/val or ROOT/test, or what is held out of ROOT; None without labels."""
-        folders = split_folders(self.root)
-        if "val" not in folders:
-            return self._held_out
-        val = self._load(folders["val"])
-        return val if val.labels is not None else None
+        layout = self._layout or self._find_layout()
+        return self._held_out if layout.val is None else self._load(layout.val, labelled=True)
 
-    def _load(self, folder: Path, listed: list[str] | None = None) -> Split:
-        split = load_folder(folder, self.views, listed=listed, excluded=read_excluded(self.root, self.exclude))
+    def read_split(self, split: Split) -> Split:
+        """In memory, where memory_size says so."""
         return split if self.memory_size is None else in_memory(split, self.memory_size, self.on_error)
+
+    def _find_layout(self) -> Layout:
+        self._layout = find_layout(self.root)
+        self.notes += self._layout.notes
+        return self._layout
+
+    def _load(self, folder: Path, listed: list[str] | None = None, labelled: bool = False) -> Split:
+        excluded = read_excluded(self.root, self.exclude)
+        split = load_folder(folder, self.views, listed=listed, excluded=excluded, labelled=labelled)
+        if listed is not None:
+            split.source += f", listed in {self.train_list}"
+        return split
 
 
 def read_excluded(root: Path, exclude: str | None) -> frozenset[str]:
     """The files of root that the list at `exclude` names; none without a list."""
-    return frozenset() if exclude is None else excluded_paths(root, read_list(Path(exclude), "images to leave out"))
+    return (
+        frozenset() if exclude is None else excluded_paths(root, read_list(user_path(exclude), "images to leave out"))
+    )
 
 
 def load_folder(
@@ -98,49 +114,74 @@ def load_folder(
     class_names: list[str] | None = None,
     listed: list[str] | None = None,
     excluded: frozenset[str] = frozenset(),
+    labelled: bool = False,
 ) -> Split:
     """Images of class folders or of a flat folder, sorted by class and name; their files are not opened yet.
 
     Args:
-        folder: holds a folder for each class, or images and no such folder.
+        folder: holds a folder for each class, or images and no such folder. A single folder is no class: its images
+            have no labels.
         views: what the crops are for.
         class_names: take these class folders, in this order. None: all that hold images, sorted.
         listed: keep these files only, see ImageFolderDataModule. None: all.
         excluded: leave these files out, see excluded_paths.
+        labelled: a single folder is a class, too.
 
     Raises:
         InputError: no images, images beside class folders, a class folder or a listed file that is missing.
     """
-    flat, found = list_images(folder)
+    listing = list_images(folder)
+    flat, found = listing.flat, listing.classes
     if class_names is not None:
         missing = [name for name in class_names if name not in found]
         if missing:
-            raise InputError(f"{folder} lacks {len(missing)} of {len(class_names)} class folders, such as {missing[0]}")
+            raise InputError(_missing(folder, missing, class_names, listing))
         found = {name: found[name] for name in class_names}
     if flat and found:
         raise InputError(
-            f"{folder} holds both images ({shown(Path(flat[0]).name)}) and folders of images ({next(iter(found))}): "
-            "move the loose images into a class folder, or give the folder of one class"
+            f"{shown(str(folder))} holds both images ({shown(Path(flat[0]).name)}) and folders of images "
+            f"({shown(next(iter(found)))}): move the loose images into a class folder, or give the folder of one class"
         )
+    if not flat and not found:
+        raise InputError(no_images(folder, listing.left_out))
+    left_out = listing.left_out
     if excluded:
+        before = len(listing.images)
         flat = without(flat, excluded)
         found = {name: without(paths, excluded) for name, paths in found.items()}
-    if not flat and not any(found.values()):
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))})")
+        if not flat and not any(found.values()):
+            raise InputError(f"data.exclude leaves no image of {shown(str(folder))}")
+        left_out["named by data.exclude"] += before - len(flat) - sum(map(len, found.values()))
+    if listing.empty:
+        kind = f"folder{'s' * (len(listing.empty) > 1)} without images ({named(list(map(shown, listing.empty)))})"
+        left_out[kind] += len(listing.empty)
     if listed is not None:
         if flat:
             raise InputError(f"data.train_list needs class folders, and {folder} holds images without labels")
         found = keep_listed(folder, found, listed)
+    if len(found) == 1 and not labelled and class_names is None:
+        flat = next(iter(found.values()))
+    source, left_out = shown(str(folder)), +left_out
     if flat:
-        return Split(FileImages(flat, views), None, [])
+        return Split(FileImages(flat, views), None, [], source, left_out)
     counts = torch.tensor([len(files) for files in found.values()])
     images = FileImages([path for files in found.values() for path in files], views)
-    return Split(images, torch.repeat_interleave(torch.arange(len(found)), counts), list(found))
+    labels = torch.repeat_interleave(torch.arange(len(found)), counts)
+    return Split(images, labels, [shown(name) for name in found], source, left_out)
 
 
 def in_memory(split: Split, size: int, on_error: OnError) -> Split:
     """A split of files, decoded to centre squares of `size` pixels and held in memory."""
-    if on_error == "skip":
-        split = split.subset(readable(split.images))
-    assert isinstance(split.images, FileImages)  # as load_folder gives it
-    return Split(MemoryImages(split.images.squares(size)), split.labels, split.class_names)
+    assert isinstance(split.images, EncodedImages)  # as load_folder gives it
+    squares = split.images.squares(size, skip=on_error == "skip")
+    for problem in squares.problems:
+        report(problem)
+    kept = split.without_problems(squares.kept)
+    return replace(kept, images=MemoryImages(squares.pixels))
+
+
+def _missing(folder: Path, missing: list[str], class_names: list[str], listing: Listing) -> str:
+    lacks = f"{shown(str(folder))} lacks {len(missing)} of {len(class_names)} class folders, such as {missing[0]}"
+    if listing.flat:
+        return f"{lacks}: it holds {len(listing.flat):,} images that are not sorted into class folders"
+    return f"{lacks}; it holds {named(list(map(shown, listing.classes)))}" if listing.classes else lacks

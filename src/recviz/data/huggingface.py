@@ -15,6 +15,7 @@ from recviz.data.images import EncodedImages
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError
+from recviz.files import user_path
 
 
 class HuggingFaceImages(EncodedImages):
@@ -90,7 +91,8 @@ class HuggingFaceDataModule(ViewsDataModule):
         super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
-        self.path, self.name = path, name
+        self.path = str(user_path(path)) if path.startswith("~") else path
+        self.name = name
         self.train_split, self.val_split = train_split, val_split
         self.image_column, self.label_column = image_column, label_column
         self.val_fraction = val_fraction
@@ -107,14 +109,21 @@ class HuggingFaceDataModule(ViewsDataModule):
         if self.train_split not in loaded:
             raise InputError(f"{self.path} has no split {self.train_split!r}; it has {', '.join(loaded)}")
         split = self._split(self.train_split)
+        self._held_out = None
         if self.val_split not in loaded and split.labels is not None:
+            others = [name for name in loaded if name != self.train_split]
+            if others:
+                self.notes.append(f"{self.path} has the splits {', '.join(others)}, too: data.val_split names one")
             split, self._held_out = hold_out(split, self.val_fraction)
         return split
 
     def load_val(self) -> Split | None:
         """The split `val_split`, or what is held out of the other; None without labels."""
         split = self._split(self.val_split) if self.val_split in self._loaded() else self._held_out
-        return split if split is not None and split.labels is not None else None
+        if split is None or split.labels is not None:
+            return split
+        self.notes.append(f"the split {self.val_split} has no labels: nothing is held out and no probe can run on it")
+        return None
 
     def _loaded(self) -> Any:
         """A dictionary of the splits."""
@@ -143,9 +152,10 @@ class HuggingFaceDataModule(ViewsDataModule):
                 raise InputError(f"{self.path} has no column {column!r}; it has {', '.join(dataset.column_names)}")
         if type(dataset.features[self.image_column]).__name__ != "Image":
             raise InputError(f"the column {self.image_column!r} of {self.path} holds no images")
+        source = f"{self.path}, split {name}"
         images = HuggingFaceImages(dataset, self.image_column, self.views, f"{self.path} ({name})")
         if self.label_column is None:
-            return Split(images, None, [])
+            return Split(images, None, [], source)
         values = list(dataset[self.label_column])
         if any(isinstance(value, list | dict) for value in values):
             raise InputError(
@@ -153,7 +163,7 @@ class HuggingFaceDataModule(ViewsDataModule):
             )
         unknown = sum(value is None or value == -1 for value in values)
         if unknown == len(values):  # how datasets mark a split without labels
-            return Split(images, None, [])
+            return Split(images, None, [], source)
         if unknown:
             raise InputError(f"{unknown} of {len(values)} rows of {self.path} ({name}) have no label")
         names = getattr(dataset.features[self.label_column], "names", None)
@@ -161,4 +171,4 @@ class HuggingFaceDataModule(ViewsDataModule):
             names = sorted({str(value) for value in values}, key=lambda text: (len(text), text))
             number = {text: label for label, text in enumerate(names)}
             values = [number[str(value)] for value in values]
-        return Split(images, torch.tensor(values, dtype=torch.int64), list(names))
+        return Split(images, torch.tensor(values, dtype=torch.int64), list(names), source)

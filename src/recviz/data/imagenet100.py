@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from importlib import resources
-from pathlib import Path
 
 from recviz.augment.views import TwoViews
 from recviz.data.base import ViewsDataModule
 from recviz.data.folder import load_folder, read_excluded
-from recviz.data.listing import split_folders
+from recviz.data.layout import find_layout
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split
 from recviz.errors import InputError
+from recviz.files import user_path
 
 
 class ImageNet100DataModule(ViewsDataModule):
@@ -37,23 +37,34 @@ class ImageNet100DataModule(ViewsDataModule):
         on_error: OnError = "raise",
     ) -> None:
         super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
-        self.root = Path(root)
+        self.root = user_path(root)
         self.exclude = exclude
 
     def load_train(self) -> Split:
         """The 100 classes of ROOT/train."""
-        return self._load("train")
+        return self._load(train=True)
 
     def load_val(self) -> Split:
-        """The 100 classes of ROOT/val."""
-        return self._load("val")
+        """The 100 classes of ROOT/val.
 
-    def _load(self, split: str) -> Split:
-        folders = split_folders(self.root)
-        if split not in folders:
-            raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {split}/ is missing")
+        Raises:
+            InputError: no val, or one whose images are not sorted into class folders, as ILSVRC's come.
+        """
+        return self._load(train=False)
+
+    def _load(self, train: bool) -> Split:
+        layout = find_layout(self.root)
+        if layout.unlabelled is not None:
+            raise InputError(
+                f"{layout.unlabelled} holds images and no class folders, as ILSVRC's validation images come: sort them "
+                f"into the class folders of {layout.train}"
+            )
+        folder = layout.train if train else layout.val
+        if not layout.splits or folder is None:
+            missing = "val/ is missing" if layout.splits else "train/ is missing"
+            raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {missing}")
         excluded = read_excluded(self.root, self.exclude)
-        return load_folder(folders[split], self.views, imagenet100_classes(), excluded=excluded)
+        return load_folder(folder, self.views, imagenet100_classes(), excluded=excluded)
 
 
 def imagenet100_classes() -> list[str]:

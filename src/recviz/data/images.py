@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from torch import Tensor
 
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
-from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
+from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, dim, resize_into
 from recviz.errors import InputError
+from recviz.machine import usable_cores
+from recviz.progress import progress
 from recviz.seeds import mixed_seed
 
 EVALUATION_MARGIN = 256 / 224
@@ -88,6 +90,17 @@ class MemoryImages:
         return self.fingerprint()
 
 
+class Squares(NamedTuple):
+    """Decoded images of one size."""
+
+    pixels: Tensor
+    """uint8 [n, 3, size, size]."""
+    kept: Tensor
+    """int64 [n], the indices of those images that could be read."""
+    problems: list[str]
+    """One line for each other image."""
+
+
 class EncodedImages:
     """Photographs of any size, decoded and cropped when their batch is due, in the loader's worker processes.
 
@@ -97,6 +110,9 @@ class EncodedImages:
         count: their number.
         views: gives the size S and each view's crop settings.
     """
+
+    cheap = True
+    """Whether one image can be read without many others being copied here."""
 
     def __init__(self, count: int, views: TwoViews) -> None:
         self.rows = np.arange(count)  # of the images in use, in the order of their indices
@@ -175,18 +191,31 @@ class EncodedImages:
             squares[place] = self._square(index, self.views.size, "bilinear", EVALUATION_MARGIN)
         return squares
 
-    def squares(self, size: int) -> Tensor:
-        """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads."""
+    def squares(self, size: int, skip: bool = False) -> Squares:
+        """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads.
 
+        Args:
+            size: side in pixels.
+            skip: leave out images that cannot be read, instead of raising.
+
+        Raises:
+            UnreadableImageError: an image that cannot be read, unless `skip`.
+        """
         squares = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
-        def fill(part: Tensor) -> None:
-            for index in part.tolist():
+        def fill(index: int) -> str | None:
+            try:
                 squares[index] = self._square(index, size, "bicubic", 1.0)
+            except UnreadableImageError as error:
+                if not skip:
+                    raise
+                return str(error)
+            return None
 
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders work without the interpreter's lock
-            list(pool.map(fill, torch.split(torch.arange(len(self)), 64)))
-        return squares
+        problems = over_threads(fill, len(self), "reading images into memory")
+        kept = torch.tensor([problem is None for problem in problems], dtype=torch.bool).nonzero().flatten()
+        found = [problem for problem in problems if problem is not None]
+        return Squares(squares[kept] if found else squares, kept, found)
 
     def problem(self, index: int) -> str | None:
         """See Images; decodes all of it."""
@@ -246,6 +275,47 @@ class FileImages(EncodedImages):
         """Of the files' names in their folders."""
         names = (b"/".join(path.split(b"/")[-2:]) for path in self.paths[self.rows])
         return hashlib.sha256(b"\n".join(names)).hexdigest()[:16]
+
+
+Value = TypeVar("Value")
+
+
+def over_threads(work: Callable[[int], Value], count: int, what: str) -> list[Value]:
+    """`work` of each number below `count`, in order; decoders work without the interpreter's lock.
+
+    The first exception ends the work. See `recviz.progress` for what is shown meanwhile.
+    """
+    results = []
+    with ThreadPoolExecutor(usable_cores()) as pool, progress(what, count) as bar:
+        for start in range(0, count, 1024):  # so that an exception ends the work early
+            for result in pool.map(work, range(start, min(count, start + 1024))):
+                results.append(result)
+                bar.update(1)
+    return results
+
+
+def dim_images(images: Images, most: int = 8) -> list[str]:
+    """A note where a dataset's 16-bit images use 14 bits or fewer, see photo.dim; `most` images are looked at."""
+    if not isinstance(images, EncodedImages) or not images.cheap:
+        return []
+    found = {}
+    for index in torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist():
+        try:
+            photo = images.open(index)
+            if photo.bits <= 8:
+                continue
+            photo.pixels()
+        except (UnreadableImageError, UnreadableError):
+            continue
+        found[index] = dim(photo)
+    bits = [each for each in found.values() if each is not None]
+    if not bits or len(bits) < len(found):  # one bright image shows that all 16 bits are in use
+        return []
+    name = images.name(int(images.rows[next(iter(found))]))
+    return [
+        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of {max(bits)} "
+        f"bits, such as {name}: the upper 8 bits are used, so that they are nearly black; scale their values to 16 bits"
+    ]
 
 
 def shown(path: bytes | str) -> str:

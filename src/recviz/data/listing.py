@@ -1,55 +1,70 @@
-"""Which image files a folder holds."""
+"""Which image files a folder holds, and which other files it holds beside them."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from recviz.data.images import shown
 from recviz.data.photo import EXTENSIONS
 from recviz.errors import InputError
 
 _SUFFIXES = tuple(EXTENSIONS)
+_OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
+"""Folders that archivers and file systems leave behind; some hold files with the names of images."""
 
 
-def split_folders(root: Path) -> dict[str, Path]:
-    """The folders of the train and val splits: {} where root itself holds the images.
+class Listing(NamedTuple):
+    """The files below a folder."""
 
-    Raises:
-        InputError: a root that is not there.
-    """
-    if not root.is_dir():
-        raise InputError(f"data.root {root} is not a folder")
-    if not (root / "train").is_dir():
-        return {}
-    folders = {"train": root / "train"}
-    for name in ("val", "test"):
-        if (root / name).is_dir():
-            return {**folders, "val": root / name}
-    flat, _ = list_images(folders["train"])
-    others = [entry for entry in root.iterdir() if entry.is_dir() and entry.name != "train"]
-    return {} if flat and others else folders  # beside others, a folder of images is a class that is called train
+    flat: list[str]
+    """Images right in the folder, sorted."""
+    classes: dict[str, list[str]]
+    """By sub-folder, in order of the names, the images anywhere below it, sorted; only sub-folders that have any."""
+    left_out: Counter[str]
+    """Number of other files by extension, "" for none."""
+    empty: list[str]
+    """Names of the sub-folders without images, sorted."""
+
+    @property
+    def images(self) -> list[str]:
+        """All images, sorted."""
+        return sorted([*self.flat, *(path for paths in self.classes.values() for path in paths)])
 
 
-def list_images(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
-    """Image files right in `folder`, and those below each of its sub-folders that has any; all sorted.
+def list_images(folder: Path) -> Listing:
+    """The images in a folder, by sub-folder, and the number of other files.
 
-    Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders are left out.
+    Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders, and those of
+    archivers and file systems (__MACOSX), are passed over.
 
     Raises:
         InputError: a folder that may not be read.
     """
     flat: list[str] = []
     classes: dict[str, list[str]] = {}
+    left_out: Counter[str] = Counter()
+    empty: list[str] = []
     for entry in sorted(_entries(str(folder)), key=lambda entry: entry.name):
         if is_folder(entry):
-            files = sorted(_files_below(entry.path, {_identity(str(folder))}))
+            files = []
+            for path in _files_below(entry.path, {_identity(str(folder))}):
+                if _is_image(path):
+                    files.append(path)
+                else:
+                    left_out[extension(path)] += 1
             if files:
-                classes[shown(entry.name)] = files
+                classes[entry.name] = sorted(files)
+            else:
+                empty.append(entry.name)
         elif _is_image(entry.name):
             flat.append(entry.path)
-    return flat, classes
+        else:
+            left_out[extension(entry.name)] += 1
+    return Listing(flat, classes, left_out, empty)
 
 
 def all_images(folder: Path) -> list[str]:
@@ -58,30 +73,65 @@ def all_images(folder: Path) -> list[str]:
     Raises:
         InputError: no folder, or no images in it.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder of images")
-    flat, classes = list_images(folder)
-    paths = sorted([*flat, *(path for files in classes.values() for path in files)])
-    if not paths:
-        raise InputError(f"{folder} holds no images")
-    return paths
+    return images_below(folder).images
 
 
-def read_list(path: Path, what: str) -> list[str]:
-    """The lines of a list of files, without empty ones.
-
-    Args:
-        path: of the list.
-        what: what it lists, for messages.
+def images_below(folder: Path) -> Listing:
+    """`list_images` of a folder that holds some.
 
     Raises:
-        InputError: a file that is missing.
+        InputError: no folder, or no images in it; the message counts the other files.
     """
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise InputError(f"cannot read the list of {what} {path}: {error.strerror}") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder of images")
+    listing = list_images(folder)
+    if not listing.flat and not listing.classes:
+        raise InputError(no_images(folder, listing.left_out))
+    return listing
+
+
+def no_images(folder: Path, left_out: Counter[str]) -> str:
+    """The message for a folder without images."""
+    others = f" but {counted(left_out)}" if left_out else ""
+    return f"{shown(str(folder))} holds no images ({', '.join(sorted(EXTENSIONS))}){others}"
+
+
+def counted(files: Counter[str]) -> str:
+    """Numbers of files by extension, most frequent first.
+
+    >>> counted(Counter({".heic": 5, "": 1, ".txt": 2}))
+    '5 .heic, 2 .txt, 1 without extension'
+    """
+    ranked = sorted(files.items(), key=lambda item: (-item[1], item[0]))
+    parts = [f"{count:,} {shown(suffix) or 'without extension'}" for suffix, count in ranked[:8]]
+    rest = sum(count for _, count in ranked[8:])
+    return ", ".join([*parts, *([f"{rest:,} others"] if rest else [])])
+
+
+def extension(path: str) -> str:
+    """The extension of a file in lower case, "" without one.
+
+    >>> extension("photos/a.HEIC"), extension("photos.old/README"), extension("b.tar.gz")
+    ('.heic', '', '.gz')
+    """
+    return os.path.splitext(path)[1].lower()
+
+
+def folders_with_images(folder: Path) -> list[str]:
+    """Names of the sub-folders that hold an image anywhere below them, sorted; each is read up to its first image."""
+    above = {_identity(str(folder))}
+    entries = [entry for entry in _entries(str(folder)) if is_folder(entry)]
+    return sorted(entry.name for entry in entries if any(map(_is_image, _files_below(entry.path, above))))
+
+
+def sub_folders(folder: Path) -> list[str]:
+    """Names of the sub-folders, sorted."""
+    return sorted(entry.name for entry in _entries(str(folder)) if is_folder(entry))
+
+
+def has_flat_images(folder: Path) -> bool:
+    """Whether images lie right in a folder."""
+    return any(_is_image(entry.name) and not is_folder(entry) for entry in _entries(str(folder)))
 
 
 def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) -> dict[str, list[str]]:
@@ -99,12 +149,14 @@ def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) ->
     for line in listed:
         files = by_name.get(line, [])
         if len(files) != 1:
-            raise InputError(f"data.train_list: {line} is the name of {len(files)} images in {folder}, not of one")
+            raise InputError(
+                f"data.train_list: {shown(line)} matches {len(files)} images in {folder}, expected exactly one"
+            )
         kept[files[0][0]].append(files[0][1])
     empty = [name for name, paths in kept.items() if not paths]
     if empty:
         raise InputError(
-            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {empty[0]}"
+            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {shown(empty[0])}"
         )
     return {name: sorted(set(paths)) for name, paths in kept.items()}
 
@@ -138,7 +190,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
+            yield from (e for e in entries if not e.name.startswith(".") and e.name not in _OF_SYSTEMS)
     except OSError as error:
         raise InputError(f"cannot read the folder {shown(folder)}: {error.strerror}") from error
 
@@ -150,7 +202,7 @@ def _files_below(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
     for entry in _entries(folder):
         if is_folder(entry):
             yield from _files_below(entry.path, above | {here})
-        elif _is_image(entry.name):
+        else:
             yield entry.path
 
 

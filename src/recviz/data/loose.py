@@ -8,13 +8,13 @@ from pathlib import Path
 from recviz.augment.views import OneView
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages
-from recviz.data.listing import all_images
+from recviz.data.listing import images_below
 from recviz.data.splits import Split
 from recviz.errors import InputError
 
 
 class LooseImages(ViewsDataModule):
-    """All images below a folder, labelled or not, however they are arranged.
+    """All images below a folder, labelled or not, however they are arranged; those that cannot be read are skipped.
 
     Args:
         folder: where they are.
@@ -23,7 +23,7 @@ class LooseImages(ViewsDataModule):
     """
 
     def __init__(self, folder: Path, view: OneView, batch_size: int = 64) -> None:
-        super().__init__(view, batch_size, 0, None, 1.0, 0)
+        super().__init__(view, batch_size, None, None, 1.0, 0, on_error="skip")
         self.folder = folder
 
     def load_train(self) -> Split:
@@ -32,7 +32,8 @@ class LooseImages(ViewsDataModule):
         Raises:
             InputError: no folder, or no images in it.
         """
-        return Split(FileImages(all_images(self.folder), self.views), None, [])
+        listing = images_below(self.folder)
+        return Split(FileImages(listing.images, self.views), None, [], str(self.folder), listing.left_out)
 
 
 def one_image(path: Path, view: OneView) -> Split:

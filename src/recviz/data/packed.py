@@ -27,6 +27,7 @@ from recviz.data.shards import Shard, ShardStore, plain_name
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError
+from recviz.files import user_path
 from recviz.machine import cache_folder
 
 FORMAT = "recviz packed images, version 1"
@@ -72,6 +73,11 @@ class PackedImages(EncodedImages):
         """Shard and place."""
         shard = int(np.searchsorted(self.ends, row, side="right"))
         return f"{row - (self.ends[shard - 1] if shard else 0)} of {self.store.root}/{self.shards[shard].file}"
+
+    @property
+    def cheap(self) -> bool:  # type: ignore[override]
+        """See EncodedImages: of an address, whole shards are copied."""
+        return not self.store.remote
 
     def shard_of(self) -> Tensor:
         """Which shard each image lies in, int64 [n]."""
@@ -123,16 +129,17 @@ class PackedDataModule(ViewsDataModule):
             raise InputError(f"shuffle_shards must be at least 1, or null, got {shuffle_shards}")
         if not 0 < val_fraction < 1:
             raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
-        self.root = root
+        self.root = root if "://" in root else str(user_path(root))
         self.shuffle_shards = shuffle_shards
         self.val_fraction = val_fraction
-        self.store = ShardStore(root, Path(cache_dir) if cache_dir else cache_folder() / "shards", cache_gb)
+        self.store = ShardStore(self.root, user_path(cache_dir) if cache_dir else cache_folder() / "shards", cache_gb)
         self._held_out: Split | None = None
 
     def load_train(self) -> Split:
         """The split "train", or what is not held out of it."""
         manifest = read_manifest(self.store)
         split = self._split(manifest, "train")
+        self._held_out = None
         if "val" not in manifest.shards and split.labels is not None:
             split, self._held_out = hold_out(split, self.val_fraction)
         return split
@@ -141,7 +148,10 @@ class PackedDataModule(ViewsDataModule):
         """The split "val", or what is held out of "train"; None without labels."""
         manifest = read_manifest(self.store)
         split = self._split(manifest, "val") if "val" in manifest.shards else self._held_out
-        return split if split is not None and split.labels is not None else None
+        if split is None or split.labels is not None:
+            return split
+        self.notes.append("the packed split val has no labels: nothing is held out and no probe can run on these data")
+        return None
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:
         """By shards, where shuffle_shards says so."""
@@ -154,7 +164,8 @@ class PackedDataModule(ViewsDataModule):
         index = read_index(self.store, manifest, name)
         labels = index.get("label")
         images = PackedImages(self.store, manifest.shards[name], index, self.views)
-        return Split(images, labels, manifest.class_names if labels is not None else [])
+        names = manifest.class_names if labels is not None else []
+        return Split(images, labels, names, f"{self.root}, split {name}")
 
 
 def read_manifest(store: ShardStore) -> Manifest:

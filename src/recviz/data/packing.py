@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
 import recviz
 from recviz.data.images import EncodedImages, UnreadableImageError
@@ -27,6 +26,7 @@ from recviz.data.skipping import OnError, report
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
+from recviz.progress import progress
 
 SETTINGS = "packing.json"
 _KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -45,9 +45,7 @@ class Packing(NamedTuple):
     images_per_shard: int = 4096
 
 
-def pack(
-    splits: dict[str, Split], folder: Path, packing: Packing, workers: int, on_error: OnError, progress: bool
-) -> dict[str, int]:
+def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int, on_error: OnError) -> dict[str, int]:
     """Write a packed dataset, or go on where an earlier call with the same data and settings was stopped.
 
     Each shard is written beside its place and moved there whole; the manifest comes last, so that a folder with one is
@@ -59,7 +57,6 @@ def pack(
         packing: see Packing.
         workers: threads; decoding, resizing and encoding work without the interpreter's lock.
         on_error: "raise" at an image that cannot be read, or "skip" and report it.
-        progress: show a bar.
 
     Returns:
         Number of images by split.
@@ -76,7 +73,7 @@ def pack(
         _claim(folder, identity)
         entries: dict[str, Any] = {}
         count = sum(len(split.images) for split in splits.values())
-        with tqdm(total=count, unit=" images", disable=not progress) as bar:
+        with progress("packing", count) as bar:
             for name, split in splits.items():
                 entries[name] = _pack_split(name, split, folder, packing, workers, on_error, bar)
         if not any(shard["images"] for shard in entries["train"]["shards"]):

@@ -56,7 +56,7 @@ class PatternsDataModule(ViewsDataModule):
 def _split(count: int, seed: int) -> Split:
     labels = torch.arange(count) % len(PATTERNS)
     images = draw_patterns(labels, torch.Generator().manual_seed(seed))
-    return Split(MemoryImages(images), labels, list(PATTERNS))
+    return Split(MemoryImages(images), labels, list(PATTERNS), f"drawings of seed {seed}")
 
 
 def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,  # noqa: F401 (each plugin registers its format in Image.OPEN)
+    BmpImagePlugin,  # noqa: F401
+    GifImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    WebPImagePlugin,  # noqa: F401
+    features,
+)
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"})
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
-"""What Pillow may open, whatever a file is called; its other readers may start programs."""
+from recviz.errors import InputError
+
+SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""Formats that Pillow may open, whatever a file is called, and their extensions.
+
+Its other readers may start programs."""
+
+FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
+EXTENSIONS = frozenset(suffix for name in FORMATS for suffix in SUFFIXES[name])
+
+MAX_PIXELS = 2**28
+"""Images of more pixels are refused, as decompression bombs; the environment variable RECVIZ_MAX_PIXELS changes it."""
 
 REDUCTIONS = (8, 4)
 """Shares of a JPEG's sides that are worth decoding alone: by Pillow at a half is no faster than torchvision in full."""
@@ -35,6 +66,9 @@ _TURNS: dict[int, Callable[[Tensor], Tensor]] = {
     7: lambda pixels: pixels.transpose(1, 2).flip(1, 2),
     8: lambda pixels: pixels.transpose(1, 2).flip(1),
 }
+_TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""Chunks of a PNG that may say how it is turned. Where none is there, it need not be decoded to look for one."""
+
 _JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
 
 
@@ -51,8 +85,13 @@ class Photo:
     Args:
         data: the file's bytes.
 
+    Attributes:
+        height, width: in pixels, upright.
+        bits: per channel, as stored: 8, 16, or fewer or between for TIFF.
+        peak: of an image of more than 8 bits, the largest value that `pixels` found; None before.
+
     Raises:
-        UnreadableError: not an image, an image of too many pixels (a decompression bomb), or of 32 bits a channel.
+        UnreadableError: not an image, an image of more than `max_pixels()`, or of 32 bits per channel.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -60,18 +99,22 @@ class Photo:
             raise UnreadableError("the file is empty")
         self.data = data
         self.format, self.mode, self.frames, self.transparent = "JPEG", "RGB", 1, False
+        self.bits = 8
+        self.peak: int | None = None
         self._orientation = 1
         self._image: Any = None
         plain = _plain_jpeg(data)
         if plain is not None:
             self.height, self.width = plain
+            _check_size(*plain)
             return
         with _reasons():
-            image = self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = self._image = _opened(data)
             self._orientation = _orientation(image, data)
-            self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG") else 1
-        if image.mode in ("I", "F") and image.format != "PPM":
-            raise UnreadableError("it has 32 bits a channel, and 8 or 16 can be read")
+            self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG", "AVIF") else 1
+            self.bits = _bits(image, data)
+        if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+            raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")
         self.format, self.mode, self.transparent = str(image.format), image.mode, "transparency" in image.info
         lying = self._orientation in (5, 6, 7, 8)
         self.width, self.height = image.size[::-1] if lying else image.size
@@ -87,7 +130,7 @@ class Photo:
         return (*REDUCTIONS, 1) if self.format in _JPEG else (1,)
 
     def pixels(self, reduction: int = 1) -> Tensor:
-        """Decode: uint8 [3, H, W], channels-last in memory, upright. Of 16-bit grey, the upper 8 bits.
+        """Decode: uint8 [3, H, W], channels-last in memory, upright. Of 16 bits, the upper 8.
 
         Args:
             reduction: one of `reductions`; the sides come divided by it, rounded up.
@@ -103,9 +146,13 @@ class Photo:
                 image: Image.Image = self._opened()
                 if reduction > 1:
                     image.draft("RGB", (image.width // reduction, image.height // reduction))
-                if image.mode.startswith("I"):  # 16 bits; Pillow would make white of every value above 255
-                    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+                if image.mode.startswith("I"):  # Pillow would make white of every value above 255
+                    values = np.asarray(image)
+                    self.peak = int(values.max())
+                    image = Image.fromarray((values >> (self.bits - 8)).astype(np.uint8))
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+                if self.bits > 8 and self.peak is None:
+                    self.peak = int(pixels.max()) << (self.bits - 8)  # Pillow has dropped the lower bits
             pixels = _TURNS[self._orientation](pixels) if self._orientation != 1 else pixels
         if reduction == 1 and pixels.shape[1:] != (self.height, self.width):
             raise UnreadableError(f"its header says {self.height}×{self.width}, and it has {tuple(pixels.shape[1:])}")
@@ -113,7 +160,66 @@ class Photo:
 
     def _opened(self) -> Image.Image:
         image, self._image = self._image, None  # what was opened for its header serves once
-        return image or Image.open(io.BytesIO(self.data), formats=FORMATS)
+        return image or _opened(self.data)
+
+
+def max_pixels() -> int:
+    """Images of more pixels are refused: RECVIZ_MAX_PIXELS, or MAX_PIXELS.
+
+    Raises:
+        InputError: a variable that is no positive whole number.
+    """
+    value = os.environ.get("RECVIZ_MAX_PIXELS")
+    if not value:
+        return MAX_PIXELS
+    if not value.isdecimal() or int(value) < 1:
+        raise InputError(f"the environment variable RECVIZ_MAX_PIXELS must be a positive whole number, got {value!r}")
+    return int(value)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > max_pixels():
+        raise UnreadableError(
+            f"it has {height * width:,} pixels, and more than {max_pixels():,} are refused; if you trust the file, set "
+            f"the environment variable RECVIZ_MAX_PIXELS={height * width}"
+        )
+
+
+def _opened(data: bytes) -> Image.Image:
+    """What Image.open gives, held to `max_pixels` instead of Pillow's global limit, which warns at half of it."""
+    reason = f"it is none of {', '.join(FORMATS)}"
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(data[:16]) is not True:
+            continue
+        try:
+            image = factory(io.BytesIO(data), "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # a plugin's refusal
+            reason = f"it begins like {name}, and cannot be read: {error}"
+            continue
+        _check_size(*image.size)
+        return image
+    raise UnreadableError(reason)
+
+
+def _bits(image: Image.Image, data: bytes) -> int:
+    """Bits per channel as stored."""
+    if image.format == "PNG":
+        return data[24]
+    if image.format == "TIFF":
+        stored = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, 8)  # type: ignore[attr-defined]
+        return int(max(stored) if isinstance(stored, tuple) else stored)
+    return 16 if image.mode.startswith("I") else 8
+
+
+def dim(photo: Photo) -> int | None:
+    """The bits that a decoded image's values have, where these are 14 or fewer of 16: it is nearly black in 8 bits.
+
+    Cameras and microscopes of 10, 12 and 14 bits often store their values so. None for any other image.
+    """
+    if photo.bits != 16 or photo.peak is None or not 0 < photo.peak < 1 << 14:
+        return None
+    return max(8, photo.peak.bit_length())
 
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
@@ -141,8 +247,8 @@ def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
 
 def _orientation(image: Image.Image, data: bytes) -> int:
     """How the pixels are to be turned, 1 to 8 as EXIF counts; 1, not at all, where the tag makes no sense."""
-    if image.format == "TIFF" or (image.format == "PNG" and b"eXIf" not in data):
-        return 1  # Pillow turns a TIFF itself; a PNG without the tag it would decode to look for one
+    if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _TURNED_PNG)):
+        return 1  # Pillow turns a TIFF itself
     try:
         tag = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # of whatever bytes stand there
@@ -175,8 +281,8 @@ def _reasons() -> Iterator[None]:
     """Whatever a decoder says about bytes from anywhere, as UnreadableError of one line."""
     try:
         yield
-    except UnidentifiedImageError as error:
-        raise UnreadableError(f"it is none of {', '.join(FORMATS)}") from error
+    except (UnreadableError, InputError):
+        raise
     except Exception as error:  # decoders raise what they like: OSError, struct.error, IndexError, RuntimeError …
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UnreadableError(reason) from error
@@ -194,7 +300,6 @@ def _plain_jpeg(data: bytes) -> tuple[int, int] | None:
             return None
         if marker in (0xC0, 0xC1, 0xC2):  # start of frame
             height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
-            fits = 0 < height * width <= (Image.MAX_IMAGE_PIXELS or 0)
-            return (height, width) if data[at + 4] == 8 and data[at + 9] in (1, 3) and fits else None
+            return (height, width) if data[at + 4] == 8 and data[at + 9] in (1, 3) and height * width else None
         at += 2 + length
     return None

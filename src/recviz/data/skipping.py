@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recviz.augment.views import Crops
-from recviz.data.images import Images, UnreadableImageError
+from recviz.data.images import Images, UnreadableImageError, over_threads
 from recviz.errors import InputError
-from recviz.machine import usable_cores
 from recviz.seeds import mixed_seed
 
 OnError = Literal["raise", "skip"]
@@ -37,12 +35,14 @@ class BatchReader:
 
     With on_error "skip", an unreadable image of a training batch is replaced by another one that is drawn uniformly
     from the split with the batch's seed, so that batches stay full and equal on every process, and the other images'
-    crops stay as they were. Batches without views raise in any case: a split that is evaluated was read before.
+    crops stay as they were. Batches without views raise in any case, since a split that is evaluated was read before,
+    or go without such images, where `drop_unreadable` says so.
     """
 
-    def __init__(self, images: Images, on_error: OnError) -> None:
+    def __init__(self, images: Images, on_error: OnError, drop_unreadable: bool = False) -> None:
         self.images = images
         self.on_error = on_error
+        self.drop_unreadable = drop_unreadable
 
     def load(self, indices: Tensor, seed: int | None) -> Loaded:
         """A training batch, or with seed None a batch without randomness.
@@ -54,6 +54,10 @@ class BatchReader:
         try:
             return Loaded(self._read(indices, seed), indices, ())
         except UnreadableImageError:
+            if seed is None and self.drop_unreadable:
+                problems = [self.images.problem(index) for index in indices.tolist()]
+                indices = indices[torch.tensor([problem is None for problem in problems])]
+                return Loaded(self._read(indices, None), indices, tuple(filter(None, problems)))
             if self.on_error == "raise" or seed is None:
                 raise
         indices, skipped = self._readable(indices, seed)
@@ -83,8 +87,7 @@ class BatchReader:
 
 def readable(images: Images) -> Tensor:
     """Indices of the images that can be read, int64 [n]; each other one is reported."""
-    with ThreadPoolExecutor(usable_cores()) as pool:  # decoders work without the interpreter's lock
-        problems = list(pool.map(images.problem, range(len(images))))
+    problems = over_threads(images.problem, len(images), "checking that images can be read")
     for problem in problems:
         if problem is not None:
             report(problem)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from recviz.data.images import Images
 from recviz.errors import InputError
+
+UNREADABLE = "that cannot be read"
+"""The reason in `Split.left_out`."""
 
 
 @dataclass
@@ -20,11 +24,22 @@ class Split:
     images: Images
     labels: Tensor | None
     class_names: list[str]
+    source: str = ""
+    """Where the images are from and how they were chosen, for people."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Number of files beside the images: by extension ("" for none), or by another reason in words."""
 
-    def subset(self, indices: Tensor) -> Split:
-        """The samples at `indices` [n]."""
+    def subset(self, indices: Tensor, how: str = "") -> Split:
+        """The samples at `indices` [n]; `how` they were chosen is added to the source."""
         labels = None if self.labels is None else self.labels[indices]
-        return Split(self.images.subset(indices), labels, self.class_names)
+        source = f"{self.source}, {how}" if how else self.source
+        return replace(self, images=self.images.subset(indices), labels=labels, source=source)
+
+    def without_problems(self, kept: Tensor) -> Split:
+        """The samples at `kept` [n], the others being images that cannot be read."""
+        left_out = self.left_out.copy()
+        left_out[UNREADABLE] += len(self.images) - len(kept)
+        return replace(self.subset(kept), left_out=+left_out)
 
     def varied(self, count: int) -> Tensor:
         """Indices of `count` samples to look at, or of all: of as many classes as possible, evenly spaced.
@@ -57,12 +72,58 @@ def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:
     """
     assert split.labels is not None
     held_out = stratified_fraction(split.labels, len(split.images), fraction)
+    how = f"{fraction:.3g} of each class at random (data.val_fraction)"
     held_out = held_out[split.labels.bincount()[split.labels[held_out]] > 1]
     if not len(held_out):
         return split, None
     kept = torch.ones(len(split.images), dtype=torch.bool)
     kept[held_out] = False
-    return split.subset(kept.nonzero().squeeze(1)), split.subset(held_out)
+    return split.subset(kept.nonzero().squeeze(1)), replace(split.subset(held_out, how), left_out=Counter())
+
+
+def keep_classes(split: Split, classes: str | list[int]) -> Split:
+    """The images of some classes, see class_list, with labels from 0.
+
+    Raises:
+        InputError: images without labels, or classes that there are not.
+    """
+    if split.labels is None:
+        raise InputError(f"classes={classes!r} needs labelled images, and these have no labels")
+    kept = class_list(classes, len(split.class_names))
+    new_label = torch.full((len(split.class_names),), -1)
+    new_label[kept] = torch.arange(len(kept))
+    chosen = split.subset((new_label[split.labels] >= 0).nonzero().squeeze(1), f"classes {_as_text(classes)}")
+    assert chosen.labels is not None
+    return replace(chosen, labels=new_label[chosen.labels], class_names=[split.class_names[label] for label in kept])
+
+
+def aligned(val: Split, class_names: list[str]) -> Split:
+    """A labelled held-out split with the labels of the training split, whose classes are `class_names`.
+
+    Raises:
+        InputError: held-out images of a class that the training split lacks.
+    """
+    assert val.labels is not None
+    if val.class_names == class_names:
+        return val
+    unknown = [name for name in val.class_names if name not in set(class_names)]
+    if unknown:
+        raise InputError(
+            f"the splits need the same classes: {len(unknown)} of the held-out split's {len(val.class_names)} are not "
+            f"among the training split's {len(class_names)} ({named(class_names)}), such as {named(unknown)}"
+        )
+    place = {name: label for label, name in enumerate(class_names)}
+    new_label = torch.tensor([place[name] for name in val.class_names], dtype=torch.int64)
+    return replace(val, labels=new_label[val.labels], class_names=class_names)
+
+
+def named(names: list[str], most: int = 5) -> str:
+    """The first names, in one line."""
+    return f"{', '.join(names[:most])}{', …' * (len(names) > most)}"
+
+
+def _as_text(classes: str | list[int]) -> str:
+    return classes if isinstance(classes, str) else ",".join(map(str, classes))
 
 
 def class_list(classes: str | list[int], num_classes: int) -> list[int]:

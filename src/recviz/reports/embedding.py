@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.data.base import ViewsDataModule
-from recviz.data.images import EncodedImages
+from recviz.data.images import EncodedImages, FileImages
+from recviz.data.images import shown as as_text
+from recviz.data.lists import list_text
+from recviz.data.skipping import report
 from recviz.data.splits import Split
+from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 from recviz.probes.functional import Neighbours, extract_features, nearest_neighbours
+from recviz.progress import shown
 
 THUMBNAIL = 96
 """Side of the pictures in a page, in pixels; smaller images are enlarged there without smoothing."""
@@ -36,9 +42,18 @@ class Embedded(NamedTuple):
     labels: Tensor | None
     """int64 [N]."""
     names: list[str]
+    """Of files, their paths, in which bytes that are not UTF-8 stand as surrogates."""
     class_names: list[str]
     thumbnails: Tensor
     """uint8 [N, 3, S, S], S at most THUMBNAIL."""
+    indices: Tensor
+    """int64 [N], which images of the split these are: all but those that could not be read."""
+    skipped: tuple[str, ...] = ()
+    """One line for each image that could not be read."""
+
+    def name(self, index: int) -> str:
+        """The name of an image, for people."""
+        return as_text(self.names[index])
 
     def label(self, index: int) -> str:
         """The name of an image's class; "" without labels."""
@@ -46,32 +61,58 @@ class Embedded(NamedTuple):
 
 
 def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
-    """Encode a split, in its order, without augmentation.
+    """Encode a split, in its order, without augmentation, with progress on stderr.
+
+    Where `data.on_error` is "skip", images that cannot be read are reported and left out.
 
     Raises:
-        InputError: images that the backbone cannot take.
+        InputError: images that the backbone cannot take, or of which none can be read.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     thumbnails: list[Tensor] = []
+    kept: list[Tensor] = []
+    skipped: list[str] = []
 
     def batches() -> Iterator[Any]:
-        for batch in data.clean_dataloader(split):
+        loader = data.clean_dataloader(split, drop_unreadable=data.on_error == "skip")
+        size = len(split.images)
+        for batch in shown(loader, "encoding", size, lambda batch: len(batch.images) + len(batch.skipped)):
             images = batch.images
+            for problem in batch.skipped:
+                report(problem)
+                skipped.append(problem)
+            if not len(images):
+                continue
+            kept.append(torch.arange(len(images)) if batch.indices is None else batch.indices)
             assert isinstance(images, Tensor)  # of evaluation
             thumbnails.append(_thumbnails(images, THUMBNAIL if len(split.images) <= _FEW else 40))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
     evaluate = data.views.to(device).evaluate
-    found = extract_features(backbone.to(device), batches(), evaluate, device)
-    images = split.images
+    try:
+        found = extract_features(backbone.to(device), batches(), evaluate, device)
+    except InputError as error:
+        if kept or not skipped:
+            raise
+        raise InputError(f"none of {len(skipped):,} images can be read, the last because: {skipped[-1]}") from error
+    indices = torch.cat(kept) if skipped else torch.arange(len(split.images))
+    images = split.subset(indices).images
     names = (
-        [images.name(int(row)) for row in images.rows]
+        [os.fsdecode(path) for path in images.paths[images.rows]]
+        if isinstance(images, FileImages)
+        else [images.name(int(row)) for row in images.rows]
         if isinstance(images, EncodedImages)
         else [str(row) for row in getattr(images, "rows", torch.arange(len(images))).tolist()]
     )
     labels = None if split.labels is None else found.labels.cpu()
-    return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails))
+    thumbs = torch.cat(thumbnails)
+    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, tuple(skipped))
+
+
+def skipped_too(embedded: Embedded) -> str:
+    """The number of images that could not be read, to be added to a line; "" where there are none."""
+    return f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
 
 
 def _thumbnails(images: Tensor, side: int) -> Tensor:
@@ -86,12 +127,13 @@ def save(embedded: Embedded, folder: Path) -> None:
     tensors = {"features": embedded.features.contiguous()}
     if embedded.labels is not None:
         tensors["labels"] = embedded.labels
-        write_whole(folder / "classes.txt", "\n".join(embedded.class_names) + "\n")
+        with whole_file(folder / "classes.txt") as part:
+            part.write_bytes(list_text(embedded.class_names))
     with whole_file(folder / "features.safetensors") as part:
         save_file(tensors, part)
         part.chmod(0o644)
-    lines = [name.replace("\n", " ") for name in embedded.names]
-    write_whole(folder / "names.txt", "\n".join(lines) + "\n")
+    with whole_file(folder / "names.txt") as part:
+        part.write_bytes(list_text(embedded.names))
 
 
 def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:

@@ -65,7 +65,7 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
 
     def cell(index: int, query: int, similarity: str) -> str:
         x, y = (place[index] % across) * THUMBNAIL, (place[index] // across) * THUMBNAIL
-        label, name = embedded.label(index), embedded.names[index]
+        label, name = embedded.label(index), embedded.name(index)
         other = ' class="other"' if label != embedded.label(query) else ""
         lines = [f"<b>{escape(label)}</b>" if label else "", escape(short(name)), similarity]
         return (

@@ -105,7 +105,7 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         "labels": None if embedded.labels is None else embedded.labels.tolist(),
         "classes": embedded.class_names,
         "colors": colors,
-        "names": embedded.names,
+        "names": [embedded.name(index) for index in range(count)],
         "across": across,
         "side": THUMBNAIL,
     }
