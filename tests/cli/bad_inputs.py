@@ -134,7 +134,9 @@ CASES = {
         "unreadable image": Bad(f"{FOLDER} --data.root torn --data.memory_size 32", "torn/class0/torn.png"),
         "splits of other classes": Bad(f"{FOLDER} --data.root unlike", "the splits need the same classes"),
         "a list that is not there": Bad(f"{FOLDER} --data.root splits --data.train_list none.txt", "none.txt"),
-        "a list of nothing here": Bad(f"{FOLDER} --data.root splits --data.train_list strange.txt", "nowhere/x.png is"),
+        "a list of nothing here": Bad(
+            f"{FOLDER} --data.root splits --data.train_list strange.txt", "nowhere/x.png matches 0 images"
+        ),
         "an exclusion that is not there": Bad(f"{FOLDER} --data.root photos --data.exclude none.txt", "none.txt"),
         "no CIFAR and no download": Bad(
             "fit --config cifar10.yaml --data.root empty --data.download false", "no CIFAR10 in empty"
@@ -248,7 +250,7 @@ CASES = {
         "predict by text": Bad("predict photos --ckpt_path text.ckpt", "text.ckpt is not a checkpoint"),
         "predict of no folder": Bad("predict nowhere --ckpt_path probe.ckpt", "nowhere"),
         "predict of no images": Bad("predict empty --ckpt_path probe.ckpt", "empty holds no images"),
-        "predict of a broken image": Bad("predict torn --ckpt_path probe.ckpt", "torn.png"),
+        "predict of broken images only": Bad("predict all-torn --ckpt_path probe.ckpt", "none of 2 images can be read"),
         "predict into a folder": Bad("predict photos --ckpt_path probe.ckpt --out taken", "taken is a folder"),
         "views under another ending": Bad("views --config quickstart.yaml --out views.gif", "--out must end in .png"),
         "no views": Bad("views --config quickstart.yaml --rows 0", "--rows must be at least 1"),
@@ -274,6 +276,9 @@ def bad_world(root: Path) -> None:
     make_folder(root / "torn", classes=2, per_class=4)
     (root / "torn/class0/000.png").rename(root / "torn/class0/torn.png")
     (root / "torn/class0/torn.png").write_bytes((root / "flat/000.png").read_bytes()[:60])
+    (root / "all-torn").mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(root / "torn/class0/torn.png", root / "all-torn" / name)
 
     small = "--data.views.size 32 --data.batch_size 6 --data.num_workers 0 --model.projector_dims [16,16] "
     small += (

@@ -184,7 +184,9 @@ def test_precision_and_others() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.99], [1.0, 0.02]])
     assert others(rows, 2).indices[0].tolist() == [1, 4]
     labels = torch.tensor([0, 0, 1, 1, 1])
-    embedded = Embedded(rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8))
+    embedded = Embedded(
+        rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8), torch.arange(5)
+    )
     found = precision_at(embedded, (1, 9))
     assert found == {1: pytest.approx(3 / 5)}
     same = torch.ones(4, 2)  # all alike: a row is never its own neighbour

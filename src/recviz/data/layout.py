@@ -197,8 +197,8 @@ def _same_within(folder: Path, classes: list[str]) -> tuple[str, ...]:
     splits = [name for name in folders_with_images(folder / classes[0]) if split_of(name) is not None]
     if len({found[0] for name in splits if (found := split_of(name)) is not None}) > 1:
         raise InputError(
-            f"{shown(str(folder / classes[0]))} holds the splits {_named(splits)}: put the splits above the classes, as in "
-            f"{shown(str(folder / splits[0] / classes[0]))}"
+            f"{shown(str(folder / classes[0]))} holds the splits {_named(splits)}: put the splits above the classes, "
+            f"as in {shown(str(folder / splits[0] / classes[0]))}"
         )
     if len(classes) > 10:
         return ()
