@@ -23,7 +23,7 @@ from recviz.data.lists import list_text
 from recviz.data.skipping import report
 from recviz.data.splits import Split
 from recviz.errors import InputError
-from recviz.files import whole_file, write_whole
+from recviz.files import whole_file
 from recviz.probes.functional import Neighbours, extract_features, nearest_neighbours
 from recviz.progress import shown
 
