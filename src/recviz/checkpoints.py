@@ -181,7 +181,7 @@ def _read(source: str | Path) -> tuple[nn.Module, Origin]:
         checkpoint = read_checkpoint(path)
         origin, weights = _origin(run_settings(checkpoint, path)), backbone_weights(checkpoint)
         origin = origin._replace(epochs=epochs_done(checkpoint))
-    backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
+    backbone = make_backbone(origin.backbone)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -236,7 +236,7 @@ def load_classifier(path: str | Path) -> Classifier:
         names = [str(name) for name in about["classes"]]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one") from error
-    backbone = as_backbone(_instantiated(nn.Module, origin.backbone))
+    backbone = make_backbone(origin.backbone)
     head = nn.Linear(weight.shape[1], weight.shape[0])
     try:
         backbone.load_state_dict(backbone_weights(checkpoint))
@@ -245,6 +245,15 @@ def load_classifier(path: str | Path) -> Classifier:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
     check_backbone(backbone, origin.size)
     return Classifier(backbone.eval(), head, origin, names)
+
+
+def make_backbone(setting: dict[str, Any]) -> nn.Module:
+    """The backbone of a setting (class_path and init_args, as in a config), with the weights that it begins with.
+
+    Raises:
+        InputError: no nn.Module, settings that it does not take, a backbone of unknown width.
+    """
+    return as_backbone(_instantiated(nn.Module, setting))
 
 
 def without_weights(backbone: Any) -> dict[str, Any]:

@@ -43,6 +43,20 @@ def can_be_made(folder: Path) -> bool:
     return nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
 
 
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; after an error, remove those of them that were made and are empty."""
+    made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
+        raise
+
+
 def remove_oldest(folder: Path, pattern: str, limit: float) -> None:
     """Remove the files of a folder that were touched least recently, until the others have no more than `limit` bytes.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,12 @@ from torch import nn
 
 import recviz
 import recviz.cli
-from recviz.checkpoints import read_backbone
+from recviz.checkpoints import Origin, read_backbone
+from recviz.data.loose import LooseImages
 from recviz.errors import InputError
-from recviz.reports.embedding import Embedded, others, precision_at
+from recviz.reports.cards import margin
+from recviz.reports.embedding import Embedded, embed, others, precision_at
+from recviz.reports.export import timm_config
 from tests.datasets import make_flat, make_folder, picture
 
 Command = Callable[..., tuple[int, str, str]]
@@ -64,35 +69,101 @@ def test_a_backbone_is_loaded_from_folder_checkpoint_and_export(trained: Path, r
 FORMS = {"state_dict": "b.pth", "safetensors": "b.safetensors", "torch_export": "b.pt2", "onnx": "b.onnx"}
 
 
+SHAPES = {"square": (32, 32), "larger": (70, 70), "portrait": (60, 41), "landscape": (37, 90), "small": (20, 24)}
+"""Height and width of drawn pictures, for a backbone of 32 pixels."""
+
+
+def draw_photos(folder: Path) -> list[str]:
+    """Pictures of many shapes and kinds; the names of their files."""
+    folder.mkdir()
+    names = []
+    for i, (name, shape) in enumerate(SHAPES.items()):
+        Image.fromarray(picture(i % 2, i, shape)).save(folder / f"{name}.png")
+        names.append(f"{name}.png")
+    colour = Image.fromarray(picture(1, 9, (50, 64)))
+    for mode in ("L", "P", "RGBA", "1"):
+        colour.convert(mode).save(folder / f"{mode}.png")
+        names.append(f"{mode}.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    colour.save(folder / "turned.jpg", exif=turned)
+    return sorted([*names, "turned.jpg"])
+
+
+def programs(card: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+
+
+def needs(form: str) -> None:
+    for package in {"onnx": ["onnx", "onnxscript", "onnxruntime"], "timm": ["timm"]}.get(form, []):
+        pytest.importorskip(package)
+
+
+def embedded(run: Path, photos: Path) -> torch.Tensor:
+    """What `recviz embed` writes for a folder of images."""
+    backbone, origin = read_backbone(run)
+    data = LooseImages(photos, origin.view)
+    return embed(backbone, data, data.load_train()).features
+
+
 @pytest.mark.parametrize("form", [*FORMS, "timm"])
 def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     trained: Path, recviz_command: Command, form: str
 ) -> None:
-    """The snippets of the card are executed as they stand."""
-    for package in {"onnx": ["onnx", "onnxscript", "onnxruntime"], "timm": ["timm"]}.get(form, []):
-        pytest.importorskip(package)
+    """The programs of the card are executed in an empty scope, on all the photos."""
+    needs(form)
     out = FORMS.get(form, "folder")
-    code, said, err = recviz_command("export", "--ckpt_path", str(trained / "plain"), "--format", form, "--out", out)
+    run = trained / "plain"
+    code, said, err = recviz_command("export", "--ckpt_path", str(run), "--format", form, "--out", out)
     assert code == 0, err
     assert float(re.findall(r"features differ by ([\d.e+-]+)", said)[0]) < 1e-4
-    backbone = recviz.load_backbone(trained / "plain")
-    images = torch.rand(5, 3, 32, 32)
-    expected = features(backbone, images)
-    card = Path("folder/README.md" if form == "timm" else "b.md").read_text()
-    assert "recviz.backbones.resnet18" in card
-    assert "recviz.ImageFolderDataModule" in card
-    blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(blocks) == (2 if form in ("state_dict", "safetensors") else 1)
-    for block in blocks:
-        scope: dict[str, Any] = {"images": images, "torch": torch}
-        with torch.no_grad():
-            exec(block, scope)
-        found = scope.get("features")
-        if found is None:  # the block loads weights into a model
-            model = scope.get("model", scope.get("backbone"))
-            model.mean, model.std = backbone.mean, backbone.std
-            found = features(model.eval(), images)
-        assert (torch.as_tensor(found) - expected).abs().max() < 1e-4
+    card = Path("folder/README.md" if form == "timm" else f"{out}.md")
+    assert "recviz.backbones.resnet18" in card.read_text()
+    assert "recviz.ImageFolderDataModule" in card.read_text()
+    names = draw_photos(Path("photos"))
+    expected = embedded(run, Path("photos"))
+    found = programs(card)
+    assert len(found) == (2 if form in ("state_dict", "safetensors") else 1)
+    for program in found:
+        assert '["photo.jpg"]' in program
+        scope: dict[str, Any] = {}
+        exec(program.replace('["photo.jpg"]', repr([f"photos/{name}" for name in names])), scope)
+        torch.testing.assert_close(torch.as_tensor(scope["features"]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["plain", "cifar"])
+@pytest.mark.parametrize("form", [*FORMS, "timm"])
+def test_a_cards_programs_run_as_they_stand_in_a_process_of_their_own(
+    trained: Path, recviz_command: Command, form: str, run: str
+) -> None:
+    needs(form)
+    out = FORMS.get(form, "folder")
+    code, _, err = recviz_command("export", "--ckpt_path", str(trained / run), "--format", form, "--out", out)
+    assert code == (2 if (form, run) == ("timm", "cifar") else 0), err
+    draw_photos(Path("photos"))
+    expected = embedded(trained / run, Path("photos"))
+    shutil.copy("photos/turned.jpg", "photo.jpg")
+    for program in programs(Path("folder/README.md" if form == "timm" else f"{out}.md")) if code == 0 else []:
+        Path("program.py").write_text(f"{program}\nimport numpy\nnumpy.save('features.npy', features)\n")
+        subprocess.run([sys.executable, "program.py"], check=True)
+        torch.testing.assert_close(torch.from_numpy(np.load("features.npy"))[0], expected[-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [16, 32, 33, 64, 96, 224, 225, 4096])
+def test_timms_own_transform_makes_the_same_margin(size: int) -> None:
+    timm_data = pytest.importorskip("timm.data")
+    content = timm_config("resnet18", {}, Origin({}, size, [0.5] * 3, [0.25] * 3, {}), 512)["pretrained_cfg"]
+    settings = timm_data.resolve_data_config({}, pretrained_cfg=content)
+    assert list(settings["input_size"]) == [3, size, size]
+    assert timm_data.create_transform(**settings).transforms[0].size == margin(size)
+
+
+def test_weights_and_programs_of_one_name_have_a_card_each(trained: Path, recviz_command: Command) -> None:
+    for form, out in (("state_dict", "b.pth"), ("torch_export", "b.pt2")):
+        recviz_command("export", "--ckpt_path", str(trained / "cifar"), "--format", form, "--out", out)
+    assert {path.name for path in Path().iterdir()} == {"b.pth", "b.pth.md", "b.pt2", "b.pt2.md"}
+    assert "torch.export.load('b.pt2')" in Path("b.pt2.md").read_text()
 
 
 def test_what_timm_and_onnx_do_not_have_is_said(trained: Path, recviz_command: Command, monkeypatch: Any) -> None:
@@ -102,10 +173,12 @@ def test_what_timm_and_onnx_do_not_have_is_said(trained: Path, recviz_command: C
     assert "timm has no resnet18 with cifar stem and width 0.125" in err
     assert not Path("folder").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    for form, out, extra in (("timm", "folder", "timm"), ("onnx", "b.onnx", "onnx")):
+    packages = "onnx onnxscript onnxruntime"
+    for form, out, missing in (("timm", "new/folder", "timm"), ("onnx", "new/b.onnx", packages)):
         code, _, err = recviz_command("export", *cifar, "--format", form, "--out", out)
         assert code == 2
-        assert f'pip install "recviz[{extra}]"' in err
+        assert f"pip install {missing}" in err
+        assert not Path("new").exists()
         assert err.count("\n") == 1
 
 
@@ -123,7 +196,6 @@ class Odd(nn.Module):
 
 def test_an_operator_that_onnx_lacks_costs_one_line(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from recviz.checkpoints import Origin
     from recviz.reports.export import export
 
     origin = Origin({"class_path": "tests.Odd"}, 32, [0.5] * 3, [0.25] * 3, {})

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.parsing import one_line_errors
 from recviz.errors import InputError
-from recviz.reports.export import FORMATS, Format, export
+from recviz.reports.export import FORMATS, Format, card_path, export
 from recviz.reports.runs import Run, read_runs
 
 DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
@@ -43,8 +43,7 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--out {out} is a folder")
     backbone, origin = read_backbone(source)
     difference = export(backbone, origin, config.format, out, figures(source))
-    card = out / "README.md" if config.format == "timm" else out.with_suffix(".md")
-    print(f"{source}: {config.format} in {out}, its card in {card}")
+    print(f"{source}: {config.format} in {out}, its card in {card_path(out, config.format)}")
     print(f"read back, features differ by {difference:.1e} at the most")
 
 

@@ -1,38 +1,82 @@
-"""Cards of exported backbones: what one is, how good it is, how it is loaded."""
+"""Cards of exported backbones: what one is, how good it is, and a program that gives its features."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import recviz
 from recviz.checkpoints import Origin
+from recviz.data.images import EVALUATION_MARGIN
 
+_PREPARE = '''
+def prepare(path):
+    """An image file as the backbone takes it: float [3, {size}, {size}] in 0..1."""
+    image = F.pil_to_tensor(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+    height, width = image.shape[1:]
+    short = min(height, width)
+    side = {side} if short > {size} else {size}
+    return F.center_crop(F.resize(image, [height * side // short, width * side // short]), [{size}, {size}]) / 255
+
+
+images = torch.stack([prepare(path) for path in ["photo.jpg"]])'''
+_NORMALISED = """
+mean = torch.tensor({mean}).view(3, 1, 1)
+std = torch.tensor({std}).view(3, 1, 1)
+with torch.inference_mode():
+    features = backbone((images - mean) / std)  # [N, {dim}]"""
+_IMPORTS = """from PIL import Image, ImageOps
+from torchvision.transforms.v2 import functional as F
+"""
 _PYTHON = {
-    "state_dict": """import torch, {module}
-backbone = recviz.backbones.as_backbone({make})
-backbone.load_state_dict(torch.load({path!r}, weights_only=True))""",
-    "safetensors": """import recviz
-backbone = recviz.load_backbone({path!r})
-features = backbone((images - {mean}) / {std})  # images [N, 3, {size}, {size}] in 0..1""",
-    "torch_export": """import torch
-program = torch.export.load({path!r}).module()
-features = program(images)  # images [N, 3, {size}, {size}] in 0..1; it normalises them""",
-    "onnx": """import onnxruntime
-session = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])
-(features,) = session.run(None, {{"images": images.numpy()}})  # [N, 3, {size}, {size}] in 0..1; it normalises them""",
-    "timm": """import timm
-backbone = timm.create_model("local-dir:{path}", pretrained=True, num_classes=0).eval()
-features = backbone((images - {mean}) / {std})  # images [N, 3, {size}, {size}] in 0..1""",
+    "state_dict": f"""import torch
+import {{modules}}
+{_IMPORTS}
+{_PREPARE}
+backbone = {{make}}
+backbone.load_state_dict(torch.load({{path!r}}, weights_only=True))
+backbone.eval(){_NORMALISED}""",
+    "safetensors": f"""import recviz
+import torch
+{_IMPORTS}
+{_PREPARE}
+backbone = recviz.load_backbone({{path!r}}){_NORMALISED}""",
+    "torch_export": f"""import torch
+{_IMPORTS}
+{_PREPARE}
+program = torch.export.load({{path!r}}).module()
+with torch.inference_mode():
+    features = program(images)  # [N, {{dim}}]; it normalises the images""",
+    "onnx": f"""import onnxruntime
+import torch
+{_IMPORTS}
+{_PREPARE}
+session = onnxruntime.InferenceSession({{path!r}}, providers=["CPUExecutionProvider"])
+(features,) = session.run(None, {{{{"images": images.numpy()}}}})  # [N, {{dim}}]; it normalises the images""",
+    "timm": f"""import timm
+import torch
+{_IMPORTS}
+{_PREPARE}
+backbone = timm.create_model({{local!r}}, pretrained=True, num_classes=0).eval(){_NORMALISED}""",
 }
-_TORCHVISION = """import torch, torchvision
-model = torchvision.models.{name}()
-model.fc = torch.nn.Identity()
-model.load_state_dict({read})"""
+_TORCHVISION = f"""import torch
+import torchvision
+{{imports}}{_IMPORTS}
+{_PREPARE}
+backbone = torchvision.models.{{kind}}()
+backbone.fc = torch.nn.Identity()
+backbone.load_state_dict({{read}})
+backbone.eval(){_NORMALISED}"""
+_NOTES = {
+    "timm": "`timm.data.create_transform` prepares images alike, except that it enlarges those whose short side is at "
+    "most {size} pixels to {side} before it cuts out the centre.",
+}
 
 
 def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: list[str]) -> str:
-    """Markdown of a model card.
+    """Markdown of a model card. Each program in it runs as it stands, on a file photo.jpg.
 
     Args:
         origin: what the backbone is.
@@ -41,7 +85,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         feature_dim: D.
         figures: lines of results.
     """
-    name, options = str(origin.backbone["class_path"]), origin.backbone.get("init_args") or {}
+    name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
     model, data = origin.config.get("model") or {}, origin.config.get("data") or {}
     rows = [
         ("backbone", f"`{name}`" + (f" {options}" if options else "")),
@@ -49,26 +93,21 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         ("pretrained by", f"`{model.get('class_path', 'not known')}`, without labels"),
         ("on", f"`{data.get('class_path', 'not known')}`{_part(data.get('init_args') or {})}"),
         ("epochs", f"{'not known' if origin.epochs is None else origin.epochs}"),
-        ("images", f"{origin.size}×{origin.size}: short side {_margin(origin.size)}, centre cut out, in 0..1"),
+        (
+            "images",
+            f"{origin.size}×{origin.size}: short side {margin(origin.size)} where it is longer than {origin.size}, "
+            f"else {origin.size}; bilinear, antialiased; centre cut out; in 0..1",
+        ),
         ("normalised by", f"mean {_shown(origin.mean)}, standard deviation {_shown(origin.std)}"),
     ]
-    blocks = [_PYTHON[form].format(
-        path=str(out), size=origin.size, mean=_tensor(origin.mean), std=_tensor(origin.std), make=_make(name, options),
-        module=", ".join(dict.fromkeys([name.rpartition(".")[0], "recviz.backbones"])),
-    )]  # fmt: skip
-    known = tuple(f"recviz.backbones.resnet{depth}" for depth in (18, 34, 50))
-    plain = name in known and options.get("stem", "imagenet") == "imagenet"
-    if plain and options.get("width", 1) == 1 and form in ("state_dict", "safetensors"):
-        read = f"torch.load({str(out)!r}, weights_only=True)"
-        if form == "safetensors":
-            read = f"__import__('safetensors.torch').torch.load_file({str(out)!r})"
-        blocks.append(_TORCHVISION.format(name=name.rpartition(".")[2], read=read))
     lines = [f"# {name.rpartition('.')[2]}, pretrained without labels", ""]
     lines += ["| | |", "|---|---|", *(f"| {what} | {_cell(value)} |" for what, value in rows), ""]
     lines += ["## How good it is", "", *(figures or ["Not probed yet: `recviz probe` measures it."]), ""]
     lines += ["## How to load it", ""]
-    for block in blocks:
+    for block in _programs(origin, form, out, feature_dim):
         lines += ["```python", block, "```", ""]
+    if form in _NOTES:
+        lines += [_NOTES[form].format(size=origin.size, side=margin(origin.size)), ""]
     lines += [
         f"Written by recviz {recviz.__version__}, whose code is under the MIT licence; what may be done with the "
         "weights also depends on the images that they were trained on.",
@@ -77,7 +116,39 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
     return "\n".join(lines)
 
 
-def _make(name: str, options: dict[str, Any]) -> str:
+def margin(size: int) -> int:
+    """The short side in pixels to which evaluation resizes images that are larger than `size`."""
+    return round(size * EVALUATION_MARGIN)
+
+
+def arguments(backbone: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that a backbone was made with, by a config's setting."""
+    return {**(backbone.get("init_args") or {}), **(backbone.get("dict_kwargs") or {})}
+
+
+def _programs(origin: Origin, form: str, out: Path, feature_dim: int) -> list[str]:
+    name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
+    modules = sorted({name.rpartition(".")[0], "recviz.backbones"})
+    make = f"recviz.backbones.as_backbone({_call(name, options)})"
+    if any(isinstance(value, dict) for value in options.values()):  # objects, by their own class_path
+        modules, make = ["recviz.checkpoints"], f"recviz.checkpoints.make_backbone({origin.backbone!r})"
+    words = {
+        "path": str(out), "local": f"local-dir:{out}", "size": origin.size, "side": margin(origin.size),
+        "mean": _numbers(origin.mean), "std": _numbers(origin.std), "dim": feature_dim,
+        "make": make, "modules": "\nimport ".join(modules), "kind": name.rpartition(".")[2],
+    }  # fmt: skip
+    programs = [_PYTHON[form].format(**words)]
+    known = tuple(f"recviz.backbones.resnet{depth}" for depth in (18, 34, 50, 101))
+    plain = name in known and options.get("stem", "imagenet") == "imagenet" and options.get("width", 1) == 1
+    if plain and form in ("state_dict", "safetensors"):
+        words["imports"], words["read"] = "", f"torch.load({str(out)!r}, weights_only=True)"
+        if form == "safetensors":
+            words["imports"], words["read"] = "import safetensors.torch\n", f"safetensors.torch.load_file({str(out)!r})"
+        programs.append(_TORCHVISION.format(**words))
+    return programs
+
+
+def _call(name: str, options: dict[str, Any]) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items() if value is not None)})"
 
 
@@ -86,16 +157,13 @@ def _part(options: dict[str, Any]) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-def _margin(size: int) -> str:
-    return f"{round(size * 256 / 224)} where it is longer than {size}, else {size}"
-
-
 def _shown(values: list[float]) -> str:
     return " / ".join(f"{value:.4g}" for value in values)
 
 
-def _tensor(values: list[float]) -> str:
-    return f"torch.tensor([{', '.join(f'{value:.6g}' for value in values)}]).view(1, 3, 1, 1)"
+def _numbers(values: list[float]) -> str:
+    """The shortest digits that give the same float32."""
+    return f"[{', '.join(str(np.float32(value)) for value in values)}]"
 
 
 def _cell(text: str) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
+import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +19,8 @@ from torch import Tensor, nn
 from recviz.backbones import ResNet
 from recviz.checkpoints import EXPORT_KEY, Origin
 from recviz.errors import InputError
-from recviz.files import whole_file, write_whole
-from recviz.reports.cards import model_card
+from recviz.files import made_folder, whole_file, write_whole
+from recviz.reports.cards import arguments, margin, model_card
 
 Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -41,7 +45,7 @@ class Normalized(nn.Module):
 
 
 def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: list[str]) -> float:
-    """Write a backbone, and its card beside it (OUT with .md; in the folder, README.md, for timm).
+    """Write a backbone, and its card beside it (OUT.md; in the folder, README.md, for timm).
 
     Args:
         backbone: in eval mode.
@@ -57,25 +61,38 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
         InputError: a form that this backbone cannot take, an extra that is missing, a file that cannot be written.
     """
     backbone = backbone.to(memory_format=torch.contiguous_format)
-    images = torch.rand(2, 3, origin.size, origin.size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 3, origin.size, origin.size, generator=torch.Generator().manual_seed(0))
     whole = Normalized(backbone, origin.mean, origin.std).eval()
     with torch.no_grad():
         expected = whole(images)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if form == "timm":
-            found = _timm(backbone, origin, out, images, figures)
-        else:
-            with whole_file(out) as part:
-                found = _WRITERS[form](whole, origin, part, images)
-            card = model_card(origin, form, out, int(expected.shape[1]), figures)
-            write_whole(out.with_suffix(".md"), card)
+        with made_folder(out if form == "timm" else out.parent):
+            if form == "timm":
+                difference = _timm(whole, origin, out, images, expected)
+            else:
+                with whole_file(out) as part:
+                    difference = _compared(_WRITERS[form](whole, origin, part, images), expected, form)
+            write_whole(card_path(out, form), model_card(origin, form, out, int(expected.shape[1]), figures))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    difference = float((found - expected).abs().max())
-    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
-        raise InputError(f"what was written to {out} gives other features (by {difference:.1e}): do not use it")
     return difference
+
+
+def _compared(features: Tensor, expected: Tensor, what: str) -> float:
+    """The largest difference.
+
+    Raises:
+        InputError: one that is not of rounding.
+    """
+    difference = float((features - expected).abs().max()) if features.shape == expected.shape else math.inf
+    if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
+        raise InputError(f"this backbone as {what} gives other features (by {difference:.1e}): use another --format")
+    return difference
+
+
+def card_path(out: Path, form: str) -> Path:
+    """Where an export's card is."""
+    return out / "README.md" if form == "timm" else out.with_name(f"{out.name}.md")
 
 
 def _weights(backbone: nn.Module) -> dict[str, Tensor]:
@@ -103,8 +120,9 @@ def _safetensors(whole: Normalized, origin: Origin, path: Path, images: Tensor) 
 
 def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
     batch = torch.export.Dim("batch", min=1)
-    program = torch.export.export(whole, (images,), dynamic_shapes={"images": {0: batch}})
-    torch.export.save(program, path)
+    with _exporting("a program of torch.export"):
+        program = torch.export.export(whole, (images[:2],), dynamic_shapes={"images": {0: batch}})
+        torch.export.save(program, path)
     with torch.no_grad():
         features: Tensor = torch.export.load(path).module()(images)
     return features
@@ -113,69 +131,105 @@ def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor)
 def _onnx(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f'--format onnx needs an extra: pip install "recviz[onnx]" ({missing[0]} is missing)')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                whole, (images,), str(path), dynamo=True, external_data=False, verbose=False,
-                input_names=["images"], output_names=["features"],
-                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
-            )  # fmt: skip
-    except Exception as error:  # the exporter's, of operators that ONNX lacks and of much else
-        causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
-        reason = next((line.strip() for line in causes[-1].splitlines() if line.strip()), type(error).__name__)
-        raise InputError(f"this backbone cannot be written as ONNX: {reason[:300]}") from error
+        raise InputError(f"--format onnx needs packages that are not installed: pip install {' '.join(missing)}")
+    with _exporting("ONNX"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            whole, (images[:2],), str(path), dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["features"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+        )  # fmt: skip
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-def _timm(backbone: nn.Module, origin: Origin, folder: Path, images: Tensor, figures: list[str]) -> Tensor:
-    """A folder that timm.create_model("local-dir:FOLDER") reads."""
+@contextmanager
+def _exporting(what: str) -> Iterator[None]:
+    """Raise what an exporter says of a backbone, whose forward pass was tried before, as InputError."""
+    try:
+        yield
+    except (OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of operators that the format lacks, of Python that cannot be traced, and much else
+        causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
+        reason = next((line.strip() for line in causes[-1].splitlines() if line.strip()), type(error).__name__)
+        raise InputError(f"this backbone cannot be written as {what}: {reason[:300]}") from error
+
+
+def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expected: Tensor) -> float:
+    """Write a folder that timm.create_model("local-dir:FOLDER") reads; nothing where timm has no such network."""
     if importlib.util.find_spec("timm") is None:
-        raise InputError('--format timm needs an extra: pip install "recviz[timm]"')
+        raise InputError("--format timm needs the package timm: pip install timm")
     import timm
 
-    name = str(origin.backbone["class_path"]).rpartition(".")[2]
-    options = origin.backbone.get("init_args") or {}
-    if isinstance(backbone, ResNet):
-        if options.get("stem", "imagenet") != "imagenet" or options.get("width", 1) != 1 or not timm.is_model(name):
-            raise InputError(
-                f"timm has no {name} with {options.get('stem', 'imagenet')} stem and width {options.get('width', 1)}: "
-                "use --format torch_export or safetensors"
-            )
-    elif name == "create_model":
-        name = str(options["model_name"])
+    backbone, weights = whole.backbone, _weights(whole.backbone)
+    name, settings = _timm_call(backbone, origin)
+    other = "use --format torch_export or safetensors"
     if not timm.is_model(name):
-        raise InputError(f"timm has no model {name}: use --format torch_export or safetensors")
-    folder.mkdir(exist_ok=True)
-    weights = _weights(backbone)
+        raise InputError(f"timm has no model {name}: {other}")
+    try:
+        again = timm.create_model(name, pretrained=False, num_classes=0, **settings).eval()
+        again.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:  # weights of other names or shapes, arguments that it does not take
+        reason = " ".join(str(error).split())[:150]
+        raise InputError(f"timm's {name} is another network than this one ({reason}): {other}") from error
+    _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+    content = timm_config(name, settings, origin, int(expected.shape[1]))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
-    dim = int(backbone.feature_dim)  # type: ignore[arg-type]
-    pretrained = {
-        "input_size": [3, origin.size, origin.size], "mean": origin.mean, "std": origin.std,
-        "interpolation": "bilinear", "crop_pct": 224 / 256, "num_classes": 0, "pool_size": None,
-    }  # fmt: skip
-    content = {"architecture": name, "num_classes": 0, "num_features": dim, "pretrained_cfg": pretrained}
-    kept = {
-        k: v
-        for k, v in options.items()
-        if k not in ("model_name", "stem", "width", "weights", "pretrained", "num_classes")
-    }
-    if kept:
-        content["model_args"] = kept
     write_whole(folder / "config.json", json.dumps(content, indent=1))
-    write_whole(folder / "README.md", model_card(origin, "timm", folder, dim, figures))
-    try:
-        again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    except RuntimeError as error:  # weights of another shape
-        raise InputError(f"timm's {name} is another network than this one: {str(error).splitlines()[0]}") from error
-    with torch.no_grad():
-        features: Tensor = Normalized(again, origin.mean, origin.std)(images)
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    return _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+
+
+def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim: int) -> dict[str, Any]:
+    """The content of timm's config.json; its transform resizes larger images as recviz's evaluation does.
+
+    Args:
+        name: of timm's model.
+        settings: its arguments.
+        origin: what it is.
+        feature_dim: D.
+    """
+    size = origin.size
+    return {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": feature_dim,
+        "pretrained_cfg": {
+            "input_size": [3, size, size], "mean": origin.mean, "std": origin.std, "num_classes": 0, "pool_size": None,
+            "interpolation": "bilinear", "crop_mode": "center",
+            "crop_pct": math.floor(size / margin(size) * 1e6) / 1e6,  # timm rounds the side down
+        },
+        **({"model_args": settings} if settings else {}),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def _encoded(backbone: nn.Module, origin: Origin, images: Tensor) -> Tensor:
+    features: Tensor = Normalized(backbone, origin.mean, origin.std)(images)
     return features
+
+
+def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]]:
+    """The name of timm's model, and the arguments that change its structure."""
+    import timm
+
+    given, function = arguments(origin.backbone), str(origin.backbone["class_path"]).rpartition(".")[2]
+    if isinstance(backbone, ResNet):
+        stem, width = given.get("stem", "imagenet"), given.get("width", 1)
+        if stem != "imagenet" or width != 1:
+            raise InputError(
+                f"timm has no {function} with {stem} stem and width {width}: use --format torch_export or safetensors"
+            )
+        return function, {}
+    about = getattr(backbone, "pretrained_cfg", None)  # of timm's models
+    if not isinstance(about, dict) or not isinstance(about.get("architecture"), str):
+        return function, {}
+    beside = {*inspect.signature(timm.create_model).parameters, "num_classes"}  # which build no other network
+    return about["architecture"], {name: value for name, value in given.items() if name not in beside}
 
 
 _WRITERS: dict[str, Any] = {
