@@ -65,14 +65,14 @@ def test_header_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     module.on_train_start = lambda: mode.update(training=module.backbone.training)  # type: ignore[method-assign]
     tiny_trainer(Header(), EpochLines(), epochs=1).fit(module, datamodule=tiny_data())
     out = capsys.readouterr().out
-    assert "batch 16 = 16 × 1 process, peak lr 0.05 = 0.8 × 16 / 256, 4 steps × 1 epochs" in out
+    assert "batch 16 = 16 × 1 process, peak lr 0.05 = 0.8 × 16 / 256, 4 steps × 1 epoch," in out
     assert "PatternsDataModule, 64 images, 10 classes, 30 held out" in out
     assert "GFLOPs at 32×32" in out
-    assert "note: 1 epochs end within the 1 of warm-up" in out
+    assert "note: warm-up takes 1 of the 1 epoch, so that the peak lr is not reached" in out
     assert "epoch 1/1  loss" in out
     assert mode["training"], "counting operations leaves the backbone in training mode"
 
 
 def test_duration() -> None:
     assert duration(3725.4) == "1:02:05"
-    assert duration(-3) == "0:00:00"
+    assert duration(-3) == "00:00"

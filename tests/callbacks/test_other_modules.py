@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from recviz.callbacks.checkpoints import WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
+from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.progress import EpochLines
@@ -126,6 +127,37 @@ def test_a_module_without_parts_to_compile_is_refused() -> None:
         tiny_trainer(Compiled(), epochs=1).fit(Plain(TinyBackbone()), rows())
 
 
+def test_an_epoch_without_a_batch_or_a_loss_ends_the_run_by_one_line(tmp_path: Path) -> None:
+    def fit(module: LightningModule, loader: DataLoader[Tensor]) -> None:
+        keep = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+        tiny_trainer(EmptyEpochs(), keep, epochs=3, enable_checkpointing=True).fit(module, loader)
+
+    class Nothing(Endless):
+        def __iter__(self) -> Iterator[Tensor]:
+            return iter(())
+
+    class Once(Endless):
+        left = iter(torch.randn(8, 4))
+
+        def __iter__(self) -> Iterator[Tensor]:
+            return self.left
+
+    class SkippedEpoch(Plain):
+        def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> int:
+            return -1
+
+    with pytest.raises(InputError, match="epoch 1 had no batch: the training loader gave none"):
+        fit(Plain(TinyBackbone()), DataLoader(Nothing(), batch_size=2))
+    with pytest.raises(InputError, match="epoch 1 trained nothing: Plain gave no loss for any of its batches"):
+        fit(Plain(TinyBackbone(), lambda loss: None), rows())
+    with pytest.raises(InputError, match="epoch 1 trained nothing: SkippedEpoch"):
+        fit(SkippedEpoch(TinyBackbone()), rows())
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TrainingError, match="epoch 2 had no batch: the training loader gave none"):
+        fit(Plain(TinyBackbone()), DataLoader(Once(), batch_size=2))
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
 def test_a_bad_term_in_a_dict_is_named() -> None:
     module = Plain(TinyBackbone(), lambda loss: {"loss": loss, "terms": {"x": loss.detach() * torch.inf}})
     with pytest.raises(TrainingError, match=r"x is NaN or infinite in step 1"):
@@ -136,7 +168,7 @@ def test_a_loader_without_length_or_batch_size(capsys: pytest.CaptureFixture[str
     trainer = tiny_trainer(EpochLines(), Throughput(), epochs=2)
     trainer.fit(Plain(TinyBackbone()), rows(batch_size=None))
     assert trainer.global_step == 16
-    assert "epoch 1/2    left unknown" in capsys.readouterr().out
+    assert "epoch 1/2  left unknown" in capsys.readouterr().out
     assert "train/images_per_s" not in trainer.callback_metrics
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from recviz import LARS, VICReg
 from recviz.errors import InputError
 from recviz.losses import VICRegLoss
+from recviz.methods.joint_embedding import check_trainer
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -161,6 +163,25 @@ def test_other_validation_batches_are_refused_with_what_they_hold(batch: Any, sa
 def test_accumulation_is_refused() -> None:
     with pytest.raises(InputError, match="statistic of the batch"):
         tiny_trainer(accumulate_grad_batches=2).fit(tiny_vicreg(), datamodule=tiny_data())
+
+
+@pytest.mark.parametrize("setting", [{"max_steps": 0}, {"limit_train_batches": 0}, {"epochs": 0}])
+def test_a_trainer_without_a_step_to_take_is_refused(setting: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=r"is 0: there is nothing to train"):
+        tiny_trainer(**setting).fit(tiny_vicreg(), datamodule=tiny_data())  # type: ignore[arg-type]
+
+
+def test_a_loader_without_a_batch_is_refused() -> None:
+    pairs = [((torch.zeros(3, 16, 16), torch.zeros(3, 16, 16)), 0)] * 4
+    with pytest.raises(InputError, match=r"the training loader has no batch"):
+        tiny_trainer().fit(tiny_vicreg(), DataLoader(pairs, batch_size=8, drop_last=True))  # type: ignore[arg-type]
+
+
+def test_a_strategy_that_splits_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer()
+    monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
+    with pytest.raises(InputError, match=r"trainer.strategy FSDPStrategy splits weights"):
+        check_trainer(trainer)
 
 
 def test_negative_settings_are_refused() -> None:

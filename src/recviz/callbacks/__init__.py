@@ -3,6 +3,7 @@
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
+from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.header import Header
 from recviz.callbacks.lost_workers import LostWorkers
@@ -20,6 +21,7 @@ __all__ = [
     "Bar",
     "CollapseMonitor",
     "Compiled",
+    "EmptyEpochs",
     "EpochLines",
     "FiniteNumbers",
     "Header",

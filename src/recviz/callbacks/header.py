@@ -5,35 +5,70 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from recviz.callbacks.progress import planned_steps
 from recviz.callbacks.run_record import gflops, parameters, view_size
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 
 
 class Header(Callback):
-    """Prints model size, FLOPs, data, global batch and learning rate when training starts."""
+    """Prints model size, FLOPs, data, global batch and learning rate, before the first probe and step.
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    A run of fewer steps than trainer.log_every_n_steps would log nothing: it logs its last step instead.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print."""
-        if not trainer.is_global_zero or not isinstance(pl_module, JointEmbedding):
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(pl_module, JointEmbedding):
+            print(
+                f"{type(pl_module).__name__}: {_count(pl_module)} parameters; data: {type(data).__name__}; "
+                f"{trainer.precision}, {trainer.strategy.root_device.type}",
+                flush=True,
+            )
             return
         backbone, projector = pl_module.backbone, pl_module.projector
-        data = trainer.datamodule  # type: ignore[attr-defined]
         batch, processes = global_batch_size(trainer), trainer.world_size
         lines = [
             f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_compute(pl_module, data)}"
             f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
             f"data: {_describe(data)}",
-            f"batch {batch} = {batch // processes} × {processes} process{'es' if processes > 1 else ''}, "
+            f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
             f"peak lr {pl_module.peak_lr:g} = {pl_module.base_lr:g} × {batch} / 256, "
-            f"{trainer.num_training_batches} steps × {trainer.max_epochs} epochs, {trainer.precision}, "
+            f"{_length(trainer)}, {trainer.precision}, "
             f"{trainer.strategy.root_device.type}",
         ]
         if trainer.max_epochs is not None and 0 < trainer.max_epochs <= pl_module.warmup_epochs:
             lines.append(
-                f"note: {trainer.max_epochs} epochs end within the {pl_module.warmup_epochs:g} of warm-up, before the "
-                "peak lr: set model.warmup_epochs lower"
+                f"note: warm-up takes {pl_module.warmup_epochs:g} of the {_plural(trainer.max_epochs, 'epoch')}, so "
+                "that the peak lr is not reached: set model.warmup_epochs lower"
             )
         print("\n".join(lines), flush=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set how often to log, and say where nothing will be validated."""
+        steps = planned_steps(trainer)
+        if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = max(1, int(steps))  # type: ignore[attr-defined]
+        counts = trainer.num_val_batches
+        empty = counts and not sum(counts) and trainer.limit_val_batches
+        if empty and trainer.is_global_zero:
+            print("note: the validation loader has no batch, so that nothing is validated or probed", flush=True)
+
+
+def _length(trainer: Trainer) -> str:
+    epochs, most = trainer.max_epochs, trainer.max_steps
+    parts = []
+    if epochs is not None and epochs >= 0:
+        parts.append(f"{trainer.num_training_batches} steps × {_plural(epochs, 'epoch')}")
+    if most >= 0:
+        parts.append("at most " * bool(parts) + _plural(most, "step"))
+    return ", ".join(parts)
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _count(module: nn.Module) -> str:

@@ -7,37 +7,62 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import global_batch_size
 
 
 class Throughput(Callback):
-    """Logs train/images_per_s at logging steps: images of all processes, validation and checkpoints left out.
+    """Logs train/images_per_s at logging steps and at the end of an epoch: the mean of the epoch so far.
 
-    Nothing is logged of a loader that does not tell its batch size.
+    Counts the images of all processes, and the time that they train; validation is left out. Of an epoch within which
+    a run was resumed, it is the part after. Nothing is logged of a loader that does not tell its batch size.
     """
 
     def __init__(self) -> None:
         self._since = 0.0
-        self._steps = 0
+        self._images: float | None = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run that goes on within an epoch has no start of one."""
-        self._since, self._steps = time.perf_counter(), 0
+        self._since, self._images = time.perf_counter(), 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._since, self._steps = time.perf_counter(), 0
+        self._since, self._images = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: keep how long it ran."""
+        self._since -= time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the clock go on."""
+        self._since += time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the clock at logging steps."""
-        self._steps += 1
+        """Count; read the clock at logging steps."""
+        images = _images(trainer, batch)
+        self._images = None if images is None or self._images is None else self._images + images
         if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
-            now = time.perf_counter()
-            with contextlib.suppress(InputError):
-                rate = self._steps * global_batch_size(trainer) / (now - self._since)
-                pl_module.log("train/images_per_s", rate, prog_bar=False)
-            self._since, self._steps = now, 0
+            self._log(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read the clock."""
+        self._log(pl_module)
+
+    def _log(self, pl_module: LightningModule) -> None:
+        if self._images:
+            pl_module.log("train/images_per_s", self._images / (time.perf_counter() - self._since))
+
+
+def _images(trainer: Trainer, batch: Any) -> int | None:
+    """Images of a batch over all processes; None where that is not known."""
+    views = batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+    if isinstance(views, (tuple, list)) and views and isinstance(views[0], Tensor):
+        return len(views[0]) * trainer.world_size
+    with contextlib.suppress(InputError):
+        return global_batch_size(trainer)
+    return None

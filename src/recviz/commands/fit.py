@@ -15,12 +15,14 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.backbones import check_backbone
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
+from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
 from recviz.callbacks.header import Header
 from recviz.callbacks.lost_workers import LostWorkers
@@ -35,6 +37,7 @@ from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
+from recviz.commands.hardware import check_strategy
 from recviz.commands.parsing import hardware_errors, one_line_errors, one_line_of_any
 from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
@@ -42,7 +45,7 @@ from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
 from recviz.files import can_be_made
 from recviz.machine import keep_compiled_code
-from recviz.methods.joint_embedding import JointEmbedding, check_trainer
+from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 
@@ -62,7 +65,8 @@ def run(argv: list[str]) -> None:
     quiet_lightning()
     keep_compiled_code()
     cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
-    trainer = cli.trainer
+    trainer: Any = cli.trainer
+    check_steps(trainer)
     if isinstance(cli.model, JointEmbedding):
         check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
@@ -82,27 +86,34 @@ def run(argv: list[str]) -> None:
         changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
         if changes and trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
     try:
         with one_line_errors(), one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
+        if not trainer.global_step and not trainer.interrupted and cli.model.automatic_optimization:
+            raise InputError(
+                "no training step was taken: a callback or trainer.max_time ended the run before its first"
+            )
     except InputError:
-        began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if began and not any((cli.run_dir / kept).exists() for kept in ("metrics.csv", "checkpoints")):
+        began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)
+        if began and not (cli.run_dir / "checkpoints").exists():
             shutil.rmtree(cli.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
     if resumed is not None:
-        trainer.loggers[0].begin()  # type: ignore[attr-defined]
+        trainer.loggers[0].begin()
     if trainer.is_global_zero and (cli.run_dir / "metrics.csv").is_file():
         from recviz.reports.curves import draw_curves
 
         draw_curves(cli.run_dir)
         print(closing_summary(cli.run_dir, trainer))
+    if trainer.fast_dev_run and trainer.is_global_zero:
+        print(trainer.profiler.summary(), end="")
+        print(f"trained {trainer.global_step} step{'s' * (trainer.global_step > 1)}; fast_dev_run leaves no run folder")
     if trainer.interrupted:
         raise KeyboardInterrupt
 
@@ -182,6 +193,11 @@ class FitCLI(LightningCLI):
                 "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
                 f"{self.config['keep_every_n_epochs']} and {self.config['rank_timeout']}"
             )
+        settings = self.config["trainer"]
+        check_strategy(settings["strategy"])
+        if settings["barebones"] or settings["enable_checkpointing"] is False:
+            name = "barebones" if settings["barebones"] else "enable_checkpointing"
+            raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
         self.run_dir = Path(self.config["run_dir"] or new_run_dir(self.run_name))
         if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
             raise InputError(
@@ -209,6 +225,7 @@ class FitCLI(LightningCLI):
             RunFolder(self.run_dir, self.config_text(), self.resumed is None),
             Header(),
             RunRecord(self.run_dir),
+            EmptyEpochs(),
             FiniteNumbers(self.config["on_nonfinite"]),
             CollapseMonitor(),
             SeededSteps(int(self.config["seed_everything"] or 0)),
@@ -222,8 +239,13 @@ class FitCLI(LightningCLI):
             *([Compiled()] if self.config["compile"] else []),
             LostWorkers(),
         ]
+        if settings["fast_dev_run"]:
+            own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files
         with hardware_errors():
-            return self._instantiate_trainer(settings, own)
+            trainer: Any = self._instantiate_trainer(settings, own)
+        if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:
+            trainer.profiler.filename = "profile"  # in the run folder; else the report goes to a silent logger
+        return trainer  # type: ignore[no-any-return]
 
     def config_text(self) -> str:
         """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import recviz
 from recviz.callbacks.progress import Bar, EpochLines
+from recviz.commands.hardware import check_strategy
 from recviz.commands.parsing import hardware_errors, one_line_errors
 from recviz.commands.results import frozen_table, trained_table
 from recviz.data.base import ViewsDataModule
@@ -84,6 +85,7 @@ def measure(
         authors_batches: train on batches of 256 over all processes, instead of the data's own.
     """
     hardware = config.trainer.as_dict()
+    check_strategy(hardware["strategy"])
     if config.protocol != "linear":
         with one_line_errors():
             return trained(config, backbone, data, hardware, authors_batches)

@@ -7,7 +7,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
-from recviz.callbacks.progress import shown_metrics
+from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.base import ViewsDataModule
 from recviz.probes.final import FinalProbe
 
@@ -19,7 +19,7 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         if isinstance(callback, FinalProbe) and callback.results:
             lines.append(f"{'held-out images':<18}{'linear probe':>14}{'k-NN':>8}")
             lines += [f"{what:<18}{r.linear:>14.1%}{r.knn:>8.1%}" for what, r in callback.results.items()]
-    last = "  ".join(f"{name} {value}" for name, value in shown_metrics(trainer).items())
+    last = "  ".join(f"{name} {value}" for name, value in _figures(trainer).items())
     done, whole = trainer.fit_loop.epoch_progress.current.completed, trainer.max_epochs or -1
     if done < whole and not trainer.interrupted and not 0 < trainer.max_steps <= trainer.global_step:
         reason, option = "a callback", ""
@@ -31,6 +31,7 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
+        *(f"profile: {report}" for report in sorted(folder.glob("*profile*.txt"))),
         "",
         "next:",
         f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}{other_data}    # what the features are worth",
@@ -39,6 +40,13 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",
     ]
     return "\n".join(lines)
+
+
+def _figures(trainer: Trainer) -> dict[str, str]:
+    displays = [each for each in trainer.callbacks if isinstance(each, (Bar, EpochLines))]  # type: ignore[attr-defined]
+    figures = displays[0].figures if displays else Figures()
+    figures.read(trainer, trainer.current_epoch)  # of what was logged after the last epoch's line
+    return figures.of(trainer)
 
 
 def _out_of_time(trainer: Trainer) -> bool:

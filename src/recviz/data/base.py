@@ -192,7 +192,17 @@ class ViewsDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
-        """Shuffled batches for training; a resumed run's begin where the checkpoint was made, within an epoch too."""
+        """Shuffled batches for training; a resumed run's begin where the checkpoint was made, within an epoch too.
+
+        Raises:
+            InputError: trainer.overfit_batches, for which Lightning replaces the sampler, and with it the views' seeds.
+        """
+        overfit = getattr(self.trainer, "overfit_batches", 0)
+        if overfit:
+            raise InputError(
+                f"trainer.overfit_batches {overfit}: train on few images by data.fraction, or on few batches an epoch "
+                "by trainer.limit_train_batches"
+            )
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         sampler = self.train_sampler(train, seed)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -105,6 +106,8 @@ class JointEmbedding(LightningModule):
             trainer.fit_loop.setup_data()
         if trainer.num_training_batches == float("inf"):
             raise InputError("the loader does not tell its length: set trainer.limit_train_batches, an epoch's steps")
+        if trainer.num_training_batches == 0:
+            raise InputError("the training loader has no batch: is its batch size above the number of images?")
         total_steps = int(trainer.estimated_stepping_batches)
         warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
         optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
@@ -166,9 +169,15 @@ def _layout(batch: Any) -> str:
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Raise InputError where the trainer accumulates gradients, or has no end for the schedule to reach."""
+    """Raise InputError where the trainer accumulates gradients, splits weights, or gives the schedule no end."""
     if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:
         raise InputError("the learning rate's schedule needs an end: set trainer.max_epochs")
+    check_steps(trainer)
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise InputError(
+            f"trainer.strategy {type(trainer.strategy).__name__} splits weights over the processes, and optimiser and "
+            "callbacks need them whole: use auto or ddp"
+        )
     if str(trainer.precision) in ("bf16-true", "16-true", "64-true"):
         raise InputError(
             f"trainer.precision {trainer.precision}: use bf16-mixed or 32-true, as views and weights are 32"
@@ -178,6 +187,13 @@ def check_trainer(trainer: Trainer) -> None:
             f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
             "the batch, so accumulated gradients are not a larger batch's; use 1 and raise data.batch_size"
         )
+
+
+def check_steps(trainer: Trainer) -> None:
+    """Raise InputError where the trainer's settings leave no step to take."""
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if getattr(trainer, name) == 0:
+            raise InputError(f"trainer.{name} is 0: there is nothing to train")
 
 
 def global_batch_size(trainer: Trainer) -> int:
