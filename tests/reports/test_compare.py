@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recviz.reports.plots import draw_plots
 from recviz.reports.runs import read_runs
 
 Command = Callable[..., tuple[int, str, str]]
@@ -71,7 +72,9 @@ def make_run(
     return folder
 
 
-def table(text: str) -> list[list[str]]:
+def table(text: str | Path) -> list[list[str]]:
+    """The cells of a Markdown table, or of those in a file."""
+    text = text.read_text() if isinstance(text, Path) else text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
@@ -91,9 +94,9 @@ def test_a_run_that_still_trains_shows_its_online_probe(tmp_path: Path, recviz_c
     run = make_run(tmp_path / "now", epochs=1)
     with (run / "metrics.csv").open("a") as file:
         file.write("70.5,1,0.")  # a row that is being written
-    code, out, err = recviz_command("compare", "now", "--out", "report.html")
+    code, _, err = recviz_command("compare", "now", "--out", "report.html")
     assert (code, err) == (0, "")
-    (head, row) = table(out)
+    (head, row, _) = table(Path("report.md"))  # and chance
     cells = dict(zip(head, row, strict=True))
     assert (cells["linear top-1"], cells["probe"], cells["epochs"]) == ("10.0%", "online", "1 of 2")
 
@@ -105,30 +108,31 @@ def test_published_rows_and_baselines_stand_in_their_group(tmp_path: Path, recvi
     Path("other.json").write_text(json.dumps([results(0.1, hundred), results(0.15, hundred)]))
     code, out, err = recviz_command("compare", "one", "half", "other.json", "--out", "page/report.html")
     assert (code, err) == (0, "")
-    assert "2 sets of images or classes were probed; compare within each" in out
-    first, second = re.split(r"^### ", out, flags=re.MULTILINE)[1:]
+    assert "2 sets of images, classes or labels were probed: compare within each" in out
+    first, second = re.split(r"^### ", Path("page/report.md").read_text(), flags=re.MULTILINE)[1:]
     names = [row[0] for row in table(first)]
     assert names[:3] == ["run", "one", "resnet50, untrained"]
     assert [row[1] for row in table(first)][2] == "15.0% (14.0% to 16.0%)"  # the later entry
-    assert [name for name in names if "solo-learn" in name] == names[3:]
-    assert len(names) == 6
-    assert [row[0] for row in table(second)] == ["run", "half"]
+    assert names[3] == "chance"
+    assert [name for name in names if "solo-learn" in name] == names[4:]
+    assert len(names) == 7
+    assert [row[0] for row in table(second)] == ["run", "half", "chance"]
+    assert [row[1] for row in table(second)][2] == "50.0%"
     made = {path.name for path in Path("page").iterdir()}
     assert {"report.html", "report.md"} < made
-    for plot in ("accuracy-epochs", "accuracy-hours", "accuracy-compute", "accuracy-data", "collapse"):
+    for plot in ("accuracy-epochs", "accuracy-hours", "collapse"):
         assert {f"report-{plot}.svg", f"report-{plot}.png"} < made
-    assert Path("page/report.md").read_text() in out
 
 
 def test_imagenets_published_figures_are_known_by_its_classes(tmp_path: Path, recviz_command: Command) -> None:
     make_run(tmp_path / "one", 0.4, classes=[f"n{i:08}" for i in range(1000)])
     make_run(tmp_path / "two", 0.4, classes=[f"class{i}" for i in range(1000)])
-    code, out, err = recviz_command("compare", "one", "two", "--out", "report.html")
+    code, _, err = recviz_command("compare", "one", "two", "--out", "report.html")
     assert (code, err) == (0, "")
-    first, second = re.split(r"^### ", out, flags=re.MULTILINE)[1:]
+    first, second = re.split(r"^### ", Path("report.md").read_text(), flags=re.MULTILINE)[1:]
     assert first.startswith("ImageNet, 1000 classes")
-    assert any("the paper of VICReg" in row[0] for row in table(first))
-    assert [row[0] for row in table(second)] == ["run", "two"]
+    assert any("VICReg's paper" in row[0] for row in table(first))
+    assert [row[0] for row in table(second)] == ["run", "two", "chance"]
 
 
 def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path, recviz_command: Command) -> None:
@@ -137,16 +141,16 @@ def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path, recviz_command: C
         {**results(0.1 * size / 32, [f"class{i}" for i in range(100)]), "input": {"size": size}} for size in (32, 64)
     ]
     Path("other.json").write_text(json.dumps(entries))
-    _, out, _ = recviz_command("compare", "one", "other.json", "--out", "report.html")
-    names = [row[0] for row in table(out)]
+    assert recviz_command("compare", "one", "other.json", "--out", "report.html")[0] == 0
+    names = [row[0] for row in table(Path("report.md"))]
     assert names[2:4] == ["resnet50, untrained, at 32 pixels", "resnet50, untrained, at 64 pixels"]
 
 
 def test_runs_of_one_name_go_by_their_paths(tmp_path: Path, recviz_command: Command) -> None:
     for folder in ("a", "b"):
         make_run(tmp_path / folder / "run", 0.4)
-    _, out, _ = recviz_command("compare", "a/run", "b/run", "--out", "report.html")
-    assert [row[0] for row in table(out)][1:3] == ["a/run", "b/run"]
+    assert recviz_command("compare", "a/run", "b/run", "--out", "report.html")[0] == 0
+    assert [row[0] for row in table(Path("report.md"))][1:3] == ["a/run", "b/run"]
 
 
 HOSTILE = '<script>document.title="bad"</script>|x'
@@ -155,13 +159,145 @@ HOSTILE = '<script>document.title="bad"</script>|x'
 def test_names_with_html_in_them_are_shown_as_text(tmp_path: Path, recviz_command: Command) -> None:
     run = make_run(tmp_path / "one", 0.4, method=HOSTILE, device="<b>&")
     (run / "results.json").write_text(json.dumps([results(0.4, [HOSTILE])]))
-    _, out, _ = recviz_command("compare", "one", "--out", "report.html")
+    recviz_command("compare", "one", "--out", "report.html")
     page = Path("report.html").read_text()
     assert "<script>document" not in page
     assert "&lt;script&gt;document" in page
     assert "<b>" not in page
-    assert "<script>" not in out
-    assert r"\|x" in out
+    text = Path("report.md").read_text()
+    assert "<script>" not in text
+    assert r"\|x" in text
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, recviz_command: Command) -> None:
+    make_run(tmp_path / "one", 0.4, method="\x1b[31mred\nline")
+    make_run(tmp_path / "two", 0.4)
+    _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
+    assert "\x1b" not in out
+    assert "red line" in out
+
+
+def printed(out: str) -> tuple[list[str], list[list[str]]]:
+    """The lines of the first table in the terminal, and their cells."""
+    lines = out.split("\n\n")[0].splitlines()[1:]
+    return lines, [re.split(r"  +", line) for line in lines]
+
+
+def test_the_terminal_gets_the_columns_that_differ_and_fit(
+    tmp_path: Path, recviz_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "one", 0.4)
+    make_run(tmp_path / "two", 0.3, images=2000, hours=1.0)
+    monkeypatch.setenv("COLUMNS", "160")
+    _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
+    lines, cells = printed(out)
+    assert cells[0] == ["run", "linear top-1", "k-NN", "top-5", "images", "hours", "probe"]
+    assert cells[1] == ["one", "40.0% (39.0% to 41.0%)", "35.0% (34.0% to 36.0%)", "50.0% (49.0% to 51.0%)", "1,000",
+                        "0.50", "linear"]  # fmt: skip
+    assert max(map(len, lines)) <= 160
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
+    lines, cells = printed(out)
+    assert cells[0] == ["run", "linear top-1", "k-NN"]
+    assert max(map(len, lines)) <= 80
+    whole = table(Path("report.md"))[0]
+    assert {"backbone", "device", "labels"} - {"labels"} < set(whole)
+    assert "Same in all runs: method VICReg; backbone resnet18" in Path("report.html").read_text()
+
+
+def with_closing_probe(folder: Path, untrained: float, trained: float) -> None:
+    """Adds what FinalProbe logs."""
+    path = folder / "metrics.csv"
+    head, *rows = path.read_text().splitlines()
+    extra = "final/raw_pixels_linear,final/raw_pixels_knn,final/untrained_linear,final/untrained_knn"
+    extra += ",final/trained_linear,final/trained_knn"
+    width = head.count(",") + 1
+    step = head.split(",").index("step")
+    last = [""] * width
+    last[step] = "8"
+    figures = f"0.02,0.05,{untrained},0.1,{trained},0.2"
+    path.write_text("\n".join([f"{head},{extra}", *(f"{row},,,,,," for row in rows), f"{','.join(last)},{figures}\n"]))
+
+
+def test_a_run_that_is_not_above_the_untrained_backbone_is_marked(tmp_path: Path, recviz_command: Command) -> None:
+    for name, trained in (("worse", 0.087), ("better", 0.3)):
+        with_closing_probe(make_run(tmp_path / name), 0.144, trained)
+    _, out, _ = recviz_command("compare", "worse", "better", "--out", "report.html")
+    rows = {row[0]: row[1:3] for row in printed(out)[1]}
+    assert rows["worse"] == ["8.7%", "not above untrained"]
+    assert rows["better"][0] == "30.0%"
+    assert not rows["better"][1].startswith("not")
+    assert next(cells for name, cells in rows.items() if name.endswith("untrained"))[0] == "14.4%"
+    assert rows["raw pixels"][0] == "2.0%"
+    assert rows["chance"][0] == "1.0%"
+    assert len(rows) == 1 + 5  # the references of both runs are alike, and stand once
+    page = Path("report.html").read_text()
+    assert re.search(r'<tr class="run below"[^>]*><td data-sort="worse">', page)
+    assert re.search(r'<tr class="run"[^>]*><td data-sort="better">', page)
+
+
+def test_the_closing_probes_references_stand_beside_results_of_the_same_data_alone(
+    tmp_path: Path, recviz_command: Command
+) -> None:
+    hundred = [f"class{i}" for i in range(100)]
+    own = {"class_path": "recviz.CIFAR100DataModule", "init_args": {"batch_size": 7}}
+    for name, options in (("same", {}), ("other", {"classes": "50-99"})):
+        with_closing_probe(make_run(tmp_path / name, 0.1), 0.144, 0.2)
+        entry = results(0.1, hundred)
+        entry["settings"]["data"] = {**own, "init_args": {**own["init_args"], **options}}
+        entry["train"] = {"images": 1000}
+        (tmp_path / name / "results.json").write_text(json.dumps([entry]))
+    recviz_command("compare", "same", "--out", "same.html")
+    names = ["run", "same", "raw pixels", "resnet18 (cifar stem, width 0.25), untrained", "chance"]
+    rows = table(Path("same.md"))
+    assert [row[0] for row in rows][:5] == names
+    assert rows[1][2] == "not above untrained"
+    recviz_command("compare", "other", "--out", "other.html")
+    first, second = re.split(r"^### ", Path("other.md").read_text(), flags=re.MULTILINE)[1:]
+    assert [row[0] for row in table(first)][:3] == ["run", "other", "chance"]
+    assert "untrained" in second
+
+
+def test_headings_have_no_hash_and_alike_ones_are_numbered(tmp_path: Path, recviz_command: Command) -> None:
+    make_run(tmp_path / "one", 0.4, classes=["a", "b"])
+    make_run(tmp_path / "two", 0.4, classes=["c", "d"])
+    recviz_command("compare", "one", "two", "--out", "report.html")
+    page = Path("report.html").read_text()
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings[:2] == [
+        "CIFAR100, 2 classes, 100 test images (set 1)",
+        "CIFAR100, 2 classes, 100 test images (set 2)",
+    ]
+    assert "Online linear probe by epochs" in headings[2:]
+    assert "<title>Comparison: one, two</title>" in page
+
+
+def test_loss_terms_stand_at_fractions_of_epochs(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "one")
+    text = "epoch,step,train/hours,train/total\n0,1,,5\n0,3,,4\n0,3,0.1,\n1,5,,3\n1,7,,2\n1,7,0.2,\n2,9,,1\n"
+    (folder / "metrics.csv").write_text(text)
+    series = read_runs(folder)[0].series["train/total"]
+    assert [at["epoch"] for at, _ in series] == [0.5, 1, 1.5, 2, 2.5]
+    (folder / "metrics.csv").write_text("epoch,step,train/total\n0,1,5\n")  # no epoch has ended
+    assert read_runs(folder)[0].series["train/total"] == [({}, 5)]
+
+
+def test_curves_say_which_data_the_online_probe_classifies(tmp_path: Path) -> None:
+    one, two = make_run(tmp_path / "one", 0.4, images=1000), make_run(tmp_path / "two", 0.4, images=5000)
+    config = yaml.safe_load((two / "config.yaml").read_text())
+    config["data"]["init_args"]["classes"] = "0-49"
+    (two / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = [*read_runs(one), *read_runs(two)]
+    plots = draw_plots(runs, {run.group: "all" for run in runs})
+    panels = plots["accuracy-epochs"].figure.axes
+    assert [axes.get_title() for axes in panels] == ["CIFAR100", "CIFAR100 (classes 0-49)"]
+    assert [len(axes.lines) for axes in panels] == [1, 1]
+    assert panels[0].yaxis.get_major_formatter()(0.1).endswith("%")
+    costs = plots["accuracy-data"].figure
+    costs.canvas.draw()
+    ticks = [label.get_text() for label in costs.axes[0].get_xticklabels() if label.get_text()]
+    assert {"1,000", "2,000", "5,000"} <= set(ticks)
+    assert not any("^" in tick or "times" in tick for tick in ticks)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +369,12 @@ def test_the_page_sorts_and_filters_in_a_browser_and_asks_for_nothing(tmp_path: 
     )  # fmt: skip
     said = dict(re.findall(r'<pre class="said">(\w+): (.*?)</pre>', done.stdout))
     assert said == {
-        "start": "one,two,three,resnet50, untrained",
-        "up": "resnet50, untrained,two,three,one",
-        "down": "one,three,two,resnet50, untrained",
-        "hours": "three,one,two,resnet50, untrained",  # unknown comes last
-        "filter": "two",
-        "count": "1 of 4",
+        "start": "one,two,three,resnet50, untrained,chance",
+        "up": "resnet50, untrained,two,three,one,chance",
+        "down": "chance,one,three,two,resnet50, untrained",
+        "hours": "three,one,two,chance,resnet50, untrained",  # unknown comes last
+        "filter": "two",  # its method, which all runs share, is in no column
+        "count": "1 of 5",
         "width": "true",  # nothing sticks out of a phone's screen
         "resources": "0",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import one_line_errors
 from recviz.errors import InputError
-from recviz.reports.compare import write_report
+from recviz.reports.compare import terminal_table, write_report
 from recviz.reports.runs import Run, read_runs
 
 DESCRIPTION = """Compare runs: run folders, of finished runs or of those that still train, and results.json files.
 
-Writes one page that opens offline (--out), and beside it the table as Markdown and each plot as SVG and PNG."""
+Writes one page that opens offline (--out), and beside it the table as Markdown and each plot as SVG and PNG. Prints the
+columns in which the runs differ, as far as they fit the terminal."""
 
 
 def run(argv: list[str]) -> None:
@@ -35,11 +37,14 @@ def run(argv: list[str]) -> None:
         report = write_report(runs, out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    if len(report.groups) > 1:
-        print(f"{len(report.groups)} sets of images or classes were probed; compare within each:")
-        print("\n".join(f"  {group}" for group in report.groups))
-    print(report.table.read_text(encoding="utf-8"))
-    print(f"page: {report.page}; table: {report.table}; {len(report.plots) // 2} plots beside them as SVG and PNG")
+    if len(report.tables) > 1:
+        print(f"{len(report.tables)} sets of images, classes or labels were probed: compare within each table\n")
+    width = shutil.get_terminal_size((120, 24)).columns
+    for table in report.tables:
+        print(f"{terminal_table(table, width)}\n")
+    print(
+        f"page: {report.page}; all columns: {report.table}; {len(report.plots) // 2} plots beside them as SVG and PNG"
+    )
 
 
 def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -17,11 +18,12 @@ from recviz.reports.runs import Figure, Run
 
 
 class Column(NamedTuple):
-    """A column of the table: its title, what to sort by, what to show."""
+    """A column of the table: its title, what to sort by, what to show, and whether it stands even where all agree."""
 
     title: str
     key: Callable[[Run], Any]
     show: Callable[[Any], str]
+    always: bool = False
 
 
 def _plain(value: Any) -> str:
@@ -41,10 +43,11 @@ def _epochs(run: Run) -> str | None:
 
 
 COLUMNS = (
-    Column("run", lambda run: run.name, _plain),
-    Column("linear top-1", lambda run: run.top1, _accuracy),
-    Column("top-5", lambda run: run.top5, _accuracy),
-    Column("k-NN", lambda run: run.knn, _accuracy),
+    Column("run", lambda run: run.name, _plain, always=True),
+    Column("linear top-1", lambda run: run.top1, _accuracy, always=True),
+    Column("note", lambda run: run.note, _plain, always=True),
+    Column("k-NN", lambda run: run.knn, _accuracy, always=True),
+    Column("top-5", lambda run: run.top5, _accuracy, always=True),
     Column("method", lambda run: run.method, _plain),
     Column("backbone", lambda run: run.backbone, _plain),
     Column("parameters", lambda run: run.parameters, lambda value: f"{value / 1e6:.2f} M"),
@@ -52,7 +55,7 @@ COLUMNS = (
     Column("pretraining data", lambda run: run.data, _plain),
     Column("images", lambda run: run.images, lambda value: f"{value:,}"),
     Column("epochs", _epochs, _plain),
-    Column("hours", lambda run: run.hours, lambda value: f"{value:.2f}"),
+    Column("hours", lambda run: run.hours, lambda value: f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"),
     Column("device", lambda run: run.device, _plain),
     Column("images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}"),
     Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}"),
@@ -61,59 +64,163 @@ COLUMNS = (
 )
 
 
+class Table(NamedTuple):
+    """The rows of one group."""
+
+    heading: str
+    """What was probed, unlike that of any other group."""
+    rows: list[Run]
+    columns: list[Column]
+    """Those in which its runs differ, and the accuracies."""
+    shared: list[tuple[str, str]]
+    """What all its runs have in common, as title and text."""
+
+
 class Report(NamedTuple):
     """Where a report's parts are."""
 
     page: Path
     table: Path
     plots: list[Path]
-    groups: list[str]
+    tables: list[Table]
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Report:
-    """Write OUT, and beside it the same table as .md and each plot as .svg and .png.
+    """Write OUT, and beside it the table as .md and each plot as .svg and .png.
 
-    Rows are grouped by what was probed; published figures of that data stand in their group.
+    Rows are grouped by what was probed; published figures of that data stand in their group, and so do chance and what
+    the runs' closing probes measured of raw pixels and of the untrained backbone.
 
     Args:
-        runs: in the order of the curves' colours.
+        runs: in the order of the rows.
         out: ends in .html.
     """
-    groups = list(dict.fromkeys(run.group for run in runs))
-    rows = {group: [run for run in runs if run.group == group] for group in groups}
-    for group, members in rows.items():
-        if match := re.match(r"(\w+), (\d+) classes", group):
-            members += published(match[1], int(match[2]), group)
+    tables = _tables(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
     plots: list[Path] = []
-    drawings: dict[str, str] = {}
-    for name, figure in draw_plots(runs).items():
+    drawings: list[str] = []
+    rows = [run for table in tables for run in table.rows]
+    for name, plot in draw_plots(rows, {run.group: table.heading for table in tables for run in table.rows}).items():
         for suffix in ("svg", "png"):
             path = out.with_name(f"{out.stem}-{name}.{suffix}")
             with whole_file(path) as part:
-                figure.savefig(part, dpi=130)
+                plot.figure.savefig(part, dpi=130)
             plots.append(path)
-        drawings[name] = _svg(figure)
-    table = out.with_suffix(".md")
-    write_whole(table, _markdown(rows))
-    write_whole(out, _page(rows, drawings))
-    return Report(out, table, plots, groups)
+        drawings.append(
+            f'<figure id="{escape(name)}"><h2>{escape(plot.title)}</h2><figcaption>{escape(plot.caption)}</figcaption>'
+            f"{_svg(plot.figure)}</figure>"
+        )
+    path = out.with_suffix(".md")
+    write_whole(path, _markdown(tables))
+    write_whole(out, _page(_title(runs), tables, drawings))
+    return Report(out, path, plots, tables)
 
 
-def _used(rows: dict[str, list[Run]]) -> list[Column]:
-    """The columns that have anything in them."""
-    return [column for column in COLUMNS if any(column.key(run) is not None for m in rows.values() for run in m)]
+def _title(runs: Sequence[Run]) -> str:
+    """The runs' names where they are few, else how many."""
+    names = list(dict.fromkeys(run.name for run in runs if run.kind == "run")) or [run.name for run in runs]
+    return f"Comparison: {', '.join(names)}" if len(names) <= 3 else f"Comparison of {len(names)} runs"
 
 
-def _markdown(rows: dict[str, list[Run]]) -> str:
-    columns = _used(rows)
+def _tables(runs: Sequence[Run]) -> list[Table]:
+    groups = list(dict.fromkeys(run.group for run in runs))
+    headings = _headings(groups)
+    tables = []
+    for group in groups:
+        rows = _with_notes(_with_references([run for run in runs if run.group == group]))
+        if match := re.match(r"(\w+), (\d+) classes", group):
+            rows += published(match[1], int(match[2]), group)
+        own = [run for run in rows if run.kind == "run"] or rows
+        columns, shared = [], []
+        for column in COLUMNS:
+            texts = {_text(column, run) for run in (rows if column.title == "probe" else own)} - {""}
+            if len(texts) > 1 or (column.always and any(column.key(run) is not None for run in rows)):
+                columns.append(column)
+            elif texts:
+                shared.append((column.title, texts.pop()))
+        tables.append(Table(headings[group], rows, columns, shared))
+    return tables
+
+
+def _headings(groups: Sequence[str]) -> dict[str, str]:
+    """Groups without the hash of their images and classes; where that leaves two alike, they are numbered."""
+    plain = {group: re.sub(r" \([0-9a-f]{6}\)", "", group) for group in groups}
+    alike = Counter(plain.values())
+    seen: Counter[str] = Counter()
+    for group, text in plain.items():
+        seen[text] += 1
+        if alike[text] > 1:
+            plain[group] = f"{text} (set {seen[text]})"
+    return plain
+
+
+def _with_references(rows: list[Run]) -> list[Run]:
+    """The rows of a group, then each reference once: untrained backbones, raw pixels and chance."""
+    references = {(run.name, run.top1): run for run in rows if run.kind == "reference"}
+    classes = next((run.classes for run in rows if run.classes), None)
+    if classes:
+        top5 = Figure(min(1.0, 5 / classes)) if any(run.top5 for run in rows) else None
+        chance = Run("chance", "reference", top1=Figure(1 / classes), top5=top5, group=rows[0].group)
+        references["chance", chance.top1] = chance
+    return [*(run for run in rows if run.kind != "reference"), *references.values()]
+
+
+def _with_notes(rows: list[Run]) -> list[Run]:
+    """Marks runs that are no better than a reference of their group: one of their own backbone, labels and kind."""
+
+    def note(run: Run) -> str | None:
+        if run.kind != "run" or run.top1 is None:
+            return None
+        not_above = [
+            other.name.rpartition(", ")[2]
+            for other in rows
+            if other.kind == "reference"
+            and other.top1 is not None
+            and run.top1.value <= other.top1.value + 1e-6  # accuracies of 32 bits
+            and other.backbone in (None, run.backbone)
+            and (other.probe is None or ((run.probe or "")[:6] in ("linear", "closin") and other.labels == run.labels))
+        ]
+        return f"not above {', '.join(dict.fromkeys(not_above))}" if not_above else None
+
+    return [run._replace(note=note(run)) for run in rows]
+
+
+def terminal_table(table: Table, width: int) -> str:
+    """A table of aligned columns that fits `width` characters: as many columns as do, from the left.
+
+    Args:
+        table: one of `write_report`.
+        width: of the terminal.
+    """
+    cells = []
+    for column in table.columns:
+        texts = [column.title, *(_line(_text(column, run)) for run in table.rows)]
+        cells.append([_cut(text, 36) for text in texts])
+    widths = [max(map(len, texts)) for texts in cells]
+    shown = max((n for n in range(1, len(cells) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)
+    rows = zip(*cells[:shown], strict=True)
+    lines = ["  ".join(text.ljust(wide) for text, wide in zip(row, widths, strict=False)).rstrip() for row in rows]
+    return "\n".join([_line(table.heading), *lines])
+
+
+def _line(text: str) -> str:
+    """A text of one line, without control characters."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - length // 3 - 1]}…{text[-(length // 3) :]}"
+
+
+def _markdown(tables: Sequence[Table]) -> str:
+    """All columns that have anything in them."""
+    columns = [column for column in COLUMNS if any(column.key(run) is not None for t in tables for run in t.rows)]
     lines = []
-    for group, members in rows.items():
-        lines += [f"### {_cell(group)}", "", "| " + " | ".join(column.title for column in columns) + " |"]
+    for table in tables:
+        lines += [f"### {_cell(table.heading)}", "", "| " + " | ".join(column.title for column in columns) + " |"]
         lines.append("|---" * len(columns) + "|")
-        for run in members:
-            texts = [_text(column, run) for column in columns]
-            lines.append("| " + " | ".join(map(_cell, texts)) + " |")
+        for run in table.rows:
+            lines.append("| " + " | ".join(_cell(_text(column, run)) for column in columns) + " |")
         lines.append("")
     return "\n".join(lines)
 
@@ -127,34 +234,47 @@ def _text(column: Column, run: Run) -> str:
     return "" if value is None else column.show(value)
 
 
-def _page(rows: dict[str, list[Run]], drawings: dict[str, str]) -> str:
-    columns = _used(rows)
-    head = "".join(f'<th scope="col"><button type="button">{escape(column.title)}</button></th>' for column in columns)
-    tables = "".join(_html_table(group, members, columns, head) for group, members in rows.items())
-    plots = "".join(f'<figure id="{escape(name)}">{svg}</figure>' for name, svg in drawings.items())
+def _page(title: str, tables: Sequence[Table], drawings: Sequence[str]) -> str:
     note = (
-        "<p>Accuracies of different tables are of different images or classes: compare within a table.</p>"
-        if len(rows) > 1
+        "<p>Accuracies of different tables are of different images, classes or labels: compare within a table.</p>"
+        if len(tables) > 1
         else ""
     )
-    return PAGE.replace("<!--note-->", note).replace("<!--tables-->", tables).replace("<!--plots-->", plots)
+    parts = {"title": escape(title), "note": note, "tables": "".join(map(_html_table, tables))}
+    page = PAGE
+    for name, text in {**parts, "plots": "".join(drawings)}.items():
+        page = page.replace(f"<!--{name}-->", text)
+    return page
 
 
-def _html_table(group: str, members: list[Run], columns: list[Column], head: str) -> str:
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col"><button type="button">{escape(c.title)}</button></th>' for c in table.columns)
     body = []
-    for run in members:
-        cells = []
-        for column in columns:
-            value = column.key(run)
-            sort = value.value if isinstance(value, Figure) else value
-            cells.append(
-                f'<td data-sort="{escape("" if sort is None else str(sort))}">{escape(_text(column, run))}</td>'
-            )
-        body.append(f'<tr class="{escape(run.kind)}">{"".join(cells)}</tr>')
+    for run in table.rows:
+        cells = "".join(_html_cell(column, run) for column in table.columns)
+        words = escape(" ".join(_text(column, run) for column in COLUMNS))  # for the filter
+        kind = f"{escape(run.kind)}{' below' * (run.note is not None)}"
+        body.append(f'<tr class="{kind}" data-words="{words}">{cells}</tr>')
+    same = "; ".join(f"{escape(title)} {escape(text)}" for title, text in table.shared)
+    names = {run.name for run in table.rows if run.kind == "run"}
+    which = f"Run {escape(names.pop())}" if len(names) == 1 else "Same in all runs"
+    shared = f"<p>{which}: {same}.</p>" if same else ""
     return (
-        f'<h2>{escape(group)}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<h2>{escape(table.heading)}</h2>{shared}<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def _html_cell(column: Column, run: Run) -> str:
+    value, text = column.key(run), escape(_text(column, run))
+    kind, sort = "", value
+    if isinstance(value, Figure):
+        sort = value.value
+        if value.low is not None and value.high is not None:
+            text = f"{value.value:.1%}<small>{100 * value.low:.1f}–{100 * value.high:.1f}</small>"
+    elif len(text) > 24:
+        kind = ' class="text"'
+    return f'<td{kind} data-sort="{escape("" if sort is None else str(sort))}">{text}</td>'
 
 
 def _svg(figure: Any) -> str:

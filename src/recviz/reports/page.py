@@ -12,37 +12,42 @@ START = """<!doctype html>
 
 PAGE = (
     START
-    + """<title>recviz compare</title>
+    + """<title><!--title--></title>
 <style>
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; --published: #b35900; }
-@media (prefers-color-scheme: dark) { :root { --published: #ffb366; } }
+:root { color-scheme: light dark; --line: #8884; --soft: #8881; --published: #b35900; --below: #c0392b; }
+@media (prefers-color-scheme: dark) { :root { --published: #ffb366; --below: #ff8a7a; } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 100rem; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.05rem; margin: 1.5rem 0 .4rem; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--line); text-align: left; }
+table { border-collapse: collapse; font-size: .87rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+td { max-width: 13rem; } td.text { min-width: 7.5rem; } td:first-child { min-width: 8rem; max-width: 17rem; }
+td small { display: block; white-space: nowrap; opacity: .75; }
+tr.below td:nth-child(-n+3) { color: var(--below); }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid; }
 th[aria-sort=ascending] button::after { content: " \\25B2"; }
 th[aria-sort=descending] button::after { content: " \\25BC"; }
 tr:hover td { background: var(--soft); }
 tr.published td { color: var(--published); font-style: italic; }
-tr.baseline td { opacity: .75; }
+tr.baseline td, tr.reference td { opacity: .75; }
 td:first-child, th:first-child { position: sticky; left: 0; background: Canvas; }
 input { font: inherit; padding: .3rem .5rem; width: min(100%, 22rem); }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem; }
-figure { margin: 0; background: #fff; } figure svg { max-width: 100%; height: auto; }
+figure { margin: 0 0 1rem; } figure h2 { margin-bottom: 0; } figcaption { margin-bottom: .4rem; }
+figure svg { max-width: 100%; height: auto; background: #fff; }
 </style>
 </head>
 <body>
-<h1>recviz compare</h1>
+<h1><!--title--></h1>
 <p><label>Filter rows <input id="filter" type="search" placeholder="vicreg resnet18"></label>
 <span id="count" role="status"></span></p>
 <!--note-->
 <!--tables-->
-<p>Accuracies with their 95% intervals (Wilson), which the number of test images alone leaves open. GFLOPs are of one
-image's forward pass, a multiply and an add counted as one. Rows in italics are published by others, not measured
-here; "online" is the probe that runs beside training, which reads lower.</p>
+<p>Below an accuracy stands its 95% interval (Wilson) in percent, which follows from the number of test images alone.
+GFLOPs are those of one image's forward pass, with a multiply and an add counted as one. Rows in italics were published
+by others and not measured here. Chance is one over the number of classes. A run in red is not above chance, raw pixels
+or its own backbone before training. Probes: "linear" is <code>recviz probe</code>; "closing" is measured once at the
+end of training; "online" runs beside training and reads lower.</p>
 <main><!--plots--></main>
 <script>
 "use strict";
@@ -53,7 +58,7 @@ function show() {
   const words = filter.value.toLowerCase().split(/\\s+/).filter(Boolean);
   let shown = 0;
   for (const row of rows) {
-    const text = row.textContent.toLowerCase();
+    const text = row.dataset.words.toLowerCase();
     row.hidden = !words.every(word => text.includes(word));
     shown += !row.hidden;
   }

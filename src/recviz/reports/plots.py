@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from recviz.reports.panels import panels, percent
 from recviz.reports.runs import Run
 
 _TERMS = ("invariance", "variance", "covariance", "alignment", "uniformity", "redundancy", "gaussianity")
 _COLLAPSE = {
     "collapse/embeddings_rankme": "RankMe of the embeddings",
-    "collapse/embeddings_std": "their mean standard deviation",
-    "collapse/features_std": "standard deviation of the features",
+    "collapse/embeddings_std": "mean std of the embeddings",
+    "collapse/features_std": "mean std of the features",
 }
+_ONLINE = "probe/linear_top1"
 _GREY = "#777777"
 
 
-def draw_plots(runs: Sequence[Run]) -> dict[str, Any]:
-    """The plots that there are data for, by name."""
-    figures = {
-        "accuracy-epochs": _curves(runs, ["probe/linear_top1"], "epoch", "online linear probe, top-1", percent=True),
-        "accuracy-hours": _curves(runs, ["probe/linear_top1"], "hours", "online linear probe, top-1", percent=True),
-        "accuracy-compute": _scatter(runs, "compute", "training compute, 10¹⁵ multiply-adds"),
-        "accuracy-data": _scatter(runs, "images", "pretraining images"),
-        "loss-terms": _curves(runs, [f"train/{term}" for term in _TERMS], "epoch", ""),
-        "collapse": _curves(runs, list(_COLLAPSE), "epoch", ""),
+class Plot(NamedTuple):
+    """A figure, and what a page says above it."""
+
+    title: str
+    caption: str
+    figure: Any
+
+
+def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Plot]:
+    """The plots that there are data for, by name.
+
+    Args:
+        runs: in the order of their colours.
+        headings: what the table of each group of runs is called.
+    """
+    online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
+    about = "Top-1 on held-out images, while the backbone trains, of " + (
+        f"{online[0]}." if len(online) == 1 else "each panel's data."
+    )
+    about += " The tables may be of other images, classes and probes."
+    terms, collapse = ({f"train/{term}": term for term in _TERMS}, _COLLAPSE)
+    drawn = {
+        "accuracy-epochs": ("Online linear probe by epochs", about, _online(runs, online, "epoch")),
+        "accuracy-hours": ("Online linear probe by hours", about, _online(runs, online, "hours")),
+        "accuracy-compute": (
+            "Linear probe by training compute",
+            "Multiply-adds of forward and backward passes of both views through the backbone.",
+            _scatter(runs, headings, "compute", "training compute, 10¹⁵ multiply-adds"),
+        ),
+        "accuracy-data": (
+            "Linear probe by number of images",
+            "Lines join the runs of one method and one backbone.",
+            _scatter(runs, headings, "images", "pretraining images"),
+        ),
+        "loss-terms": ("Terms of the loss", "Of single training batches.", _metrics(runs, terms)),
+        "collapse": ("Collapse", "Of single training batches.", _metrics(runs, collapse)),
     }
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _figure(panels: int) -> tuple[Any, list[Any]]:
-    from matplotlib.figure import Figure  # heavy, and only needed here
-
-    figure = Figure(figsize=(6.4 if panels == 1 else 4.2 * panels, 4.2), layout="constrained")
-    return figure, [figure.add_subplot(1, panels, place) for place in range(1, panels + 1)]
+    return {name: Plot(*parts) for name, parts in drawn.items() if parts[2] is not None}
 
 
 def _color(place: int) -> str:
@@ -44,54 +66,99 @@ def _style(place: int) -> str:
     return ("-", "--", ":", "-.")[place // 10 % 4]
 
 
-def _curves(runs: Sequence[Run], metrics: list[str], axis: str, label: str, percent: bool = False) -> Any:
-    """One panel a metric, one line a run."""
-    present = [name for name in metrics if any(axis in at for run in runs for at, _ in run.series.get(name, []))]
-    if not present:
+def _online(runs: Sequence[Run], online: Sequence[str | None], axis: str) -> Any:
+    """A panel for each data that an online probe classified."""
+    able = [data for data in online if any(_points(run, _ONLINE, axis) for run in runs if run.online == data)]
+    if not able:
         return None
-    figure, panels = _figure(len(present))
-    for axes, name in zip(panels, present, strict=True):
-        for place, run in enumerate(run for run in runs if run.kind == "run"):
-            points = [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
-            if points:
-                x, y = zip(*points, strict=True)
-                marker = "." if len(x) < 30 else ""
-                axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=_safe(run.name))
-        axes.set(title="" if label else name.split("/")[1].replace("_", " "), xlabel=axis, ylabel=label)
-        axes.set_title(_COLLAPSE.get(name, axes.get_title()), fontsize="medium")
-        axes.grid(alpha=0.3)
-        if percent:
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    _legend(figure, panels[0])
+    figure, axes = panels(len(able), width=6.4, height=4.2)
+    for place, data in zip(axes, able, strict=True):
+        _lines(place, [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE, axis)
+        place.set_title(_safe(str(data)) if len(able) > 1 else "", fontsize="medium")
+        place.set_ylabel("top-1")
+        percent(place.yaxis)
+    _legend(figure, axes)
     return figure
 
 
-def _scatter(runs: Sequence[Run], what: str, label: str) -> Any:
-    """Linear probe against a cost, a panel for each group; runs of one method are joined, baselines are levels."""
+def _metrics(runs: Sequence[Run], names: Mapping[str, str]) -> Any:
+    """A panel for each metric."""
+    present = [name for name in names if any(_points(run, name, "epoch") for run in runs)]
+    if not present:
+        return None
+    figure, axes = panels(len(present), width=4.4, height=3.4, columns=3)
+    for place, name in zip(axes, present, strict=True):
+        _lines(place, runs, name, "epoch")
+        place.set_title(names[name], fontsize="medium")
+    _legend(figure, axes)
+    return figure
+
+
+def _points(run: Run, name: str, axis: str) -> list[tuple[float, float]]:
+    return [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
+
+
+def _lines(axes: Any, runs: Sequence[Run], name: str, axis: str) -> None:
+    """One line a run."""
+    for place, run in enumerate(run for run in runs if run.kind == "run"):
+        if points := _points(run, name, axis):
+            x, y = zip(*points, strict=True)
+            marker = "." if len(x) < 30 else ""
+            axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=_safe(run.name))
+    axes.set_xlabel(axis)
+    axes.grid(alpha=0.3)
+    axes.locator_params(axis="x", nbins=6)
+
+
+def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label: str) -> Any:
+    """Linear probe against a cost, a panel for each group whose runs differ in it.
+
+    Runs of one method are joined; baselines and references are levels.
+    """
     able = [run for run in runs if run.kind == "run" and getattr(run, what) and run.top1 and run.probe == "linear"]
-    groups = list(dict.fromkeys(run.group for run in able))
+    costs: dict[str, set[float]] = {}
+    for run in able:
+        costs.setdefault(run.group, set()).add(getattr(run, what))
+    groups = [group for group, different in costs.items() if len(different) > 1]
     if not groups:
         return None
-    figure, panels = _figure(len(groups))
-    for axes, group in zip(panels, groups, strict=True):
+    colors: dict[str, int] = {}  # by label, the same in all panels
+    figure, all_axes = panels(len(groups), width=6.4, height=4.2)
+    for axes, group in zip(all_axes, groups, strict=True):
         lines: dict[str, list[Run]] = {}
         for run in able:
             if run.group == group:  # at one size of data, compute is the backbone's, and the other way round
                 other = f"{run.images:,} images" if what == "compute" and run.images else run.backbone
                 lines.setdefault(f"{run.method}, {other}", []).append(run)
-        for place, (name, members) in enumerate(lines.items()):
+        for name, members in lines.items():
+            place = colors.setdefault(name, len(colors))
             _line(axes, sorted(members, key=lambda run: getattr(run, what)), what, place, name)
-        for run in runs:
-            if run.kind == "baseline" and run.group == group and run.top1 is not None:
-                axes.axhline(run.top1.value, color=_GREY, linestyle=":", linewidth=1)
-                axes.annotate(_safe(run.name), (1, run.top1.value), xycoords=("axes fraction", "data"), ha="right",
-                              va="bottom", fontsize="x-small", color=_GREY)  # fmt: skip
-        axes.set(xscale="log", xlabel=label, ylabel="linear probe, top-1 (95% interval)")
-        axes.set_title(_safe(group) if len(groups) > 1 else "", fontsize="medium")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.grid(alpha=0.3, which="both")
-    _legend(figure, panels[0])
+        kinds = ("baseline", "reference")  # chance is left to the table: it is too far below
+        levels = {run.name: run for run in runs if run.kind in kinds and run.group == group and run.name != "chance"}
+        for place, run in enumerate(run for run in levels.values() if run.top1 is not None):
+            dashes = (0, (1 + 2 * place, 2))
+            axes.axhline(run.top1.value, color=_GREY, linestyle=dashes, linewidth=1, label=_safe(run.name))
+        _cost_axis(axes, costs[group], label)
+        axes.set_ylabel("linear probe, top-1 (95% interval)")
+        axes.set_title(_safe(headings[group]) if len(groups) > 1 else "", fontsize="medium")
+        percent(axes.yaxis)
+        axes.grid(alpha=0.3)
+    _legend(figure, all_axes)
     return figure
+
+
+def _cost_axis(axes: Any, costs: set[float], label: str) -> None:
+    """Logarithmic where the costs are far apart, with ticks at 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xlabel(label)
+    if max(costs) >= 3 * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> None:
@@ -109,7 +176,10 @@ def _safe(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _legend(figure: Any, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, fontsize="x-small", loc="outside right upper", ncols=1 + len(labels) // 25)
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    """One legend of all panels, beside them."""
+    found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
+    if found:
+        columns = 1 + len(found) // 25
+        figure.set_figwidth(figure.get_figwidth() + 2.5 * columns)
+        figure.legend(found.values(), found, fontsize="small", loc="outside right upper", ncols=columns, frameon=False)

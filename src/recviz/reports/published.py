@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from recviz.reports.runs import Figure, Run
 
-_SOLO = "solo-learn's table, online linear probe, 1000 epochs"
-_PAPER = "the paper of VICReg (ICLR 2022), 1000 epochs"
+_SOLO = ("solo-learn", "online, 1000 epochs")
+_PAPER = ("VICReg's paper", "linear, 1000 epochs")
 _ROWS = (
     # data, classes, backbone, method, linear top-1, top-5, k-NN, source
     ("CIFAR10", 10, "resnet18", "VICReg", 92.07, None, None, _SOLO),
@@ -17,7 +17,7 @@ _ROWS = (
     ("CIFAR100", 100, "resnet18", "VICReg", 68.54, None, None, _SOLO),
     ("CIFAR100", 100, "resnet18", "BarlowTwins", 70.90, None, None, _SOLO),
     ("CIFAR100", 100, "resnet18", "SimCLR", 65.78, None, None, _SOLO),
-    ("ImageNet100", 100, "resnet18", "VICReg", 79.40, None, None, "solo-learn's table, offline, 400 epochs"),
+    ("ImageNet100", 100, "resnet18", "VICReg", 79.40, None, None, ("solo-learn", "offline, 400 epochs")),
     ("ImageNet", 1000, "resnet50", "VICReg", 73.2, 91.1, 64.5, _PAPER),
     ("ImageNet", 1000, "resnet50", "BarlowTwins", 73.2, None, None, _PAPER),
     ("ImageNet", 1000, "resnet50", "SimCLR", 69.3, None, None, _PAPER),
@@ -34,7 +34,7 @@ def published(data: str, classes: int, group: str) -> list[Run]:
     """
     return [
         Run(
-            name=f"{method}, {source}",
+            name=f"{method}, {source[0]}",
             kind="published",
             method=method,
             backbone=backbone,
@@ -42,7 +42,7 @@ def published(data: str, classes: int, group: str) -> list[Run]:
             top1=Figure(top1 / 100),
             top5=None if top5 is None else Figure(top5 / 100),
             knn=None if knn is None else Figure(knn / 100),
-            probe="published",
+            probe=f"published: {source[1]}",
             group=group,
         )
         for name, count, backbone, method, top1, top5, knn, source in _ROWS

@@ -15,6 +15,9 @@ from recviz.errors import InputError
 
 Series = list[tuple[dict[str, float], float]]
 
+_HOW = ("views", "batch_size", "num_workers", "download", "fraction", "on_error")
+"""Settings of data that leave the held-out images as they are."""
+
 
 class Figure(NamedTuple):
     """An accuracy from 0 to 1, with its 95% interval where one is known."""
@@ -29,7 +32,7 @@ class Run(NamedTuple):
 
     name: str
     kind: str
-    """"run", "baseline" (probed, not pretrained here) or "published"."""
+    """"run", "baseline" (probed, not pretrained here), "reference" (chance, raw pixels, untrained) or "published"."""
     method: str | None = None
     backbone: str | None = None
     parameters: int | None = None
@@ -52,8 +55,14 @@ class Run(NamedTuple):
     """How many labelled images the probe was fitted to."""
     group: str = ""
     """What was probed: data and classes. Accuracies of one group can be compared."""
+    classes: int | None = None
+    """How many classes were probed."""
+    note: str | None = None
+    """What a reader must know of this row, such as that it is no better than the untrained backbone."""
+    online: str | None = None
+    """Which data the online probe classifies, whose curves are in `series`."""
     series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
-    """Curves by metric: [({"epoch": …, "hours": …}, value)]."""
+    """Curves by metric: [({"epoch": …, "hours": …}, value)], where those are known."""
 
     @property
     def compute(self) -> float | None:
@@ -81,7 +90,10 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def _run(folder: Path) -> list[Run]:
-    """A row for each set of images, protocol and number of labels of its probes; the first has the curves."""
+    """A row for each set of images, protocol and number of labels of its probes, and its closing probe's references.
+
+    The first row has the curves.
+    """
     config = _config(folder)
     about = _json(folder / "run.json") or {}
     series = _series(folder / "metrics.csv")
@@ -89,8 +101,11 @@ def _run(folder: Path) -> list[Run]:
         raise InputError(f"{folder} has neither run.json nor metrics.csv: nothing was trained there yet")
     entries = _entries(folder / "results.json") if (folder / "results.json").is_file() else []
     newest = {(_group(entry), entry["protocol"], _labels(entry)): _figures(entry) for entry in entries}
-    figures = list(newest.values()) or [{"group": f"{_data(config)}, online", **_online(series)}]
     data = about.get("data") or {}
+    own = next((_group(entry) for entry in reversed(entries) if _same_data(entry, config)), None)
+    closing = _closing(series, own or f"{_data(config)}, closing probe", data)
+    online = _online_data(config)
+    figures = list(newest.values()) or [closing.pop("trained", None) or _online(series, online, data)]
     speeds = [value for _, value in series.get("train/images_per_s", [])]
     settings = config.get("model", {}).get("init_args", {})
     first = Run(
@@ -109,10 +124,51 @@ def _run(folder: Path) -> list[Run]:
         device=about.get("device"),
         images_per_s=sorted(speeds)[len(speeds) // 2] if speeds else None,
         rankme=series["collapse/embeddings_rankme"][-1][1] if series.get("collapse/embeddings_rankme") else None,
+        online=online,
         series=series,
         **figures[0],
     )
-    return [first, *(first._replace(series={}, **{"top5": None, "knn": None, **other}) for other in figures[1:])]
+    others = [first._replace(series={}, **{"top5": None, "knn": None, **other}) for other in figures[1:]]
+    references = [
+        Run("raw pixels" if what == "raw pixels" else f"{first.backbone}, untrained", "reference",
+            backbone=None if what == "raw pixels" else first.backbone, **found)
+        for what, found in closing.items() if what != "trained"
+    ]  # fmt: skip
+    return [first, *others, *references]
+
+
+def _closing(series: dict[str, Series], group: str, data: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What FinalProbe measured, by "raw pixels", "untrained" and "trained"."""
+    found = {}
+    for what in ("raw pixels", "untrained", "trained"):
+        linear, knn = (series.get(f"final/{what.replace(' ', '_')}_{kind}") for kind in ("linear", "knn"))
+        if linear:
+            found[what] = {
+                "top1": Figure(linear[-1][1]),
+                "knn": Figure(knn[-1][1]) if knn else None,
+                "probe": "closing",
+                "labels": data.get("images"),
+                "classes": data.get("classes"),
+                "group": group,
+            }
+    return found
+
+
+def _same_data(entry: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether an entry of results is of the data that the run was pretrained on, as its closing probe is."""
+    one, other = (settings.get("data") or {} for settings in (entry.get("settings") or {}, config))
+    kept = [
+        {name: value for name, value in (data.get("init_args") or {}).items() if name not in _HOW and value is not None}
+        for data in (one, other)
+    ]
+    return one.get("class_path") == other.get("class_path") and kept[0] == kept[1]
+
+
+def _online_data(config: dict[str, Any]) -> str:
+    """Which data the online probe classifies: the run's own, or those of `probe.data`; a fraction is of training."""
+    data = (config.get("probe") or {}).get("data") or config.get("data") or {}
+    options = {**(data.get("init_args") or {}), "fraction": 1}
+    return _data({"data": {**data, "init_args": options}})
 
 
 def _baseline(entry: dict[str, Any]) -> Run:
@@ -121,7 +177,8 @@ def _baseline(entry: dict[str, Any]) -> Run:
     size = (entry.get("input") or {}).get("size")
     made = f"{_backbone(backbone)}, {_start(backbone)}" + (f", at {size} pixels" if size else "")
     name = entry.get("checkpoint") or made
-    return Run(name=str(name), kind="baseline", backbone=_backbone(backbone), **_figures(entry))
+    kind = "reference" if name == made and _start(backbone) == "untrained" else "baseline"
+    return Run(name=str(name), kind=kind, backbone=_backbone(backbone), **_figures(entry))
 
 
 def _start(backbone: Any) -> str:
@@ -145,6 +202,7 @@ def _figures(entry: dict[str, Any]) -> dict[str, Any]:
         "probe": str(entry["protocol"]) + _of(entry),
         "labels": _labels(entry),
         "group": _group(entry),
+        "classes": len(entry["classes"]),
     }
 
 
@@ -158,11 +216,12 @@ def _labels(entry: dict[str, Any]) -> int | None:
     return (entry.get("train") or {}).get("images")
 
 
-def _online(series: dict[str, Series]) -> dict[str, Any]:
+def _online(series: dict[str, Series], online: str, data: dict[str, Any]) -> dict[str, Any]:
     """Accuracies of the probe that runs beside training, of its newest epoch."""
+    group = {"group": f"{online}, online probe", "classes": data.get("classes")}
     names = {"top1": "probe/linear_top1", "top5": "probe/linear_top5", "knn": "probe/knn"}
     found = {key: Figure(series[name][-1][1]) for key, name in names.items() if series.get(name)}
-    return {**found, "probe": "online"} if found else {}
+    return {**group, **found, "probe": "online"} if found else group
 
 
 def _group(entry: dict[str, Any]) -> str:
@@ -245,16 +304,22 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _series(path: Path) -> dict[str, Series]:
-    """Curves of a metrics.csv that may still be written; a row that is cut short is left out."""
+    """Curves of a metrics.csv that may still be written, by epochs as fractions; a row that is cut short is left out.
+
+    Without the end of an epoch, its length is not known, and points have no place but in their order.
+    """
     if not path.is_file():
         return {}
     rows = read_rows(path)
-    hours = {row["epoch"]: float(row["train/hours"]) for row in rows if row.get("train/hours")}
+    ends = {int(row["epoch"]): row for row in rows if row.get("epoch") and row.get("train/hours")}
+    length = next(((int(row["step"]) + 1) / (epoch + 1) for epoch, row in reversed(ends.items())), None)
     series: dict[str, Series] = {}
     for row in rows:
-        if not row.get("epoch"):
-            continue
-        at = {"epoch": float(row["epoch"]) + 1, **({"hours": hours[row["epoch"]]} if row["epoch"] in hours else {})}
+        at: dict[str, float] = {}
+        if row.get("epoch") and length is not None:
+            at["epoch"] = (int(row["step"]) + 1) / length
+            if int(row["epoch"]) in ends:
+                at["hours"] = float(ends[int(row["epoch"])]["train/hours"])
         for name, value in row.items():
             try:
                 if value and name not in ("step", "epoch"):
