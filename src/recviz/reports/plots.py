@@ -134,10 +134,11 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
             place = colors.setdefault(name, len(colors))
             _line(axes, sorted(members, key=lambda run: getattr(run, what)), what, place, name)
         kinds = ("baseline", "reference")  # chance is left to the table: it is too far below
-        levels = {run.name: run for run in runs if run.kind in kinds and run.group == group and run.name != "chance"}
-        for place, run in enumerate(run for run in levels.values() if run.top1 is not None):
+        others = [run for run in runs if run.kind in kinds and run.group == group and run.name != "chance"]
+        levels = {run.name: run.top1.value for run in others if run.top1 is not None}
+        for place, (name, level) in enumerate(levels.items()):
             dashes = (0, (1 + 2 * place, 2))
-            axes.axhline(run.top1.value, color=_GREY, linestyle=dashes, linewidth=1, label=_safe(run.name))
+            axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=_safe(name))
         _cost_axis(axes, costs[group], label)
         axes.set_ylabel("linear probe, top-1 (95% interval)")
         axes.set_title(_safe(headings[group]) if len(groups) > 1 else "", fontsize="medium")

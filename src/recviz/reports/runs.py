@@ -105,7 +105,7 @@ def _run(folder: Path) -> list[Run]:
     own = next((_group(entry) for entry in reversed(entries) if _same_data(entry, config)), None)
     closing = _closing(series, own or f"{_data(config)}, closing probe", data)
     online = _online_data(config)
-    figures = list(newest.values()) or [closing.pop("trained", None) or _online(series, online, data)]
+    figures = list(newest.values()) or [closing.get("trained") or _online(series, online, data)]
     speeds = [value for _, value in series.get("train/images_per_s", [])]
     settings = config.get("model", {}).get("init_args", {})
     first = Run(
