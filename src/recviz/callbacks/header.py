@@ -82,4 +82,7 @@ def _compute(module: JointEmbedding, data: object) -> str:
 
 def _describe(data: object) -> str:
     """What recviz's datamodules were taken for; the class of any other."""
-    return "\n".join(getattr(data, "description", None) or [type(data).__name__])
+    lines = getattr(data, "description", None) or [type(data).__name__]
+    if tail := getattr(data, "tail", 0):
+        lines = [*lines, f"batches are whole: each epoch leaves out {tail:,} images, others each time"]
+    return "\n".join(lines)

@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.parsing import one_line_errors, option_value
+from recviz.commands.run_data import data_default
 from recviz.data.base import ViewsDataModule
 from recviz.data.loose import LooseImages
 from recviz.data.splits import Split
@@ -46,7 +47,8 @@ def run(argv: list[str]) -> None:
         backbone, origin = read_backbone(source)
         given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
         if not given and isinstance(origin.data, ViewsDataModule):
-            parser.set_defaults({"data": origin.config["data"]})
+            own = origin.config["data"]
+            parser.set_defaults({"data": data_default(own, (own.get("init_args") or {}).get("views"), argv)})
         config = parser.parse_args(argv)
         data = parser.instantiate(config).data
     if config.limit < 0:

@@ -30,12 +30,14 @@ from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import one_line_errors, option_value
 from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
+from recviz.commands.run_data import data_default
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.probes.cache import weights_hash
+from recviz.progress import is_first_process
 
 DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
 
@@ -86,6 +88,8 @@ def run(argv: list[str]) -> None:
             "were trained on",
             file=sys.stderr,
         )
+    if is_first_process():
+        print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     start = time.perf_counter()
     measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
@@ -100,6 +104,7 @@ def run(argv: list[str]) -> None:
         "train": {"images": len(train.images), "fingerprint": fingerprints[0]},
         "test": {"images": len(test.images), "fingerprint": fingerprints[1]},
         "classes": train.class_names,
+        "data": {name: value for name, value in data.record.items() if name not in ("classes", "class_names")},
         "seconds": round(time.perf_counter() - start, 1),
         **measured.entry,
         "settings": settings,
@@ -155,7 +160,7 @@ def parse(argv: Sequence[str]) -> Probed:
         views = _run_views(settings["data"], trained_on)
         defaults = {"ckpt_path": str(path), **_run_defaults(settings)}
         if isinstance(trained_on, ViewsDataModule):
-            defaults["data"] = _data_default(settings["data"], views, option_value(rest, "--data"))
+            defaults["data"] = data_default(settings["data"], views, rest)
     elif "--ckpt_path" in names:
         raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
     for recipe in recipes:
@@ -198,15 +203,6 @@ def _run_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data_default(data: dict[str, Any], views: dict[str, Any] | None, dataset: str | None) -> dict[str, Any]:
-    """A run's data, with its views; its classes and shares are not those of another `dataset`."""
-    inner = {**(data.get("init_args") or {}), "views": views}
-    if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
-        for name in ("classes", "fraction", "train_list"):
-            inner.pop(name, None)
-    return {**data, "init_args": inner}
-
-
 def recipe_data(recipe: Path) -> dict[str, Any]:
     """The data that a recipe names.
 
@@ -245,11 +241,12 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
     data.prepare_data()
     data.setup("validate")
     if data.on_error == "skip" and data.train is not None and isinstance(data.train.images, EncodedImages):
-        data.train = data.train.subset(readable(data.train.images))  # the held-out split was read at set-up
+        data.train = data.train.without_problems(readable(data.train.images))  # the held-out one was read at set-up
     train, test = data.train, data.val
     if train is None or test is None or train.labels is None or test.labels is None:
         raise InputError(
-            "a probe needs labelled images and a held-out split, which these data lack: give another --data"
+            "a probe needs labelled images and a held-out split, which these data lack: give another --data or "
+            f"--data.root ({'; '.join(data.notes) or data.description[0]})"
         )
     if len(train.class_names) < 2:
         raise InputError(f"a probe needs two classes to tell apart, and these data have {train.class_names}")

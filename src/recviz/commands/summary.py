@@ -26,15 +26,14 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         if _out_of_time(trainer):
             reason, option = "trainer.max_time", " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS"
         lines.append(f"{reason} ended it after {done} of {whole} epochs; go on: recviz fit --resume {folder}{option}")
-    own = isinstance(trainer.datamodule, ViewsDataModule)  # type: ignore[attr-defined]
-    other_data = "" if own else " --config cifar10.yaml"
+    probed_on = _probe_data(trainer.datamodule)  # type: ignore[attr-defined]
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
         *(f"profile: {report}" for report in sorted(folder.glob("*profile*.txt"))),
         "",
         "next:",
-        f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}{other_data}    # what the features are worth",
+        f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}{probed_on}    # what the features are worth",
         f"  recviz fit --config {folder / 'config.yaml'} --model.base_lr 0.1    # again, with one setting changed",
         "  recviz fit --config cifar10.yaml                                   # the published CIFAR-10 recipe",
         "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",
@@ -47,6 +46,15 @@ def _figures(trainer: Trainer) -> dict[str, str]:
     figures = displays[0].figures if displays else Figures()
     figures.read(trainer, trainer.current_epoch)  # of what was logged after the last epoch's line
     return figures.of(trainer)
+
+
+def _probe_data(data: object) -> str:
+    """The option that names data to probe on; "" where the run's own have two labelled classes and a held-out split."""
+    if not isinstance(data, ViewsDataModule):
+        return " --config cifar10.yaml"
+    if data.train is None or data.train.labels is None or data.val is None or len(data.class_names) < 2:
+        return " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES"
+    return ""
 
 
 def _out_of_time(trainer: Trainer) -> bool:

@@ -23,6 +23,15 @@ from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
 
+PLACES = ("root", "path")
+"""Settings that say which dataset a datamodule reads."""
+
+SELECTION = frozenset(
+    {"classes", "fraction", "train_list", "exclude", "val_fraction"}
+    | {"name", "train_split", "val_split", "image_column", "label_column"}
+)
+"""Settings that choose among the images of one dataset, or name its parts, and mean nothing for another."""
+
 
 class RawBatch(NamedTuple):
     """What loaders yield: uint8 images, labels [n] or None, the seed of the views (None: no views), images skipped."""
@@ -113,7 +122,7 @@ class ViewsDataModule(LightningDataModule):
         """What the data were taken for, in lines for people; the first has no heading. Needs `setup`.
 
         Number of images, classes and the first names, where the images are from, the held-out part and how it was
-        drawn, files that were left out, images that an epoch leaves out, and `notes`.
+        drawn, files that were left out, and `notes`.
         """
         train, val = self._loaded_train(), self.val
         classes = f" of {_classes(train.class_names)}" if train.labels is not None else " without labels"
@@ -121,10 +130,12 @@ class ViewsDataModule(LightningDataModule):
         lines.append(f"held out: {_images(val)}{_from(val)}" if val is not None else "held out: nothing")
         if left_out := self._left_out():
             lines.append(f"left out: {counted(left_out)}")
-        tail = len(train.images) % (self.batch_size * world_size())
-        if tail:
-            lines.append(f"each epoch: {len(train.images) - tail:,} of the {_images(train)}, in whole batches")
         return [*lines, *(f"note: {note}" for note in self.notes)]
+
+    @property
+    def tail(self) -> int:
+        """Number of training images beyond the last whole global batch, which an epoch leaves out; others each time."""
+        return len(self._loaded_train().images) % (self.batch_size * world_size())
 
     @property
     def record(self) -> dict[str, Any]:

@@ -1,0 +1,45 @@
+"""The data of a run as the default of a command that reads its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from recviz.commands.parsing import option_value
+from recviz.data.base import PLACES, SELECTION
+from recviz.files import user_path
+
+
+def data_default(data: dict[str, Any], views: dict[str, Any] | None, argv: Sequence[str]) -> dict[str, Any]:
+    """A run's data with its views, as the default that the options of `argv` override.
+
+    Where these name another dataset, by another class or another place, settings that choose among the run's own
+    images (SELECTION: classes, fraction, lists of files, splits) are not carried over to it.
+
+    Args:
+        data: class_path and init_args of the run.
+        views: the setting of its views.
+        argv: the command's options.
+    """
+    own = dict(data.get("init_args") or {})
+    kept = {name: value for name, value in own.items() if name not in SELECTION} if _other(data, own, argv) else own
+    return {**data, "init_args": {**kept, "views": views}}
+
+
+def _other(data: dict[str, Any], own: dict[str, Any], argv: Sequence[str]) -> bool:
+    """Whether options name another dataset than the run's."""
+    dataset = option_value(argv, "--data") or option_value(argv, "--data.class_path")
+    if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
+        return True
+    given = [
+        (value, own.get(name))
+        for name in PLACES
+        for option in (f"--data.{name}", f"--data.init_args.{name}")
+        if (value := option_value(argv, option)) is not None
+    ]
+    return any(there is None or _place(value) != _place(there) for value, there in given)
+
+
+def _place(value: Any) -> str:
+    return str(value) if "://" in str(value) else os.path.realpath(user_path(str(value)))
