@@ -20,7 +20,7 @@ MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "prob
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
-    "files": set(),
+    "files": {"errors"},
     "machine": set(),
     "progress": set(),
     "seeds": set(),

@@ -15,7 +15,7 @@ import recviz
 from recviz.augment.views import OneView, TwoViews
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
-from recviz.files import whole_file
+from recviz.files import user_path, whole_file
 from recviz.settings import read_settings
 from recviz.weights import check_archive
 
@@ -44,6 +44,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: a file that is missing, damaged, holds other things, or is no checkpoint.
     """
+    path = user_path(path)
     try:
         check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -135,7 +136,7 @@ class Origin(NamedTuple):
 
 def checkpoint_of(source: str | Path) -> Path:
     """The last checkpoint of a run folder; any other path as it is."""
-    path = Path(source)
+    path = user_path(source)
     return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import recviz
 from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.files import with_home
 from recviz.machine import let_waiting_threads_sleep
 from recviz.progress import say, working
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 75 for one that was told to stop and
         can go on, 130 for an interrupt.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = [with_home(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end="")
         return 0

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from recviz.errors import InputError
+
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path as a user gives it: `~` and `~user` at its beginning are home folders."""
-    return Path(path).expanduser()
+    """A path as a user gives it: `~` and `~user` at its beginning are home folders, as in a shell.
+
+    Raises:
+        InputError: a user who has none.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def with_home(argument: str) -> str:
+    """A command-line argument with `~/` at its beginning, or after the = of an option, made the home folder.
+
+    A shell does it for arguments that begin so, unless they are quoted; a lone `~` stays, which is null in YAML.
+
+    >>> with_home("--data.root=~/photos") == f"--data.root={Path.home()}/photos", with_home("a~b"), with_home("~")
+    (True, 'a~b', '~')
+    """
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{os.path.expanduser(value)}" if re.match(r"~[^/]*/", value) else argument
 
 
 @contextmanager

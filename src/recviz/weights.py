@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
+from recviz.files import user_path
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
         InputError: a file that is missing, unreadable or holds no weights, or weights whose names or shapes are not the
             backbone's; the message names them.
     """
-    found = _tensors(_read(Path(source)), source)
+    found = _tensors(_read(user_path(source)), source)
     own = {_uncompiled(name): weight for name, weight in backbone.state_dict().items()}
     saved = {_uncompiled(name): name for name in backbone.state_dict()}
     matches = [_match(own, {respelled(name): name for name in found}, found) for respelled in _spellings(backbone)]

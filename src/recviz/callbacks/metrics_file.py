@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.errors import InputError
-from recviz.files import whole_file
+from recviz.files import user_path, whole_file
 
 
 class MetricsFile(Logger):
@@ -28,7 +28,7 @@ class MetricsFile(Logger):
 
     def __init__(self, folder: str | Path, earlier: Sequence[Mapping[str, str]] | None = None) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.csv"
+        self.path = user_path(folder) / "metrics.csv"
         self._earlier = earlier
         self._columns: list[str] = []
 

@@ -10,7 +10,7 @@ from torchvision.io import write_png
 
 import recviz
 from recviz.errors import InputError
-from recviz.files import whole_file, write_whole
+from recviz.files import user_path, whole_file, write_whole
 
 
 class RunFolder(Callback):
@@ -26,7 +26,7 @@ class RunFolder(Callback):
     """
 
     def __init__(self, folder: str | Path, config: str, new: bool = True) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self.config = config
         self.new = new
         self.began = False

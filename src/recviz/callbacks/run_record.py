@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
 from recviz.augment.views import TwoViews
-from recviz.files import write_whole
+from recviz.files import user_path, write_whole
 from recviz.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 
@@ -29,7 +29,7 @@ class RunRecord(Callback):
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder)
         self._earlier = 0.0  # seconds before this process
         self._since = 0.0
         self._about: dict[str, Any] = {}

@@ -43,7 +43,7 @@ from recviz.commands.recipes import with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
-from recviz.files import can_be_made
+from recviz.files import can_be_made, user_path
 from recviz.machine import keep_compiled_code
 from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
 from recviz.probes.final import FinalProbe
@@ -198,7 +198,9 @@ class FitCLI(LightningCLI):
         if settings["barebones"] or settings["enable_checkpointing"] is False:
             name = "barebones" if settings["barebones"] else "enable_checkpointing"
             raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
-        self.run_dir = Path(self.config["run_dir"] or new_run_dir(self.run_name))
+        self.run_dir = user_path(self.config["run_dir"] or new_run_dir(self.run_name))
+        if self.config["ckpt_path"] is not None:
+            self.config["ckpt_path"] = str(user_path(self.config["ckpt_path"]))
         if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
             raise InputError(
                 f"the run folder {self.run_dir} exists: give another --run_dir, or go on with --resume {self.run_dir}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ _TURNS: dict[int, Callable[[Tensor], Tensor]] = {
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Chunks of a PNG that may say how it is turned. Where none is there, it need not be decoded to look for one."""
 
+_LARGE = threading.RLock()
 _JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
 
 
@@ -138,7 +140,8 @@ class Photo:
         Raises:
             UnreadableError: broken or incomplete data.
         """
-        with _reasons():
+        large = self.height * self.width > (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
+        with _reasons(), _without_pillows_limit() if large else nullcontext():
             if self.format in _JPEG and reduction == 1 and self.mode in ("RGB", "L"):
                 encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
                 pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB)
@@ -193,13 +196,28 @@ def _opened(data: bytes) -> Image.Image:
         if accept is not None and accept(data[:16]) is not True:
             continue
         try:
-            image = factory(io.BytesIO(data), "")
+            try:
+                image = factory(io.BytesIO(data), "")
+            except Image.DecompressionBombError:  # by Pillow's limit
+                with _without_pillows_limit():
+                    image = factory(io.BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # a plugin's refusal
             reason = f"it begins like {name}, and cannot be read: {error}"
             continue
         _check_size(*image.size)
         return image
     raise UnreadableError(reason)
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Let Pillow read an image that `max_pixels` admits, without a warning; one at a time, for the memory's sake."""
+    with _LARGE:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
