@@ -15,13 +15,14 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "files", "machine", "progress", "seeds", "settings"}
+FOUNDATION = {"errors", "distributed", "files", "machine", "position", "progress", "seeds", "settings"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
     "files": {"errors"},
     "machine": set(),
+    "position": set(),
     "progress": set(),
     "seeds": set(),
     "settings": {"errors"},

@@ -100,7 +100,7 @@ def run_data(config: dict[str, Any]) -> LightningDataModule | None:
 def epochs_done(checkpoint: dict[str, Any]) -> int | None:
     """Whole epochs that a checkpoint of a run has behind it; Lightning's `epoch` is the same within the next one."""
     try:
-        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+        return int(checkpoint["recviz"]["position"]["epoch"])
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from recviz.callbacks.stopping import StopSafely, is_whole
 from recviz.errors import TrainingError
 from recviz.files import whole_file
 
@@ -35,18 +37,31 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """FOLDER/last.ckpt, written at the end of each epoch, after the probes.
+    """FOLDER/last.ckpt, written at the end of each whole epoch, after the probes.
+
+    As the Trainer runs checkpoint callbacks last, it also hears there what the others asked for.
 
     Args:
         folder: where to.
+        stop: writes the same file where a run ends within an epoch.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, stop: StopSafely) -> None:
         super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.stop = stop
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """End the run after this step, if a callback asked for it."""
+        self.stop.take_over(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a whole epoch."""
+        if is_whole(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
 
 
 class KeptCheckpoints(ModelCheckpoint):
-    """FOLDER/epoch-<NNNN>.ckpt, every so many epochs, all kept.
+    """FOLDER/epoch-<NNNN>.ckpt, every so many whole epochs, all kept.
 
     Args:
         folder: where to.
@@ -62,3 +77,8 @@ class KeptCheckpoints(ModelCheckpoint):
             every_n_epochs=every_n_epochs,
             save_on_train_epoch_end=True,
         )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save after a whole epoch."""
+        if is_whole(trainer):
+            super().on_train_epoch_end(trainer, pl_module)

@@ -31,6 +31,8 @@ class MetricsFile(Logger):
         self.path = user_path(folder) / "metrics.csv"
         self._earlier = earlier
         self._columns: list[str] = []
+        self.rows = 0
+        """How many rows the file has."""
 
     @property
     def save_dir(self) -> str:
@@ -61,12 +63,14 @@ class MetricsFile(Logger):
         """Put the rows to begin with, where there are any, in place of the file there."""
         if self._earlier:
             rows, self._earlier = self._earlier, None
+            self.rows = len(rows)
             self._write_whole(rows, sorted({key for row in rows for key in row}))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row."""
         self.begin()
+        self.rows += 1
         row: dict[str, Any] = {**metrics, "step": step}
         if new := row.keys() - set(self._columns):
             self._write_whole([*(read_rows(self.path) if self._columns else []), row], sorted({*self._columns, *new}))

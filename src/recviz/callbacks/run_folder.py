@@ -17,7 +17,7 @@ class RunFolder(Callback):
     """Writes config.yaml and views.png when training begins, and puts the settings into each checkpoint.
 
     A checkpoint's entry "recviz" holds `version` and `config`, the text of config.yaml, so that the checkpoint alone
-    tells what it is. At the end of an epoch, it also holds `closing_row`: the row of metrics that loggers get next.
+    tells what it is.
 
     Args:
         folder: made when training begins, where it is not there.
@@ -31,7 +31,6 @@ class RunFolder(Callback):
         self.new = new
         self.began = False
         """Whether this process wrote the files of a new run."""
-        self._epoch_ended = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is known before the first step."""
@@ -49,19 +48,6 @@ class RunFolder(Callback):
             with whole_file(self.folder / "views.png") as part:
                 write_png(picture, str(part))
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember that metrics of the last epoch are written."""
-        self._epoch_ended = False
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember that checkpoints come before the loggers get the epoch's metrics."""
-        self._epoch_ended = True
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the settings, and the row to come."""
-        checkpoint["recviz"] = {"version": recviz.__version__, "config": self.config}
-        if self._epoch_ended:
-            metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
-            row = {name: float(value) for name, value in metrics.items()}
-            place = {"epoch": trainer.current_epoch, "step": trainer.global_step - 1}
-            checkpoint["recviz"]["closing_row"] = {**row, **place}
+        """Add the settings."""
+        checkpoint.setdefault("recviz", {}).update(version=recviz.__version__, config=self.config)

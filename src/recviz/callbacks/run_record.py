@@ -17,12 +17,14 @@ from recviz.augment.views import TwoViews
 from recviz.files import user_path, write_whole
 from recviz.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
+from recviz.position import position
 
 
 class RunRecord(Callback):
-    """Writes FOLDER/run.json at the start and after each epoch, and logs train/hours.
+    """Writes FOLDER/run.json at the start, with each checkpoint and after each epoch, and logs train/hours.
 
-    The hours are wall-clock of training, validation and probes; a resumed run counts on from its checkpoint.
+    The hours are wall-clock of training, validation and probes; a resumed run counts on from its checkpoint. Epochs are
+    whole ones.
 
     Args:
         folder: the run folder.
@@ -39,13 +41,16 @@ class RunRecord(Callback):
         self._since = time.perf_counter()
         if trainer.is_global_zero and isinstance(pl_module, JointEmbedding):
             self._about = _about(trainer, pl_module)
-            self._write(trainer, trainer.current_epoch)
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write how far it is."""
         pl_module.log("train/hours", torch.tensor(self._seconds() / 3600), rank_zero_only=True)
-        if self._about:
-            self._write(trainer, trainer.current_epoch + 1)
+        self._write(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write how far it is."""
+        self._write(trainer)
 
     def state_dict(self) -> dict[str, float]:
         """The seconds so far."""
@@ -58,9 +63,11 @@ class RunRecord(Callback):
     def _seconds(self) -> float:
         return self._earlier + (time.perf_counter() - self._since if self._since else 0.0)
 
-    def _write(self, trainer: Trainer, epochs: int) -> None:
+    def _write(self, trainer: Trainer) -> None:
+        if not self._about:
+            return
         progress = {
-            "epochs": epochs,
+            "epochs": position(trainer).epoch,
             "max_epochs": trainer.max_epochs,
             "steps": trainer.global_step,
             "images_seen": trainer.global_step * self._about["global_batch"],

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
+from recviz.position import position
 
 REQUEUE_CODE = 75
 """Exit code of a run that SIGTERM or SIGUSR1 stopped: EX_TEMPFAIL, "try again"."""
@@ -24,7 +25,13 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal,
 
 
 class StopSafely(Callback):
-    """On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, write the checkpoint, flush the loggers, leave.
+    """Ends a run between two steps, with a checkpoint of exactly there. It must come before callbacks that train.
+
+    On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, write the checkpoint, flush the loggers, leave.
+
+    Where a callback sets `trainer.should_stop` (max_time, EarlyStopping), or max_steps is reached: finish the step, and
+    write the checkpoint before the hooks of the epoch's end. A callback's wish ends the run as max_steps does:
+    Lightning would log and validate once more, which the run that is not stopped does not do.
 
     Several processes agree before each step, so that one that was told is enough. Under SLURM, the requeue signal of
     Lightning's SLURMEnvironment (SIGUSR1 unless it was given another) also puts the job back into the queue, unless its
@@ -41,7 +48,7 @@ class StopSafely(Callback):
         self.checkpoint = checkpoint
         self._received = 0
         self._before: dict[int, Any] = {}
-        self._saving = False
+        self._steps: int | None = None  # max_steps, while a callback's wish stands for it
         self._requeue_signal: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,7 +65,6 @@ class StopSafely(Callback):
         received = host_max(self._received)
         if not received:
             return
-        self._saving = True
         trainer.save_checkpoint(self.checkpoint)
         for logger in trainer.loggers:
             logger.save()
@@ -72,10 +78,23 @@ class StopSafely(Callback):
             INTERRUPT_CODE if received == signal.SIGINT else REQUEUE_CODE,
         )
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Lightning's loop counts the step of a checkpoint again when it goes on; here, the step was counted."""
-        if self._saving:
-            checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+    def take_over(self, trainer: Trainer) -> None:
+        """Turn a wish to stop after this step, if it is granted now, into max_steps.
+
+        The Trainer's last callback has to call it in on_train_batch_end.
+        """
+        least = (trainer.min_epochs or 0, trainer.min_steps or 0)
+        if trainer.should_stop and trainer.current_epoch >= least[0] and trainer.global_step >= least[1]:
+            self._steps = trainer.max_steps
+            trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = False, trainer.global_step
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, where the run ends within an epoch."""
+        if self._steps is not None:
+            trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = True, self._steps
+            self._steps = None
+        if not is_whole(trainer):
+            trainer.save_checkpoint(self.checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer, where Lightning has not put back already what stood before its own handlers."""
@@ -91,6 +110,11 @@ class StopSafely(Callback):
             print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         if self._received != self._requeue_signal or self._requeue_signal is None:  # which a SIGTERM may follow
             self._received = signum
+
+
+def is_whole(trainer: Trainer) -> bool:
+    """Whether an epoch that ends has had all of its batches."""
+    return not position(trainer).begun
 
 
 def _slurm(trainer: Trainer) -> SLURMEnvironment | None:

@@ -29,6 +29,7 @@ from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.ranks import RankWatch
+from recviz.callbacks.resuming import ExactResume
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord, view_sizes
 from recviz.callbacks.seeding import SeededSteps
@@ -222,6 +223,8 @@ class FitCLI(LightningCLI):
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         folder = self.run_dir / "checkpoints"
+        stop = StopSafely(folder / "last.ckpt")
+        settings["callbacks"] = [ExactResume(), stop, *_listed(settings["callbacks"])]
         own: list[Callback] = [
             RankWatch(self.config["rank_timeout"]),
             RunFolder(self.run_dir, self.config_text(), self.resumed is None),
@@ -235,9 +238,8 @@ class FitCLI(LightningCLI):
             SkippedImages(),
             self.config_init["probe"],
             *_display(settings),
-            LastCheckpoint(folder),
+            LastCheckpoint(folder, stop),
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
-            StopSafely(folder / "last.ckpt"),
             *([Compiled()] if self.config["compile"] else []),
             LostWorkers(),
         ]

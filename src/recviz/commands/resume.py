@@ -66,38 +66,50 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
 
 
 def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
-    """The checkpoint of the most steps that can be read, and what is in it; those that cannot are named on stderr.
+    """The checkpoint of the most steps that the run resumes from exactly, and its content.
+
+    Where there is none, the newest other one with an optimiser's state. What is passed over is named on stderr.
 
     Raises:
-        InputError: there are checkpoints, and none can be read.
+        InputError: there are checkpoints, and none can be resumed from.
     """
-    newest: tuple[int, float, Path] | None = None
-    content: dict[str, Any] = {}
-    broken: list[str] = []
+    found: list[tuple[bool, int, float, Path, dict[str, Any]]] = []
+    passed: list[str] = []
     for path in folder.glob("checkpoints/*.ckpt"):
         try:
-            checkpoint = read_checkpoint(path)
-            here = (int(checkpoint["global_step"]), path.stat().st_mtime, path)
-            if newest is None or here > newest:
-                newest, content = here, checkpoint
-        except (InputError, KeyError, TypeError) as error:
-            broken.append(str(error))
-    for problem in broken:
+            content = read_checkpoint(path)
+            exact = bool(content["recviz"]["position"]["exact"])
+            found.append((exact, int(content["global_step"]), path.stat().st_mtime, path, content))
+        except InputError as error:
+            passed.append(str(error))
+        except (KeyError, TypeError, AttributeError):
+            passed.append(f"{path} has weights only")
+    if not found:
+        for problem in passed:
+            print(f"recviz: {problem}: passed over", file=sys.stderr)
+        if passed:
+            raise InputError(f"none of the checkpoints of {folder} can be read: start again")
+        return None, {}
+    exact, step, _, newest, content = max(found, key=lambda each: each[:4])
+    if exact:
+        later = (path for other, at, _, path, _ in found if at >= step and not other)
+        passed += [f"{path} was written before the end of its step" for path in later]
+    else:
+        print(f"recviz: {newest} was written before the end of its step: the rest of it is left out", file=sys.stderr)
+    for problem in passed:
         print(f"recviz: {problem}: passed over", file=sys.stderr)
-    if broken and newest is None:
-        raise InputError(f"none of the checkpoints of {folder} can be read: start again")
-    return newest and newest[2], content
+    return newest, content
 
 
 def rows_until(path: Path, checkpoint: dict[str, Any]) -> list[dict[str, str]]:
     """Rows of a metrics.csv up to a checkpoint, and closing probes.
 
-    A checkpoint is written before the row that closes its epoch, and holds it, for a run that ends between the two.
+    A checkpoint is written before the row that closes its step or epoch, and holds it, for a run that ends between the
+    two. Rows of a run that ended within an epoch are those of the run that did not.
     """
     rows = read_rows(path) if path.is_file() else []
-    step = int(checkpoint.get("global_step", 0))
-    kept = [row for row in rows if int(row["step"]) < step or any(row[key] for key in row if key.startswith("final/"))]
-    closing = {key: str(value) for key, value in checkpoint.get("recviz", {}).get("closing_row", {}).items()}
-    if closing and not any(all(row.get(key) for key in closing) for row in kept if row["step"] == closing["step"]):
+    about = checkpoint.get("recviz", {})
+    kept, later = rows[: about.get("rows", 0)], rows[about.get("rows", 0) :]
+    if closing := {key: str(value) for key, value in about.get("closing_row", {}).items()}:
         kept.append(closing)
-    return kept
+    return kept + [row for row in later if any(row[key] for key in row if key.startswith("final/"))]

@@ -22,6 +22,7 @@ from recviz.data.splits import Split, aligned, keep_classes, named, stratified_f
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
+from recviz.position import position
 
 PLACES = ("root", "path")
 """Settings that say which dataset a datamodule reads."""
@@ -217,10 +218,12 @@ class ViewsDataModule(LightningDataModule):
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         sampler = self.train_sampler(train, seed)
-        if self._go_on is not None:
-            state, self._go_on = self._go_on, None
-            self._check_same(state)
-            sampler.go_on(state["epoch"], state["batches"])
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        if self._go_on is None or epoch > self._go_on["epoch"]:  # also where loaders are made again each epoch
+            sampler.set_epoch(epoch)
+        else:
+            self._check_same(self._go_on)
+            sampler.go_on(self._go_on["epoch"], self._go_on["batches"])
         return self._loader(train, sampler)
 
     def state_dict(self) -> dict[str, Any]:
@@ -230,14 +233,8 @@ class ViewsDataModule(LightningDataModule):
         """
         if self.trainer is None:
             return {}
-        epochs: Any = self.trainer.fit_loop.epoch_progress.current
-        batches: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        ended = batches.processed >= self.trainer.num_training_batches
-        return {
-            "epoch": epochs.started if ended else epochs.processed,
-            "batches": 0 if ended else batches.processed,
-            **self.identity(),
-        }
+        place = position(self.trainer)
+        return {"epoch": place.epoch, "batches": place.batches, **self.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from what `state_dict` gave."""

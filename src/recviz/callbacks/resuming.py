@@ -1,0 +1,62 @@
+"""Makes every checkpoint of a run one that the run resumes from exactly, or one that says that it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from recviz.callbacks.metrics_file import MetricsFile
+from recviz.position import Position, go_to, position
+
+
+class ExactResume(Callback):
+    """Puts the position in training into each checkpoint, and resumes there.
+
+    A checkpoint's entry "recviz" gets `position` (see recviz.position), `rows` (how many rows
+    of metrics.csv were written) and `closing_row` (the row that loggers get next, of a step or of a whole epoch).
+    """
+
+    def __init__(self) -> None:
+        self._closing = ""  # which row is to come
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take rows beyond the checkpoint out of metrics.csv."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.begin()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """The rows before this step are written."""
+        self._closing = ""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The step's row comes after this hook."""
+        self._closing = "step"
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The step's row is written."""
+        self._closing = ""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The epoch's row comes after this hook."""
+        self._closing = "epoch"
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Say where the checkpoint is made, and which metrics belong to it."""
+        place = position(trainer)
+        about = checkpoint.setdefault("recviz", {})
+        about["position"] = place._asdict()
+        about["rows"] = next((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)), 0)
+        logs = (trainer.global_step % trainer.log_every_n_steps == 0) if self._closing == "step" else self._closing  # type: ignore[attr-defined]
+        if place.exact and logs and not (self._closing == "epoch" and place.begun):
+            metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
+            row = {name: float(value) for name, value in metrics.items()}
+            about["closing_row"] = {**row, "epoch": trainer.current_epoch, "step": place.logged_steps - 1}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Resume where the checkpoint was made."""
+        if place := checkpoint.get("recviz", {}).get("position"):
+            go_to(Position(**place), checkpoint["loops"]["fit_loop"], counts_steps=trainer.max_steps != -1)
