@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from recviz import LARS, VICReg
 from recviz.errors import InputError
 from recviz.losses import VICRegLoss
-from recviz.methods.joint_embedding import check_trainer
+from recviz.methods.joint_embedding import check_trainer, schedule_steps
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -195,3 +196,23 @@ def test_a_classifier_is_removed_from_the_backbone() -> None:
     module = VICReg(torchvision.models.resnet18(), projector_dims=[8])
     assert isinstance(module.backbone.fc, nn.Identity)
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 512)
+
+
+@pytest.mark.parametrize(("max_epochs", "max_steps", "steps"), [(3, -1, 12), (3, 5, 12), (3, 100, 12), (-1, 5, 5)])
+def test_max_steps_ends_a_run_within_the_schedule_of_its_epochs(max_epochs: int, max_steps: int, steps: int) -> None:
+    trainer = tiny_trainer(epochs=max_epochs, max_steps=max_steps)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    assert trainer.global_step == min(steps, max_steps if max_steps > 0 else steps)
+    assert schedule_steps(trainer) == steps
+
+
+class Accumulates(Callback):
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        trainer.accumulate_grad_batches = 2
+
+
+@pytest.mark.parametrize("callback", [GradientAccumulationScheduler({5: 2}), Accumulates()])
+def test_accumulation_by_a_callback_is_refused(callback: Callback) -> None:
+    with pytest.raises(InputError, match="statistic of the batch"):
+        tiny_trainer(callback).fit(tiny_vicreg(), datamodule=tiny_data())
+    tiny_trainer(GradientAccumulationScheduler({0: 1}), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())

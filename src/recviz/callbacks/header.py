@@ -7,7 +7,7 @@ from torch import nn
 
 from recviz.callbacks.progress import planned_steps
 from recviz.callbacks.run_record import gflops, parameters, view_size
-from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
+from recviz.methods.joint_embedding import JointEmbedding, global_batch_size, schedule_steps
 
 
 class Header(Callback):
@@ -43,6 +43,11 @@ class Header(Callback):
             lines.append(
                 f"note: warm-up takes {pl_module.warmup_epochs:g} of the {_plural(trainer.max_epochs, 'epoch')}, so "
                 "that the peak lr is not reached: set model.warmup_epochs lower"
+            )
+        if 0 < trainer.max_steps < (steps := schedule_steps(trainer)):
+            lines.append(
+                f"note: trainer.max_steps {trainer.max_steps} ends the run within the schedule of {steps} steps; for a "
+                "schedule of that length, set trainer.max_epochs -1"
             )
         print("\n".join(lines), flush=True)
 

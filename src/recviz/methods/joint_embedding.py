@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -98,8 +99,16 @@ class JointEmbedding(LightningModule):
         images, labels = _validation_batch(batch)
         return {"features": self.backbone(images).detach(), "labels": labels}
 
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Refuse accumulation that a callback has set since training began."""
+        check_accumulation(self.trainer.accumulate_grad_batches, "trainer.accumulate_grad_batches")
+
     def configure_optimizers(self) -> Any:
-        """The optimiser at the peak learning rate base_lr × global batch / 256, and the schedule per step."""
+        """The optimiser at the peak learning rate base_lr × global batch / 256, and the schedule per step.
+
+        The schedule has the steps of `max_epochs`, also where `max_steps` or `max_time` ends the run earlier, so that
+        the run can be resumed; without `max_epochs`, it has `max_steps`.
+        """
         trainer = self.trainer
         check_trainer(trainer)
         if trainer.train_dataloader is None:
@@ -108,7 +117,7 @@ class JointEmbedding(LightningModule):
             raise InputError("the loader does not tell its length: set trainer.limit_train_batches, an epoch's steps")
         if trainer.num_training_batches == 0:
             raise InputError("the training loader has no batch: is its batch size above the number of images?")
-        total_steps = int(trainer.estimated_stepping_batches)
+        total_steps = schedule_steps(trainer)
         warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
         optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_steps))
@@ -168,6 +177,13 @@ def _layout(batch: Any) -> str:
     return type(batch).__name__
 
 
+def schedule_steps(trainer: Trainer) -> int:
+    """Steps of the learning rate's schedule: all epochs, or max_steps where the Trainer has no max_epochs."""
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return int(trainer.max_steps)
+    return trainer.max_epochs * int(trainer.num_training_batches)
+
+
 def check_trainer(trainer: Trainer) -> None:
     """Raise InputError where the trainer accumulates gradients, splits weights, or gives the schedule no end."""
     if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:
@@ -182,10 +198,18 @@ def check_trainer(trainer: Trainer) -> None:
         raise InputError(
             f"trainer.precision {trainer.precision}: use bf16-mixed or 32-true, as views and weights are 32"
         )
-    if trainer.accumulate_grad_batches != 1:
+    check_accumulation(trainer.accumulate_grad_batches, "trainer.accumulate_grad_batches")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            check_accumulation(max(callback.scheduling.values()), "GradientAccumulationScheduler")
+
+
+def check_accumulation(batches: int, setting: str) -> None:
+    """Raise InputError where an optimiser step takes the gradients of several batches."""
+    if batches != 1:
         raise InputError(
-            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: the objective is a statistic of "
-            "the batch, so accumulated gradients are not a larger batch's; use 1 and raise data.batch_size"
+            f"{setting} {batches}: the objective is a statistic of the batch, so accumulated gradients are not a "
+            "larger batch's; use 1 and raise data.batch_size"
         )
 
 
