@@ -54,7 +54,8 @@ class ExactResume(Callback):
         if place.exact and logs and not (self._closing == "epoch" and place.begun):
             metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
             row = {name: float(value) for name, value in metrics.items()}
-            about["closing_row"] = {**row, "epoch": trainer.current_epoch, "step": place.logged_steps - 1}
+            at = {"epoch": trainer.current_epoch, "step": place.logged_steps - 1}
+            about["closing_row"] = {**row, **at} if row else {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Resume where the checkpoint was made."""

@@ -1,4 +1,4 @@
-"""Callbacks that end a run, or keep state, for tests of resuming; the environment says where the run ends."""
+"""Callbacks for tests of resuming: one that ends a run where the environment says, and one that keeps an average."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 WHERE = "RECVIZ_TEST_END"
-"""The environment variable: HOOK:STEP, ask to stop in a hook once STEP steps are done; or HOOK:STEP:WAY."""
+"""The environment variable: HOOK:STEP:WAY, in which hook and after how many steps, and how: stop, raise or a signal."""
 
 
 class EndsAt(Callback):
-    """Ends the run in the hook and after the number of steps that the environment variable says: there, and once."""
+    """Ends the run where the environment variable says."""
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
         self._hear("on_train_start", trainer)
@@ -41,7 +41,7 @@ class EndsAt(Callback):
         self._hear("on_train_epoch_end", trainer)
 
     def _hear(self, hook: str, trainer: Trainer) -> None:
-        where, step, way = (os.environ.get(WHERE, ":") + ":stop").split(":")[:3]
+        where, step, way = os.environ.get(WHERE, "::").split(":")
         if where != hook or trainer.global_step != int(step) or trainer.sanity_checking:
             return
         if way == "stop":
