@@ -1,9 +1,13 @@
-"""What this machine has: a processor, its cores, and a place for what can be made again."""
+"""What this machine has: a processor, its cores, a place for what can be made again, and the command recviz."""
 
 from __future__ import annotations
 
 import os
 import platform
+import shlex
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 
@@ -39,3 +43,23 @@ def let_waiting_threads_sleep() -> None:
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def typed_command() -> str:
+    """How this recviz is called from a shell in the working directory: "recviz" only where PATH finds this one."""
+    own = shutil.which("recviz", path=sysconfig.get_path("scripts"))
+    if own is None:  # not installed, as with PYTHONPATH=src
+        python = shutil.which("python")
+        same = python is not None and os.path.abspath(python) == os.path.abspath(sys.executable)
+        return f"{'python' if same else shlex.quote(_from_here(sys.executable))} -m recviz"
+    found = shutil.which("recviz")
+    if found is not None and os.path.realpath(found) == os.path.realpath(own):
+        return "recviz"
+    return shlex.quote(_from_here(own))
+
+
+def _from_here(path: str) -> str:
+    """A path, relative where it lies below the working directory."""
+    here = os.getcwd()
+    absolute = os.path.abspath(path)
+    return os.path.relpath(absolute, here) if absolute.startswith(os.path.join(here, "")) else absolute

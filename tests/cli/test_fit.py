@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import LambdaCallback, Timer
 from recviz.commands.fit import RUN_DIR, new_run_dir
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
+from recviz.machine import typed_command
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
@@ -254,16 +255,8 @@ def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("callback", "settings", "line"),
     [
-        (
-            Timer(timedelta(microseconds=1)),
-            {},
-            "trainer.max_time ended it after 1 of 3 epochs; go on: recviz fit --resume",
-        ),
-        (
-            LambdaCallback(on_train_epoch_end=stop),
-            {},
-            "a callback ended it after 1 of 3 epochs; go on: recviz fit --res",
-        ),
+        (Timer(timedelta(microseconds=1)), {}, "trainer.max_time ended it after 1 of 3 epochs; resume: "),
+        (LambdaCallback(on_train_epoch_end=stop), {}, "a callback ended it after 1 of 3 epochs; resume: "),
         (Timer(timedelta(days=1)), {}, None),
         (Timer(timedelta(days=1)), {"max_steps": 1}, None),
     ],
@@ -276,6 +269,31 @@ def test_the_closing_lines_tell_a_run_that_ended_early(
     lines = closing_summary(tmp_path, trainer)
     assert ("ended it" in lines) == (line is not None)
     assert line is None or line in lines
+
+
+@pytest.mark.parametrize(
+    ("labelled", "held_out", "probed_on", "embedded"),
+    [
+        (True, True, "", ""),
+        (False, True, " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES", ""),
+        (False, False, " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES", " --split train"),
+        (True, False, " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES", " --split train"),
+    ],
+)
+def test_the_next_steps_work_for_the_runs_data(
+    labelled: bool, held_out: bool, probed_on: str, embedded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny_data()
+    data.setup("fit")
+    assert data.train is not None
+    data.train.labels = data.train.labels if labelled else None
+    data.val = data.val if held_out else None
+    trainer = tiny_trainer(epochs=1)
+    monkeypatch.setattr(trainer, "datamodule", data, raising=False)
+    lines = closing_summary(Path("a run"), trainer).splitlines()
+    probe, embed = (line.partition("  #")[0].strip() for line in lines[lines.index("next:") + 1 :][:2])
+    assert probe == f"{typed_command()} probe --ckpt_path 'a run'/checkpoints/last.ckpt{probed_on}"
+    assert embed == f"{typed_command()} embed --ckpt_path 'a run'{embedded}"
 
 
 def test_a_resumed_run_that_had_ended_says_that_no_step_was_taken(recviz_command: Command) -> None:

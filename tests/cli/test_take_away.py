@@ -23,6 +23,7 @@ import recviz.cli
 from recviz.checkpoints import Origin, read_backbone
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
+from recviz.machine import typed_command
 from recviz.reports.cards import margin
 from recviz.reports.embedding import Embedded, embed, others, precision_at
 from recviz.reports.export import timm_config
@@ -285,7 +286,7 @@ def test_probe_saves_a_classifier_and_predict_uses_it(
     for protocol in (["linear"], ["finetune", "--epochs", "4", "--data.batch_size", "6"]):
         code, out, err = recviz_command(*probe, "--protocol", *protocol, "--save", "probe.ckpt")
         assert code == 0, err
-        assert "recviz predict --ckpt_path probe.ckpt" in out
+        assert f"\n  {typed_command()} predict --ckpt_path probe.ckpt " in out
         make_folder(tmp_path / "new", classes=2, per_class=5, start=500)
         code, _, err = recviz_command("predict", "--ckpt_path", "probe.ckpt", "new", "--out", "out/p.csv")
         assert (code, err) == (0, "")

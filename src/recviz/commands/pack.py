@@ -19,7 +19,7 @@ from recviz.data.packing import Packing, pack
 from recviz.data.splits import Split, aligned
 from recviz.errors import InputError
 from recviz.files import user_path
-from recviz.machine import usable_cores
+from recviz.machine import typed_command, usable_cores
 
 DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
 
@@ -60,7 +60,7 @@ def run(argv: list[str]) -> None:
         others = f"; left out: {counted(split.left_out)}" if split.left_out else ""
         print(f"{name}: {count:,} images, {len(split.images) - count:,} skipped, from {split.source}{others}")
     print(f"{total / seconds:,.0f} images/s, {size / 1e6:,.1f} MB, {size / max(1, total) / 1e3:.1f} kB an image")
-    print(f"\nnext:\n  recviz fit --config folder.yaml --data recviz.PackedDataModule --data.root {target}")
+    print(f"\nnext:\n  {typed_command()} fit --config folder.yaml --data recviz.PackedDataModule --data.root {target}")
 
 
 def read_source(source: Path) -> dict[str, Split]:

@@ -36,6 +36,7 @@ from recviz.data.images import EncodedImages
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
+from recviz.machine import typed_command
 from recviz.probes.cache import weights_hash
 from recviz.progress import is_first_process
 
@@ -115,7 +116,8 @@ def run(argv: list[str]) -> None:
     if config.save is not None:
         about = {"backbone": settings["backbone"], **entry["input"], "classes": train.class_names}
         save_probe(Path(config.save), measured.state, {**about, "protocol": config.protocol})
-        print(f"classifier in {config.save}; next:\n  recviz predict --ckpt_path {config.save} FOLDER_OF_IMAGES")
+        predict = f"{typed_command()} predict --ckpt_path {config.save} FOLDER_OF_IMAGES"
+        print(f"classifier in {config.save}; next:\n  {predict}")
 
 
 def options() -> ArgumentParser:

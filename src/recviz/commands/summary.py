@@ -1,7 +1,8 @@
-"""What `recviz fit` says at its end."""
+"""The closing lines of `recviz fit`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -9,11 +10,13 @@ from lightning.pytorch.callbacks import Timer
 
 from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.base import ViewsDataModule
+from recviz.machine import typed_command
 from recviz.probes.final import FinalProbe
 
 
 def closing_summary(folder: Path, trainer: Trainer) -> str:
     """The figures of the last epoch, where everything is, and the commands to type next."""
+    command, run = typed_command(), shlex.quote(str(folder))
     lines = [""]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FinalProbe) and callback.results:
@@ -25,18 +28,14 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
         reason, option = "a callback", ""
         if _out_of_time(trainer):
             reason, option = "trainer.max_time", " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS"
-        lines.append(f"{reason} ended it after {done} of {whole} epochs; go on: recviz fit --resume {folder}{option}")
-    probed_on = _probe_data(trainer.datamodule)  # type: ignore[attr-defined]
+        lines.append(f"{reason} ended it after {done} of {whole} epochs; resume: {command} fit --resume {run}{option}")
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
         *(f"profile: {report}" for report in sorted(folder.glob("*profile*.txt"))),
         "",
         "next:",
-        f"  recviz probe --ckpt_path {folder / 'checkpoints/last.ckpt'}{probed_on}    # what the features are worth",
-        f"  recviz fit --config {folder / 'config.yaml'} --model.base_lr 0.1    # again, with one setting changed",
-        "  recviz fit --config cifar10.yaml                                   # the published CIFAR-10 recipe",
-        "  recviz fit --config folder.yaml --data.root YOUR_IMAGES            # your own images",
+        *_next_steps(trainer.datamodule, command, run),  # type: ignore[attr-defined]
     ]
     return "\n".join(lines)
 
@@ -55,6 +54,22 @@ def _probe_data(data: object) -> str:
     if data.train is None or data.train.labels is None or data.val is None or len(data.class_names) < 2:
         return " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES"
     return ""
+
+
+def _next_steps(data: object, command: str, run: str) -> list[str]:
+    """Commands that work for a run's data, each with what it is for."""
+    split = "" if getattr(data, "val", None) is not None else " --split train"
+    steps = [
+        (f"probe --ckpt_path {run}/checkpoints/last.ckpt{_probe_data(data)}", "what the features are worth"),
+        (f"embed --ckpt_path {run}{split}", "pictures of the features"),
+        (f"fit --config {run}/config.yaml --model.base_lr 0.1", "again, with one setting changed"),
+        ("fit --config cifar10.yaml", "the published CIFAR-10 recipe"),
+        ("fit --config folder.yaml --data.root YOUR_IMAGES", "your own images"),
+    ]
+    if not isinstance(data, ViewsDataModule):
+        del steps[1]
+    width = max(len(step) for step, _ in steps)
+    return [f"  {command} {step:<{width}}  # {purpose}" for step, purpose in steps]
 
 
 def _out_of_time(trainer: Trainer) -> bool:
