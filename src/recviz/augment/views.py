@@ -268,7 +268,8 @@ class OneView(TwoViews):
 
     Args:
         size: side of the view in pixels.
-        mean, std: of each channel in 0..1.
+        mean: of each channel in 0..1.
+        std: of each channel in 0..1.
         view: settings; the default is RandomResizedCrop and flip, as in the authors' evaluation.
     """
 

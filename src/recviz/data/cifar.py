@@ -173,7 +173,10 @@ class CIFAR10DataModule(_CIFARDataModule):
         root: holds cifar-10-batches-py/ as torchvision lays it out, or train/ and test/ of class folders.
         views: see ViewsDataModule. None: TwoViews.cifar with CIFAR-10's statistics.
         download: fetch the files where they are missing.
-        batch_size, classes, fraction, seed: see ViewsDataModule.
+        batch_size: samples per process.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
     """
 
     dataset = datasets.CIFAR10
@@ -200,7 +203,10 @@ class CIFAR100DataModule(_CIFARDataModule):
         root: holds cifar-100-python/ as torchvision lays it out, or train/ and test/ of class folders.
         views: see ViewsDataModule. None: TwoViews.cifar with CIFAR-100's statistics.
         download: fetch the files where they are missing.
-        batch_size, classes, fraction, seed: see ViewsDataModule.
+        batch_size: samples per process.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
     """
 
     dataset = datasets.CIFAR100

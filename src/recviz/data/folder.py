@@ -34,7 +34,12 @@ class ImageFolderDataModule(ViewsDataModule):
         train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
             1% and 10% of ImageNet. None: all.
         exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
-        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
+        batch_size: samples per process.
+        num_workers: worker processes that decode images; see ViewsDataModule.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
+        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
     """
 
     def __init__(

@@ -61,11 +61,18 @@ class HuggingFaceDataModule(ViewsDataModule):
         path: what datasets.load_dataset takes: a name on the hub, or a folder of Parquet files; or a folder that
             save_to_disk wrote.
         name: the dataset's configuration, where it has several.
-        train_split, val_split: their names. A val_split of None, or one that is not there: see val_fraction.
-        image_column, label_column: their names; a label_column of None: no labels.
+        train_split: its name.
+        val_split: its name. None, or one that is not there: see val_fraction.
+        image_column: its name.
+        label_column: its name. None: no labels.
         views: see ViewsDataModule. None: TwoViews.vicreg(224).
         val_fraction: share of each class to hold out where there is no val split.
-        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
+        batch_size: samples per process.
+        num_workers: worker processes that decode images; see ViewsDataModule.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
+        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
 
     Raises:
         InputError: the extra is missing.

@@ -21,7 +21,12 @@ class ImageNet100DataModule(ViewsDataModule):
         root: holds train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG.
         views: see ViewsDataModule. None: TwoViews.vicreg(224).
         exclude: see ImageFolderDataModule.
-        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
+        batch_size: samples per process.
+        num_workers: worker processes that decode images; see ViewsDataModule.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
+        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
     """
 
     def __init__(

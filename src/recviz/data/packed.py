@@ -106,7 +106,12 @@ class PackedDataModule(ViewsDataModule):
         cache_dir: where shards of an address are copied to. None: shards/ in recviz's cache folder.
         cache_gb: how much of the copies to keep, in 10⁹ bytes.
         val_fraction: share of each class to hold out where no val split was packed.
-        batch_size, num_workers, classes, fraction, seed, on_error: see ViewsDataModule.
+        batch_size: samples per process.
+        num_workers: worker processes that decode images; see ViewsDataModule.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
+        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
     """
 
     def __init__(

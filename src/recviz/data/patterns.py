@@ -26,7 +26,10 @@ class PatternsDataModule(ViewsDataModule):
         train_size: number of training images, at least 10.
         val_size: number of held-out images, drawn with another seed.
         views: see ViewsDataModule. None: TwoViews.cifar with mean one half and standard deviation a quarter.
-        batch_size, classes, fraction, seed: see ViewsDataModule.
+        batch_size: samples per process.
+        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
+        fraction: keep this fraction of each class of the training split.
+        seed: of order and views. None: what seed_everything set, or 0.
     """
 
     def __init__(

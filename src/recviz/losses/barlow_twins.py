@@ -93,7 +93,8 @@ class BarlowTwinsLoss(nn.Module):
         """Terms of one batch.
 
         Args:
-            a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            a: embeddings [n, D] of the first view, float of any precision.
+            b: the same of the second view; row i of both is from the same image.
             local: embeddings [n, D] of local views of the same images.
 
         Raises:

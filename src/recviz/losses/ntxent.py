@@ -101,7 +101,8 @@ class NTXentLoss(nn.Module):
         """Terms of one batch.
 
         Args:
-            a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            a: embeddings [n, D] of the first view, float of any precision.
+            b: the same of the second view; row i of both is from the same image.
 
         Raises:
             InputError: see checks.checked_rows; local views, which this objective has no term for.

@@ -27,7 +27,8 @@ def invariance_term(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error between the two views' embeddings (paper, equation 5, divided by D as the authors' code).
 
     Args:
-        a, b: [n, D], this process's rows; row i of both from the same image.
+        a: [n, D], this process's rows of the first view.
+        b: the same of the second view; row i of both is from the same image.
 
     Returns:
         Scalar: mean over all processes' rows and the columns of (a − b)².
@@ -115,7 +116,9 @@ class VICRegLoss(nn.Module):
     which is the same gradient where all processes have as many rows.
 
     Args:
-        invariance_weight, variance_weight, covariance_weight: the weights λ, μ, ν of the paper; not negative.
+        invariance_weight: λ of the paper; no weight is negative.
+        variance_weight: μ.
+        covariance_weight: ν.
         matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
 
     Raises:
@@ -143,7 +146,8 @@ class VICRegLoss(nn.Module):
         """Terms of one batch.
 
         Args:
-            a, b: embeddings [n, D] of the two views, float of any precision; row i of both from the same image.
+            a: embeddings [n, D] of the first view, float of any precision.
+            b: the same of the second view; row i of both is from the same image.
             local: embeddings [n, D] of local views of the same images.
 
         Raises:

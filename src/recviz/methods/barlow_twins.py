@@ -24,7 +24,8 @@ class BarlowTwins(JointEmbedding):
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers.
-        redundancy_weight, scale: see BarlowTwinsLoss.
+        redundancy_weight: λ of BarlowTwinsLoss.
+        scale: factor on the whole loss, see BarlowTwinsLoss.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.

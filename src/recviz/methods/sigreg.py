@@ -22,7 +22,9 @@ class SIGReg(JointEmbedding):
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers; narrow embeddings serve this objective best.
-        sigreg_weight, num_slices, seed: see SIGRegLoss; give runs of several seeds one each.
+        sigreg_weight: λ of SIGRegLoss.
+        num_slices: number of directions, see SIGRegLoss.
+        seed: of the directions; give runs of several seeds one each.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.

@@ -22,7 +22,9 @@ class VICReg(JointEmbedding):
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers.
-        invariance_weight, variance_weight, covariance_weight: see VICRegLoss.
+        invariance_weight: λ of VICRegLoss.
+        variance_weight: μ of VICRegLoss.
+        covariance_weight: ν of VICRegLoss.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.

@@ -240,8 +240,13 @@ def knn_predict(
     """Class scores [Q, C] by nearest neighbours in cosine similarity, the larger the more likely.
 
     Args:
-        queries, bank, k, chunk: see nearest_neighbours.
-        bank_labels, num_classes, temperature: see vote.
+        queries: [Q, D].
+        bank: [N, D].
+        k: neighbours, see nearest_neighbours.
+        chunk: queries at a time.
+        bank_labels: int64 [N], see vote.
+        num_classes: see vote.
+        temperature: see vote.
 
     Raises:
         InputError: an empty bank, or k or temperature that are not positive.
