@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "position": set(),
     "progress": set(),
     "seeds": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "files"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"data"},

@@ -1,12 +1,19 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and small files of others, read within limits."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from recviz.errors import InputError
+
+LARGEST = 64 * 2**20
+"""Bytes of a settings, record or results file."""
 
 from recviz.errors import InputError
 
@@ -106,3 +113,42 @@ def write_whole(path: Path, text: str, part: Path | None = None) -> None:
     """Write a text as UTF-8, whole or not at all; see whole_file."""
     with whole_file(path, part) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, as UTF-8.
+
+    Raises:
+        InputError: a path that is no regular file (a folder, a device, a link to nothing), a file that cannot be read,
+            is no UTF-8, or has more than LARGEST bytes.
+    """
+    if not path.is_file():  # a device or a pipe might never end
+        raise InputError(f"{path} is not a file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise InputError(f"{path} has more than {LARGEST // 2**20} MiB")
+        return content.decode()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"cannot read {path}: it is no text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        InputError: see read_text; a file that is no JSON, or whose lists and tables are too deep to read.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise InputError(f"cannot read {path} as JSON: it is nested too deeply") from error
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"cannot read {path} as JSON: {' '.join(str(error).split())[:200]}") from error

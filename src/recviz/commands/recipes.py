@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recviz.errors import InputError
-from recviz.settings import read_settings
+from recviz.settings import read_settings_file
 
 _INSTALLED = Path(__file__).parents[1] / "configs"
 _CHECKOUT = Path(__file__).parents[3] / "configs"
@@ -38,11 +38,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     Raises:
         InputError: a file that cannot be read, is no YAML, or is not a table of settings; or too many of them.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
-    return read_settings(text, path)
+    return read_settings_file(path)
 
 
 def with_recipe_paths(argv: list[str]) -> tuple[list[str], list[Path]]:
