@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from recviz.reports.plots import draw_plots
+from recviz.reports.records import heading
 from recviz.reports.runs import read_runs
 
 Command = Callable[..., tuple[int, str, str]]
@@ -98,7 +99,7 @@ def test_a_run_that_still_trains_shows_its_online_probe(tmp_path: Path, recviz_c
     assert (code, err) == (0, "")
     (head, row, _) = table(Path("report.md"))  # and chance
     cells = dict(zip(head, row, strict=True))
-    assert (cells["linear top-1"], cells["probe"], cells["epochs"]) == ("10.0%", "online", "1 of 2")
+    assert (cells["top-1"], cells["probe"], cells["epochs"]) == ("10.0%", "online", "1 of 2")
 
 
 def test_published_rows_and_baselines_stand_in_their_group(tmp_path: Path, recviz_command: Command) -> None:
@@ -135,15 +136,94 @@ def test_imagenets_published_figures_are_known_by_its_classes(tmp_path: Path, re
     assert [row[0] for row in table(second)] == ["run", "two", "chance"]
 
 
-def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path, recviz_command: Command) -> None:
-    make_run(tmp_path / "one", 0.4)
+def groups(report: Path) -> dict[str, list[str]]:
+    """The names of the rows below each heading."""
+    parts = re.split(r"^### ", report.read_text(), flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0]: [row[0] for row in table(part)][1:] for part in parts}
+
+
+def own_rows(names: list[str]) -> list[str]:
+    return [name for name in names if name != "chance" and "solo-learn" not in name]
+
+
+CLASSES = [f"class{i}" for i in range(100)]
+ALIKE = {"train": {"images": 25_000, "fingerprint": "a"}, "input": {"size": 32}}
+LINEAR = {"linear": {"top1": share(0.5)}}
+SGD = {"top1": share(0.5), "top5": share(0.6)}
+UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "fewer labels": ({"train": {"images": 5_000, "fingerprint": "b"}}, "linear probe on all 5,000 labels at 32×32"),
+    "other labels": ({"train": {"images": 25_000, "fingerprint": "c"}}, "linear probe on all 25,000 labels at 32×32"),
+    "other image size": ({"input": {"size": 64}}, "labels at 64×64"),
+    "other classes": ({"classes": [f"other{i}" for i in range(100)]}, "linear probe on all 25,000 labels at 32×32"),
+    "other test images": ({"test": {"images": 50, "fingerprint": "d"}}, "50 test images"),
+    "other data": ({"settings": {"data": {"class_path": "recviz.CIFAR10DataModule"}}}, "CIFAR10, 100 classes"),
+    "a fraction": (
+        {"settings": {"data": {"class_path": "recviz.CIFAR100DataModule", "init_args": {"fraction": 0.5}}}},
+        "linear probe on 25,000 labels",
+    ),
+    "another k": ({"figures": {**LINEAR, "knn": {"k=5, plain": share(0.4)}}}, "k-NN (k=5, plain)"),
+    "no k-NN": ({"figures": LINEAR}, "labels at 32×32"),
+    "another choice of the penalty": (
+        {"figures": {**LINEAR, "knn": {"k=20, T=0.07": share(0.4)}, "chosen": "by folds"}},
+        "linear probe on all 25,000 labels at 32×32",
+    ),
+    "the authors' evaluation": (
+        {"protocol": "official", "figures": SGD, "training": {"epochs": 100, "head_lr": 0.02}},
+        "linear evaluation by SGD on all 25,000 labels at 32×32 with epochs 100, head_lr 0.02",
+    ),
+    "fine-tuning": (
+        {"protocol": "finetune", "figures": SGD, "training": {"epochs": 20}}, "fine-tuning on all 25,000 labels",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, name: str) -> None:
+    change, said = UNLIKE[name]
+    found = []
+    for run, entry in (("one", {}), ("two", {"weights": "other"}), ("unlike", change)):
+        folder = make_run(tmp_path / run)
+        (folder / "results.json").write_text(json.dumps([{**results(0.4, CLASSES, **ALIKE), **entry}]))
+        (row,) = read_runs(folder)
+        found.append(row.group)
+    one, two, unlike = found
+    assert one == two
+    assert one != unlike
+    assert said in heading(unlike)
+    assert heading(one) == (
+        "CIFAR100, 100 classes, 100 test images; linear probe on all 25,000 labels at 32×32 and k-NN (k=20, T=0.07)"
+    )
+
+
+def test_one_runs_fine_tuning_is_no_second_linear_probe(tmp_path: Path, recviz_command: Command) -> None:
+    run = make_run(tmp_path / "one")
+    linear = results(0.323, CLASSES, **ALIKE)
+    tuned = {**linear, "protocol": "finetune", "figures": {"top1": share(0.179), "top5": share(0.4)}}
+    (run / "results.json").write_text(json.dumps([linear, tuned]))
+    assert recviz_command("compare", "one", "--out", "report.html")[0] == 0
+    first, second = groups(Path("report.md")).items()
+    assert "linear probe" in first[0]
+    assert "fine-tuning" in second[0]
+    assert "solo-learn" in "".join(first[1])
+    assert "solo-learn" not in "".join(second[1])
+
+
+def test_a_later_probe_takes_an_earlier_ones_place_by_checkpoint(tmp_path: Path, recviz_command: Command) -> None:
+    run = make_run(tmp_path / "one")
     entries = [
-        {**results(0.1 * size / 32, [f"class{i}" for i in range(100)]), "input": {"size": size}} for size in (32, 64)
-    ]
-    Path("other.json").write_text(json.dumps(entries))
-    assert recviz_command("compare", "one", "other.json", "--out", "report.html")[0] == 0
-    names = [row[0] for row in table(Path("report.md"))]
-    assert names[2:4] == ["resnet50, untrained, at 32 pixels", "resnet50, untrained, at 64 pixels"]
+        results(top1, CLASSES, **ALIKE, ) | {"checkpoint": f"one/checkpoints/{name}.ckpt"}
+        for top1, name in ((0.1, "last"), (0.2, "epoch=1"), (0.3, "last"))
+    ]  # fmt: skip
+    (run / "results.json").write_text(json.dumps(entries))
+    found = [(row.probe, row.top1.value) for row in read_runs(run) if row.top1]
+    assert found == [("linear", 0.3), ("linear, epoch=1.ckpt", 0.2)]
+
+
+def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path) -> None:
+    entries = [{**results(0.1 * size / 32, CLASSES), "input": {"size": size}} for size in (32, 64)]
+    (tmp_path / "other.json").write_text(json.dumps(entries))
+    names = [run.name for run in read_runs(tmp_path / "other.json")]
+    assert names == ["resnet50, untrained, at 32 pixels", "resnet50, untrained, at 64 pixels"]
 
 
 def test_runs_of_one_name_go_by_their_paths(tmp_path: Path, recviz_command: Command) -> None:
@@ -191,14 +271,14 @@ def test_the_terminal_gets_the_columns_that_differ_and_fit(
     monkeypatch.setenv("COLUMNS", "160")
     _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
     lines, cells = printed(out)
-    assert cells[0] == ["run", "linear top-1", "k-NN", "top-5", "images", "hours", "probe"]
+    assert cells[0] == ["run", "top-1", "k-NN", "top-5", "images", "hours", "probe"]
     assert cells[1] == ["one", "40.0% (39.0% to 41.0%)", "35.0% (34.0% to 36.0%)", "50.0% (49.0% to 51.0%)", "1,000",
                         "0.50", "linear"]  # fmt: skip
     assert max(map(len, lines)) <= 160
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
     lines, cells = printed(out)
-    assert cells[0] == ["run", "linear top-1", "k-NN"]
+    assert cells[0] == ["run", "top-1", "k-NN"]
     assert max(map(len, lines)) <= 80
     whole = table(Path("report.md"))[0]
     assert {"backbone", "device", "labels"} - {"labels"} < set(whole)
@@ -264,10 +344,8 @@ def test_headings_have_no_hash_and_alike_ones_are_numbered(tmp_path: Path, recvi
     recviz_command("compare", "one", "two", "--out", "report.html")
     page = Path("report.html").read_text()
     headings = re.findall(r"<h2>(.*?)</h2>", page)
-    assert headings[:2] == [
-        "CIFAR100, 2 classes, 100 test images (set 1)",
-        "CIFAR100, 2 classes, 100 test images (set 2)",
-    ]
+    what = "CIFAR100, 2 classes, 100 test images; linear probe on all labels and k-NN (k=20, T=0.07)"
+    assert headings[:2] == [f"{what} (set 1)", f"{what} (set 2)"]
     assert "Online linear probe by epochs" in headings[2:]
     assert "<title>Comparison: one, two</title>" in page
 
@@ -308,7 +386,7 @@ def test_curves_say_which_data_the_online_probe_classifies(tmp_path: Path) -> No
         (["empty"], "empty is not a run folder: it has no config.yaml"),
         (["bare"], "bare has neither run.json nor metrics.csv"),
         (["broken.json"], "broken.json"),
-        (["list.json"], "list.json is not a file of results"),
+        (["list.json"], "list.json is not a file of results: entry 1 must be a table, got 1"),
         (["none.json"], "none.json holds no results"),
         (["run", "--out", "report.pdf"], "--out must end in .html, got report.pdf"),
         (["run", "--out", "file.txt/report.html"], "cannot write file.txt/report.html"),
@@ -330,6 +408,96 @@ def test_bad_input_costs_one_line(recviz_command: Command, tmp_path: Path, args:
     assert err.count("\n") == 1
 
 
+def changed(**change: Any) -> str:
+    return json.dumps([{**results(0.4, CLASSES), **change}])
+
+
+STRANGE_RESULTS = {
+    "no list": ("{}", "must hold a list"),
+    "torn": ("[{", "as JSON"),
+    "deep": ("[" * 100_000, "nested too deeply"),
+    "no top1": (changed(figures={"linear": {"top5": share(0.1)}}), "entry 1 has no top1"),
+    "no value": (changed(figures={"top1": {"low": 0.1}}), "top1 has no value"),
+    "no protocol": (changed(protocol=None), "entry 1 has no protocol"),
+    "a text for a number": (changed(figures={"top1": {"value": "0.4"}}), "must be a number from 0 to 1, got '0.4'"),
+    "NaN": (changed(figures={"top1": {"value": float("nan")}}), "value must be a number from 0 to 1, got nan"),
+    "per cent": (changed(figures={"top1": {"value": 40}}), "value must be a number from 0 to 1, got 40"),
+    "figures that are a list": (changed(figures=[1]), "figures must be a table, got a list"),
+    "classes that are a number": (changed(classes=5), "classes must be a list of names, got 5"),
+    "classes that are lists": (changed(classes=[[1]]), "classes must be a list of names"),
+    "images that are many": (changed(test={"images": 10**400}), "images must be a number"),
+    "images in part": (changed(train={"images": 1.5}), "images must be a whole number, got 1.5"),
+    "a long name": (changed(protocol="x" * 10_000), "protocol has more than 1000 characters"),
+    "settings of text": (changed(settings="x"), "settings must be a table, got 'x'"),
+    "data of numbers": (changed(settings={"data": 5}), "data must be a table, got 5"),
+    "k-NN of text": (changed(figures={"top1": share(0.1), "knn": {"k=20, T=0.07": "x"}}), "must be a table, got 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE_RESULTS)
+@pytest.mark.parametrize("alone", [True, False], ids=["a file", "in a run folder"])
+def test_strange_results_cost_one_line_that_names_the_file(
+    tmp_path: Path, recviz_command: Command, name: str, alone: bool
+) -> None:
+    text, said = STRANGE_RESULTS[name]
+    (make_run(tmp_path / "run") / "results.json").write_text(text)
+    code, _, err = recviz_command("compare", "run/results.json" if alone else "run", "--out", "report.html")
+    assert code == 2, err
+    assert err.startswith("recviz: error: ")
+    assert "run/results.json" in err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not Path("report.html").exists()
+
+
+STRANGE_FOLDERS: dict[str, tuple[str, str, str]] = {
+    "a method of numbers": ("run.json", '{"method": 5}', "method must be a text, got 5"),
+    "hours of text": ("run.json", '{"hours": "long"}', "hours must be a number, got 'long'"),
+    "infinite hours": ("run.json", '{"hours": Infinity}', "hours must be a number, got inf"),
+    "parameters of text": ("run.json", '{"parameters": {"backbone": "many"}}', "backbone must be a number"),
+    "data of text": ("run.json", '{"data": "x"}', "data must be a table"),
+    "a list": ("run.json", "[]", "run.json must hold a table, got a list"),
+    "deep": ("run.json", '{"a": ' * 100_000, "nested too deeply"),
+    "a model of numbers": ("config.yaml", "model: 5", "model must be a table, got 5"),
+    "data of a list": ("config.yaml", "data: [1]", "data must be a table, got a list"),
+    "a class path of numbers": ("config.yaml", "data: {class_path: 5}", "class_path must be a text, got 5"),
+    "a fraction of text": ("config.yaml", "data: {init_args: {fraction: x}}", "fraction must be a number"),
+    "laughs": ("config.yaml", "\n".join(["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]"
+               for i in range(1, 9)]), "over 20000 settings"),
+    "no YAML": ("config.yaml", "a: [", "cannot be read as YAML"),
+    "a number that is none": ("metrics.csv", "step,epoch,x\n1,0,²\n", "line 2: x must be a number, got '²'"),
+    "a step that is none": ("metrics.csv", "step,epoch,x\n²,0,1\n", "line 2: step must be a whole number"),
+    "an epoch that is none": ("metrics.csv", "step,epoch,train/hours\n1,0.5,1\n", "metrics by step and epoch"),
+    "an epoch below none": ("metrics.csv", "step,epoch,train/hours\n1,-1,1\n", "metrics by step and epoch"),
+    "a step of many digits": ("metrics.csv", f"step,epoch,train/hours\n{'9' * 5000},0,1\n", "by step and epoch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE_FOLDERS)
+def test_a_strange_run_folder_costs_one_line_that_names_the_file(
+    tmp_path: Path, recviz_command: Command, name: str
+) -> None:
+    file, text, said = STRANGE_FOLDERS[name]
+    (make_run(tmp_path / "run") / file).write_text(text)
+    code, _, err = recviz_command("compare", "run", "--out", "report.html")
+    assert code == 2, err
+    assert f"run/{file}" in err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "run.json", "results.json"])
+@pytest.mark.parametrize("target", ["nowhere", "/dev/zero"])
+def test_links_to_no_file_are_not_followed(tmp_path: Path, recviz_command: Command, file: str, target: str) -> None:
+    path = make_run(tmp_path / "run", 0.4) / file
+    path.unlink()
+    path.symlink_to(target)
+    code, _, err = recviz_command("compare", "run", "--out", "report.html")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "config.yaml" in err if file == "config.yaml" else f"run/{file} is not a file" in err
+
+
 DRIVE = """
 <script>
 const say = text => {
@@ -340,8 +508,8 @@ const rowsShown = () => [...document.querySelectorAll("tbody tr")].filter(row =>
 const names = () => rowsShown().map(row => row.cells[0].textContent).join(",");
 const click = title => [...document.querySelectorAll("th button")].find(b => b.textContent === title).click();
 say("start: " + names());
-click("linear top-1"); say("up: " + names());
-click("linear top-1"); say("down: " + names());
+click("top-1"); say("up: " + names());
+click("top-1"); say("down: " + names());
 click("hours"); say("hours: " + names());
 const box = document.getElementById("filter");
 box.value = "VICREG two"; box.dispatchEvent(new Event("input")); say("filter: " + names());

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -11,6 +10,7 @@ from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.parsing import one_line_errors
 from recviz.errors import InputError
 from recviz.reports.export import FORMATS, Format, card_path, export
+from recviz.reports.records import heading
 from recviz.reports.runs import Run, read_runs
 
 DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
@@ -50,14 +50,12 @@ def run(argv: list[str]) -> None:
 def figures(source: Path) -> list[str]:
     """What the run's results.json and metrics say, as lines of Markdown."""
     folder = source if source.is_dir() else source.parent.parent
-    try:
-        runs = read_runs(folder)
-    except InputError:  # a checkpoint that was moved away from its run
+    if not (folder / "config.yaml").is_file():  # a checkpoint that was moved away from its run, or an exported file
         return []
-    return [line for row in runs for line in _lines(row)]
+    return [line for row in read_runs(folder) for line in _lines(row)]
 
 
 def _lines(row: Run) -> list[str]:
-    shown: list[tuple[str, Any]] = [("linear probe, top-1", row.top1), ("top-5", row.top5), ("k-NN", row.knn)]
+    shown = [("top-1", row.top1), ("top-5", row.top5), ("k-NN", row.knn)]
     texts = [f"{name} {figure.value:.1%}" for name, figure in shown if figure is not None]
-    return [f"- {row.group} ({row.probe} protocol): {', '.join(texts)}"] if texts else []
+    return [f"- {heading(row.group)}: {', '.join(texts)}"] if texts and row.kind == "run" else []

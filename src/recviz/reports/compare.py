@@ -14,7 +14,8 @@ from recviz.files import whole_file, write_whole
 from recviz.reports.page import PAGE
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
-from recviz.reports.runs import Figure, Run
+from recviz.reports.records import Figure, heading
+from recviz.reports.runs import Run
 
 
 class Column(NamedTuple):
@@ -44,7 +45,7 @@ def _epochs(run: Run) -> str | None:
 
 COLUMNS = (
     Column("run", lambda run: run.name, _plain, always=True),
-    Column("linear top-1", lambda run: run.top1, _accuracy, always=True),
+    Column("top-1", lambda run: run.top1, _accuracy, always=True),
     Column("note", lambda run: run.note, _plain, always=True),
     Column("k-NN", lambda run: run.knn, _accuracy, always=True),
     Column("top-5", lambda run: run.top5, _accuracy, always=True),
@@ -128,7 +129,7 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
     tables = []
     for group in groups:
         rows = _with_notes(_with_references([run for run in runs if run.group == group]))
-        if match := re.match(r"(\w+), (\d+) classes", group):
+        if match := re.match(r"(\w+), (\d+) classes .*; linear [\w ]+ on all ", group):  # as the published ones
             rows += published(match[1], int(match[2]), group)
         own = [run for run in rows if run.kind == "run"] or rows
         columns, shared = [], []
@@ -144,7 +145,7 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
 
 def _headings(groups: Sequence[str]) -> dict[str, str]:
     """Groups without the hash of their images and classes; where that leaves two alike, they are numbered."""
-    plain = {group: re.sub(r" \([0-9a-f]{6}\)", "", group) for group in groups}
+    plain = {group: heading(group) for group in groups}
     alike = Counter(plain.values())
     seen: Counter[str] = Counter()
     for group, text in plain.items():
