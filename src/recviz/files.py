@@ -15,8 +15,6 @@ from recviz.errors import InputError
 LARGEST = 64 * 2**20
 """Bytes of a settings, record or results file."""
 
-from recviz.errors import InputError
-
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path as a user gives it: `~` and `~user` at its beginning are home folders, as in a shell.
