@@ -6,8 +6,11 @@ Nothing heavy is imported before a subcommand runs.
 from __future__ import annotations
 
 import os
+import platform
 import re
+import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -55,44 +58,88 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own if None).
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 75 for one that was told to stop and
-        can go on, 130 for an interrupt.
+        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, or for a bug with its traceback, 75 for
+        a run that was told to stop and can be resumed, 130 for an interrupt.
     """
     args = [with_home(arg) for arg in (sys.argv[1:] if argv is None else argv)]
-    if not args or args[0] in ("-h", "--help", "help"):
+    if args[:1] == ["help"]:
+        args = [*args[1:], "--help"]
+    if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())), end="")
         return 0
     if args[0] == "--version":
         print(f"recviz {recviz.__version__}")
         return 0
-    if args[0] not in COMMANDS:
-        return _fail(f"{args[0]!r} is not a command of recviz; there is: {', '.join(COMMANDS)}", 2)
     try:
-        check_environment()
-        let_waiting_threads_sleep()
-        return _command(args[0]).run(args[1:]) or 0
-    except InputError as error:
-        return _fail(error, 2)
-    except StoppedError as stopped:
-        say(f"recviz: {stopped}")
-        return stopped.code
-    except TrainingError as error:
-        return _fail(error, 1)
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" or os.environ.get("RECVIZ_DEBUG"):  # torch's, not imported here
-            raise
-        return _fail("the GPU is out of memory: free it, lower data.batch_size, or hide it (CUDA_VISIBLE_DEVICES=)", 1)
-    except BrokenPipeError:  # of recviz … | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.strerror is None or os.environ.get("RECVIZ_DEBUG"):
-            raise
-        return _fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1)
+        return run(args)
     except KeyboardInterrupt:
         return 130
     except SystemExit as done:  # of --help and --print_config
         return int(done.code or 0)
+    except BrokenPipeError:  # of recviz … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("RECVIZ_DEBUG") and not isinstance(error, StoppedError):
+            raise
+        return report(error, args)
+
+
+def run(args: list[str]) -> int:
+    """Run a command.
+
+    Raises:
+        InputError: no such command, or whatever the command finds wrong.
+    """
+    if args[0] not in COMMANDS:
+        from recviz.commands.hints import did_you_mean, nearest_command
+
+        meant = f"fit --config {args[0]}" if args[0].endswith((".yaml", ".yml")) else nearest_command(args[0], COMMANDS)
+        hint = did_you_mean(meant, "recviz ")
+        raise InputError(f"{args[0]!r} is not a command of recviz{hint or '; there is: ' + ', '.join(COMMANDS)}")
+    check_environment()
+    let_waiting_threads_sleep()
+    return _command(args[0]).run(args[1:]) or 0
+
+
+def report(error: Exception, args: Sequence[str]) -> int:
+    """Say on stderr what failed. The one place that decides what is bad input, a failed run or a bug.
+
+    Bad input and failed runs are one line. Anything else is a bug, of recviz or of a class that the settings name: its
+    traceback, and a last line that says how to report it.
+
+    Returns:
+        The exit code.
+    """
+    # an error of a worker process carries that worker's traceback; its last line is the message
+    lines = str(error).strip().splitlines() or [""]
+    line, code = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1]), 1
+    if isinstance(error, StoppedError):
+        say(f"recviz: {error}")
+        return error.code
+    if isinstance(error, InputError):
+        code = 2
+    elif type(error).__name__ == "OutOfMemoryError":  # torch's, not imported here
+        line = "the GPU is out of memory: free it, lower data.batch_size, or hide it (CUDA_VISIBLE_DEVICES=)"
+    elif isinstance(error, OSError) and error.strerror is not None:
+        line = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    elif not isinstance(error, TrainingError):
+        traceback.print_exception(error)
+        print(f"recviz: {_how_to_report(args)}", file=sys.stderr)
+        return 1
+    print(f"recviz: error: {line}", file=sys.stderr)
+    return code
+
+
+def _how_to_report(args: Sequence[str]) -> str:
+    found = {"recviz": recviz.__version__, "Python": platform.python_version()}
+    found.update({name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules})
+    versions = ", ".join(f"{name} {version}" for name, version in found.items())
+    return (
+        "unexpected error. Unless it is from the hardware or a class of your own, please report it in the repository "
+        f"that recviz is from, with the lines above, the recipe and this: {versions}, {platform.system()}, "
+        f"recviz {shlex.join(args)}"
+    )
 
 
 def check_environment() -> None:
@@ -107,13 +154,3 @@ def _command(name: str) -> ModuleType:
     """The module of a subcommand, whose imports take seconds, and a minute on the first start."""
     with working(f"recviz {name}: loading PyTorch and Lightning", patience=3):
         return import_module(f"recviz.commands.{name}")
-
-
-def _fail(error: Exception | str, code: int) -> int:
-    if isinstance(error, Exception) and os.environ.get("RECVIZ_DEBUG"):
-        raise error
-    # an error of a worker process carries that worker's traceback; its last line is the message
-    lines = str(error).strip().splitlines() or [""]
-    line = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1])
-    print(f"recviz: error: {line}", file=sys.stderr)
-    return code

@@ -321,7 +321,7 @@ BAD = {
     "unknown protocol": (["--protocol", "best"], "best"),
     "unused setting": (["--head_lr", "1"], "--head_lr is not a setting of --protocol linear"),
     "no epochs": (["--protocol", "official", "--epochs", "0"], "--epochs must be at least 1, got 0"),
-    "unknown option": (["--ckpt", "x"], "no option --ckpt; did you mean '--ckpt_path'?"),
+    "unknown option": (["--ckpt", "x"], "no option --ckpt; did you mean --ckpt_path?"),
     "both": (["--ckpt_path", "x.ckpt", "--backbone", "tests.tiny.TinyBackbone"], "give it or --backbone, not both"),
     "no data": (["--backbone", "tests.tiny.TinyBackbone"], "--backbone needs data to probe it on"),
     "not a backbone": (

@@ -153,18 +153,17 @@ def locally(jobs: int) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
         for slot in _environments(jobs):
             slots.put(slot)
 
-        def one(cell: Cell) -> str:
-            slot = slots.get()
+        def one(cell: Cell) -> tuple[str, float]:
+            slot, started = slots.get(), time.perf_counter()
             try:
-                return run_cell(cell, slot)
+                return run_cell(cell, slot), (time.perf_counter() - started) / 60
             finally:
                 slots.put(slot)
 
-        started, before = time.perf_counter(), signal.signal(signal.SIGTERM, _interrupt)
+        before = signal.signal(signal.SIGTERM, _interrupt)
         pool = ThreadPoolExecutor(jobs)
         try:
-            for cell, problem in zip(waiting, pool.map(one, waiting), strict=True):
-                minutes = (time.perf_counter() - started) / 60
+            for cell, (problem, minutes) in zip(waiting, pool.map(one, waiting), strict=True):
                 print(f"{Path(cell.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
                 yield Path(cell.folder).name, problem
         finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.data.checking import examine_all
 from recviz.data.images import shown
 from recviz.data.listing import counted, images_below
@@ -38,8 +38,7 @@ def run(argv: list[str]) -> int:
         InputError: no folder, a folder without images, an output that cannot be written.
     """
     parser = options()
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv, ["DIR"])
     root = Path(config.dir)
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.errors import InputError
 from recviz.reports.compare import terminal_table, write_report
 from recviz.reports.runs import Run, read_runs
@@ -26,8 +26,7 @@ def run(argv: list[str]) -> None:
         InputError: a path that is no run, an output that cannot be written.
     """
     parser = options()
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv, ["RUNS..."])
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
-from recviz.commands.parsing import one_line_errors, option_value
+from recviz.commands.parsing import check_arguments, instantiate, option_value, parse
 from recviz.commands.run_data import data_default
 from recviz.data.base import ViewsDataModule
 from recviz.data.loose import LooseImages
@@ -40,17 +40,18 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--split", type=Literal["train", "val"], default="val", help="which part of the data")
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
-    with one_line_errors(parser._option_string_actions):
-        if "--help" in argv or "-h" in argv:
-            parser.parse_args(["--help"])
-        source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
-        backbone, origin = read_backbone(source)
-        given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
-        if not given and isinstance(origin.data, ViewsDataModule):
-            own = origin.config["data"]
-            parser.set_defaults({"data": data_default(own, (own.get("init_args") or {}).get("views"), argv)})
-        config = parser.parse_args(argv)
-        data = parser.instantiate(config).data
+    types = {"data": ViewsDataModule}
+    check_arguments(parser, argv, types=types)
+    if "--help" in argv or "-h" in argv:
+        parser.parse_args(["--help"])
+    source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
+    backbone, origin = read_backbone(source)
+    given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
+    if not given and isinstance(origin.data, ViewsDataModule):
+        own = origin.config["data"]
+        parser.set_defaults({"data": data_default(own, (own.get("init_args") or {}).get("views"), argv)})
+    config = parse(parser, argv, types=types)
+    data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")
     if config.images is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import newest_checkpoint, read_backbone
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.errors import InputError
 from recviz.reports.export import FORMATS, Format, card_path, export
 from recviz.reports.records import heading
@@ -31,8 +31,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
     parser.add_argument("--format", type=Format, default="safetensors", help=", ".join(FORMATS))
     parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv)
     source = Path(config.ckpt_path or newest_checkpoint())
     out = Path(config.out or f"backbone{SUFFIXES[config.format] or '-timm'}")
     if SUFFIXES[config.format] and out.suffix != SUFFIXES[config.format]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -38,9 +39,9 @@ from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
-from recviz.commands.hardware import check_strategy
-from recviz.commands.parsing import hardware_errors, one_line_errors, one_line_of_any
-from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.hardware import check_hardware
+from recviz.commands.parsing import check_arguments, instantiate, refusals, split_argv, value_errors
+from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError
@@ -52,6 +53,9 @@ from recviz.probes.online import OnlineProbe
 
 RUN_DIR = "RECVIZ_RUN_DIR"
 """Environment variable by which the first process of a run tells the others its folder."""
+
+TYPES = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer, "probe": OnlineProbe}
+"""The classes of settings that are groups of others."""
 
 
 def run(argv: list[str]) -> None:
@@ -71,12 +75,12 @@ def run(argv: list[str]) -> None:
     if isinstance(cli.model, JointEmbedding):
         check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        with one_line_of_any(f"{type(cli.datamodule).__name__} cannot be set up"):
+        with refusals(type(cli.datamodule).__name__):
             cli.datamodule.prepare_data()
             cli.datamodule.setup("fit")
         probe = cli.config_init["probe"]
         if probe.data is not None:
-            with one_line_of_any(f"{type(probe.data).__name__} cannot be set up"):
+            with refusals(type(probe.data).__name__):
                 probe.read_data(cli.datamodule)
         if isinstance(cli.model, JointEmbedding):
             for size in view_sizes(cli.datamodule):
@@ -91,7 +95,7 @@ def run(argv: list[str]) -> None:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
     try:
-        with one_line_errors(), one_line_failures(cli.run_dir):
+        with one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
         if not trainer.global_step and not trainer.interrupted and cli.model.automatic_optimization:
             raise InputError(
@@ -119,8 +123,27 @@ def run(argv: list[str]) -> None:
         raise KeyboardInterrupt
 
 
+def add_options(parser: ArgumentParser) -> None:
+    """Add the options of recviz fit beside those of Lightning's CLI and of classes."""
+    parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
+    parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
+    parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
+    parser.add_argument(
+        "--allow_changes", type=bool, default=False, help="with --resume: go on although safe settings changed"
+    )
+    parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint so often; 0: none")
+    parser.add_argument(
+        "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
+    )
+    parser.add_argument("--rank_timeout", type=float, default=600.0, help="seconds, after which a process hangs")
+    parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
+
+
 class FitCLI(LightningCLI):
     """Lightning's CLI with recviz's callbacks and run folder; it parses and instantiates, and runs nothing."""
+
+    command = "recviz fit"
+    description = "Pretrain a backbone. A recipe gives every setting; options after it override."
 
     def __init__(self, name: str, argv: list[str], resumed: Resumed | None = None) -> None:
         self.run_name = name
@@ -135,8 +158,9 @@ class FitCLI(LightningCLI):
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={
-                "prog": "recviz fit",
-                "description": "Pretrain a backbone. A recipe gives every setting; options after it override.",
+                "prog": self.command,
+                "usage": f"{self.command} --config RECIPE [options]",
+                "description": self.description,
                 "exit_on_error": False,
                 "allow_abbrev": False,
             },
@@ -148,23 +172,19 @@ class FitCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside trainer, model and data."""
-        parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
-        parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
-        parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
-        parser.add_argument(
-            "--allow_changes", type=bool, default=False, help="with --resume: go on although safe settings changed"
-        )
-        parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint so often; 0: none")
-        parser.add_argument(
-            "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
-        )
-        parser.add_argument("--rank_timeout", type=float, default=600.0, help="seconds, after which a process hangs")
-        parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
+        add_options(parser)
         parser.add_lightning_class_args(OnlineProbe, "probe")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with errors of one line."""
-        with one_line_errors(parser._option_string_actions):
+        given = split_argv(args).options
+        recipes = {Path(value): read_recipe(Path(value)) for name, value in given if name == "--config" and value}
+        names = {name for name, _ in given}
+        if not recipes and not names & {"--help", "-h"} and not {"--model", "--data"} <= names:
+            check_arguments(parser, args, types=TYPES)
+            raise InputError(f"{self.command} needs --config with a recipe, your own or {bundled()}")
+        check_arguments(parser, args, types=TYPES, recipes=recipes)
+        with value_errors():
             super().parse_arguments(parser, args)
         for group, name in (("trainer", "logger"), ("probe", "k"), ("model", "class_path"), ("data", "class_path")):
             if not self.config.get(group) or name not in self.config[group]:
@@ -178,8 +198,9 @@ class FitCLI(LightningCLI):
         for name in ("weights", "pretrained"):
             if self.config["ckpt_path"] is not None and name in options:
                 del options[name]
-        with one_line_errors(), one_line_of_any("the settings cannot be made into objects"):
-            super().instantiate_classes()
+        self.config_init = instantiate(self.parser, self.config)
+        self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
+        self.trainer = self.instantiate_trainer()
 
     def _set_seed(self) -> None:
         try:
@@ -245,7 +266,8 @@ class FitCLI(LightningCLI):
         ]
         if settings["fast_dev_run"]:
             own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files
-        with hardware_errors():
+        check_hardware(settings)
+        with refusals("Trainer"):
             trainer: Any = self._instantiate_trainer(settings, own)
         if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:
             trainer.profiler.filename = "profile"  # in the run folder; else the report goes to a silent logger

@@ -1,10 +1,60 @@
-"""Checks of the settings by which Lightning chooses processes and devices."""
+"""Checks where and how a run is to compute, before a Trainer or a Fabric is made of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import StrategyRegistry
+
+from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
+
+
+def check_hardware(settings: Mapping[str, Any]) -> None:
+    """Check the accelerator, strategy and devices of a Trainer or a Fabric.
+
+    Args:
+        settings: those of the Trainer by their names, without "trainer."; objects in place of names are left alone.
+
+    Raises:
+        InputError: a name that does not exist, an accelerator that this machine lacks, a wrong number of devices.
+    """
+    accelerator, strategy, devices = (settings.get(name, "auto") for name in ("accelerator", "strategy", "devices"))
+    if isinstance(accelerator, str):
+        _check_accelerator(accelerator)
+    names = StrategyRegistry.available_strategies()
+    if isinstance(strategy, str) and strategy not in ("auto", *names):
+        hint = did_you_mean(nearest(strategy, names))
+        raise InputError(f"--trainer.strategy: there is no {strategy!r}{hint or '; use auto, ddp or fsdp'}")
+    check_strategy(strategy)
+    number = int(devices) if isinstance(devices, str) and devices.lstrip("-").isdecimal() else devices
+    indices = isinstance(devices, str) and devices.replace(",", "").replace(" ", "").isdecimal()
+    if isinstance(number, str) and number != "auto" and not indices:
+        raise InputError(f"--trainer.devices must be a number, a list of indices or auto, got {devices!r}")
+    if number in (0, []) or (isinstance(number, int) and number < (1 if accelerator == "cpu" else -1)):
+        raise InputError(f"--trainer.devices must be at least 1, got {devices}")
+
+
+def _check_accelerator(name: str) -> None:
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if name not in known:
+        raise InputError(
+            f"--trainer.accelerator: there is no {name!r}; it must be one of {', '.join(sorted(known))}"
+            f"{did_you_mean(nearest(name, known))}"
+        )
+    kinds = {"auto": ["cpu"], "gpu": ["cuda", "mps"]}.get(name, [name])
+    if not any(_is_available(kind) for kind in kinds):
+        raise InputError(
+            f"--trainer.accelerator {name}: this machine has none that torch can use; "
+            "set --trainer.accelerator auto (or cpu) to use what is there"
+        )
+
+
+def _is_available(kind: str) -> bool:
+    available: bool = AcceleratorRegistry[kind]["accelerator"].is_available()
+    return available
 
 
 def check_strategy(strategy: Any) -> None:

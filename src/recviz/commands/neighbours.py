@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import newest_checkpoint, read_backbone
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -32,8 +32,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--query", type=str, required=True, help="the photo")
     parser.add_argument("--k", type=int, default=8, help="how many")
     parser.add_argument("--out", type=str, default="neighbours.png", help="the picture (default: neighbours.png)")
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv, required=["--images", "--query"])
     out, query = Path(config.out), Path(config.query)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--out must end in .png or .jpg, got {out}")

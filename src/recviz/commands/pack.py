@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.augment.views import TwoViews
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.data.folder import load_folder
 from recviz.data.images import dim_images
 from recviz.data.layout import find_layout
@@ -36,14 +36,17 @@ def run(argv: list[str]) -> None:
         InputError: settings or images that cannot work, a destination of something else, a full disk.
     """
     parser = options()
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv, ["SRC", "DST"])
     for name, least in (("size", 1), ("images_per_shard", 1), ("num_workers", 1)):
         if config[name] is not None and config[name] < least:
             raise InputError(f"--{name} must be at least {least}, got {config[name]}")
     if not 1 <= config.quality <= 100:
         raise InputError(f"--quality must be in 1..100, got {config.quality}")
     source, target = user_path(config.src), user_path(config.dst)
+    if not source.is_dir():
+        raise InputError(f"SRC {source} is not a folder" if source.exists() else f"there is no folder SRC {source}")
+    if target.is_file():
+        raise InputError(f"DST {target} is a file: give a folder to write")
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies in {source}: give a folder elsewhere")
     splits = read_source(source)

@@ -1,124 +1,280 @@
-"""Turns what the command line's libraries say into one line that tells what to change."""
+"""Parses a command line and makes the objects that it names; what is wrong with it becomes one InputError.
+
+Names are checked here, before jsonargparse sees them: arguments, options, settings of recipes, class paths. Whether a
+value has its type is jsonargparse's to say, and its words are kept, without those about the levels around them.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
-import difflib
-import inspect
 import re
 from argparse import ArgumentError
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-import recviz
+from recviz.commands.hints import did_you_mean, nearest
+from recviz.commands.known import KnownSettings, plain
+from recviz.commands.recipes import is_recipe
 from recviz.errors import InputError
+from recviz.settings import leaves
 
-_NOISE = re.compile(
-    r"^(Does not validate against any of the Union subtypes|Subtypes:.*|Errors:|Expected a <class 'NoneType'>.*"
-    r"|Expected a path but .* not accessible or invalid|Given value( type)?:.*|Parser key \"(model|data)\":)$"
-)
+FLAGS = ("--help", "-h", "--print_config", "--cache", "--no-cache")
+"""Options that stand without a value."""
 
-
-@contextlib.contextmanager
-def one_line_errors(options: Iterable[str] = ()) -> Iterator[None]:
-    """Raise bad settings as InputError of one line, with the nearest right name where one is misspelt.
-
-    Args:
-        options: the option strings to suggest from.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except (ArgumentError, MisconfigurationException) as error:
-        raise InputError(_one_line(str(error), options)) from error
-    except ModuleNotFoundError as error:  # a package that a logger, accelerator or backbone needs
-        extra = next((name for name in ("tensorboard", "timm") if name in str(error)), None)
-        hint = f': pip install "recviz[{extra}]"' if extra else ""
-        raise InputError(_one_line(str(error), options) + hint) from error
-    except (ValueError, TypeError) as error:
-        if "Does not validate against" not in str(error) and "Problem with given class_path" not in str(error):
-            raise
-        raise InputError(_one_line(str(error), options)) from error
+PACKAGES = {
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+    "NeptuneLogger": "neptune",
+    "RichModelSummary": "rich",
+    "RichProgressBar": "rich",
+    "TensorBoardLogger": "tensorboard",
+    "WandbLogger": "wandb",
+}
+"""Packages that classes of Lightning need, whose errors do not carry the name."""
 
 
-@contextlib.contextmanager
-def hardware_errors() -> Iterator[None]:
-    """Raise a name of an accelerator, strategy or precision that there is not as InputError of one line."""
-    try:
-        yield
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(_one_line(" ".join(str(error).split()), ())) from error
+class Arguments(NamedTuple):
+    """A command line, taken apart."""
+
+    options: list[tuple[str, str | None]]
+    """Names with their dashes, and values; None for an option that is last or before another one."""
+    words: list[str]
+    """Arguments that belong to no option."""
 
 
-@contextlib.contextmanager
-def one_line_of_any(what: str) -> Iterator[None]:
-    """Raise whatever goes wrong in classes that settings name as InputError of one line.
-
-    Args:
-        what: what cannot be done.
-    """
-    try:
-        yield
-    except (InputError, MisconfigurationException, ModuleNotFoundError, ArgumentError, OSError):
-        raise
-    except Exception as error:  # as many kinds as there are classes
-        if "Does not validate against" in str(error) or "Problem with given class_path" in str(error):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"{what}: {type(error).__name__}: {reason} (RECVIZ_DEBUG=1 shows where)") from error
+def split_argv(argv: Sequence[str]) -> Arguments:
+    """Take a command line apart, without knowing what its options are."""
+    options: list[tuple[str, str | None]] = []
+    words: list[str] = []
+    rest = list(argv)
+    while rest:
+        arg = rest.pop(0)
+        name, equals, value = arg.partition("=")
+        if not re.match(r"--?[A-Za-z]", name):
+            words.append(arg)
+        elif equals:
+            options.append((name, value))
+        elif name in FLAGS or not rest or rest[0].startswith("--"):
+            options.append((name, None))
+        else:
+            options.append((name, rest.pop(0)))
+    return Arguments(options, words)
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:
     """What the command line gives an option, before the others can be parsed; None where it does not."""
-    for i, arg in enumerate(argv):
-        key, equals, value = arg.partition("=")
-        if key == name:
-            return value if equals else next(iter(argv[i + 1 :]), None)
-    return None
+    return next((value for option, value in split_argv(argv).options if option == name), None)
 
 
-def _one_line(message: str, options: Iterable[str]) -> str:
-    given = re.search(r"Given value: (\S+)", message)
-    lines = [re.sub(r"^\s*- ", "", line).strip() for line in message.splitlines()]
-    lines = [re.sub(r'^Parser key "(model|data|probe)": *', "", line) for line in lines]
-    text = " ".join(line for line in lines if line and not _NOISE.match(line)) or message.splitlines()[0]
-    if match := re.search(r"Problem with given class_path '([\w.]+)': Option '([\w.-]+)' is not accepted", text):
-        return f"{match[1]} has no setting {match[2]!r}{_nearest(match[2], _parameters(match[1]))}"
-    if match := re.search(r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", text):
-        return f"{_key(message)}{match[1] or (given[1] if given else 'this')} is no {match[2]}"
-    if match := re.search(r"Expected '([\w.]+)' to be a .*<class '(\w+)'>", text):
-        return f"{_key(message)}{match[1]} is no {match[2]}"
-    if match := re.search(r"Not a valid subclass of (\w+)", text):
-        return f"{_key(message)}{given[1] if given else 'this'} is no class_path of a {match[1]}"
-    if match := re.search(r"argument (\S+): expected one argument", text):
-        return f"an option that begins with {match[1]} needs a value"
-    if match := re.search(r"Unrecognized arguments: (\S+)", text, re.IGNORECASE):
-        return f"no option {match[1]}{_nearest(match[1].split('=')[0], options)}"
-    if match := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"no class {match[1]!r}{_nearest(match[1].split('.')[-1], recviz.__all__)}"
-    if match := re.search(r"Key '([\w.]+)' is not expected", text):
-        return f"no setting {match[1]!r}{_nearest('--' + match[1], options).replace('--', '')}"
-    if "backend found" in text or "accelerator" in text.lower():
-        return f"{text} Set --trainer.accelerator auto (or cpu) to use what is there"
-    if match := re.search(r"class_path '([\w.]+)': Parser key \"([\w.]+)\": (.*)", text):
-        return f"{match[1]}: {match[2]}: {match[3]}"
-    return text
+def parse(
+    parser: ArgumentParser,
+    argv: Sequence[str],
+    words: Sequence[str] = (),
+    required: Sequence[str] = (),
+    types: Mapping[str, type] | None = None,
+) -> Namespace:
+    """Parse a command line.
+
+    Args:
+        parser: of a command, with exit_on_error=False.
+        argv: without the command.
+        words: names of the arguments that are no options; the last may end in "..." for one or more.
+        required: options that must be given.
+        types: see KnownSettings.
+
+    Raises:
+        InputError: anything in it that is wrong.
+    """
+    check_arguments(parser, argv, words, required, types or {})
+    with value_errors():
+        config: Namespace = parser.parse_args(list(argv))
+    return config
 
 
-def _key(message: str) -> str:
-    """The innermost setting that a message of jsonargparse is about, as "model.backbone: "."""
-    keys = re.findall(r'Parser key "([\w.]+)"', message)
-    return f"{'.'.join(keys)}: " if keys else ""
+def check_arguments(
+    parser: ArgumentParser,
+    argv: Sequence[str],
+    words: Sequence[str] = (),
+    required: Sequence[str] = (),
+    types: Mapping[str, type] | None = None,
+    recipes: Mapping[Path, dict[str, Any]] | None = None,
+) -> None:
+    """Check the names on a command line and in its recipes; see parse.
+
+    Raises:
+        InputError: an argument that is missing or too many, an option or setting that does not exist, a class that does
+            not exist or is of another kind.
+    """
+    arguments = split_argv(argv)
+    if any(name in ("--help", "-h") or name.endswith(".help") for name, _ in arguments.options):
+        return
+    command = parser.prog
+    options = [(name, value) for name, value in arguments.options if name not in FLAGS]
+    given = {name: value for name, value in options if value is not None}
+    settings: dict[str, Any] = {}
+    positional = tuple(word.lower().rstrip(".") for word in words)
+    for recipe, content in (recipes or {}).items():
+        named = {plain(name.replace("+", "")): value for name, value in leaves(content).items()}
+        settings.update(named)
+        known = KnownSettings(parser, types or {}, settings, positional)  # later classes may have other settings
+        if wrong := next((name for name in named if not known.has(name)), None):
+            raise InputError(f"{recipe}: there is no setting {wrong}{did_you_mean(known.nearest(wrong))}")
+    settings.update({plain(name.strip("-+")): value for name, value in given.items()})
+    known = KnownSettings(parser, types or {}, settings, positional)
+    for name, value in options:
+        if name != "-c" and (not name.startswith("--") or not known.has(plain(name.strip("-+")))):
+            hint = did_you_mean(known.nearest(name), "--") or (f": {command} {' '.join(words)}" if words else "")
+            raise InputError(f"{command} has no option {name}{hint}")
+        if value is None:
+            raise InputError(f"{name} needs a value")
+    _check_words(command, arguments.words, words)
+    for name in required:
+        if name not in given:
+            raise InputError(f"{command} needs {name}; {command} --help says what it is")
 
 
-def _parameters(class_path: str) -> list[str]:
-    module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(import_module(module), name)).parameters)
+def _check_words(command: str, found: Sequence[str], names: Sequence[str]) -> None:
+    many = bool(names) and names[-1].endswith("...")
+    if len(found) < len(names):
+        raise InputError(f"{command} needs {names[len(found)].rstrip('.')}: {command} {' '.join(names)}")
+    if len(found) > len(names) and not many:
+        extra = found[len(names)]
+        takes = f"{command} takes {' '.join(names) or 'options'} only"
+        if command in ("recviz fit", "recviz views", "recviz study") and is_recipe(extra):
+            takes = f"a recipe is given by --config: {command} --config {extra}"
+        raise InputError(f"there is one argument too many, {extra!r}: {takes}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """Make the objects that settings name.
+
+    Raises:
+        InputError: values that their classes refuse by ValueError, TypeError or MisconfigurationException, files that
+            are not there, and packages that are not installed.
+        Exception: whatever else a class raises, as it is.
+    """
+    raised: list[tuple[Any, Exception]] = []
+
+    def make(made: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+        try:
+            return made(*args, **settings)
+        except Exception as error:
+            raised.append((made, error))
+            raise
+
+    try:
+        return parser.instantiate(config, instantiators=[(make, object, True)])
+    except Exception as error:  # jsonargparse wraps some kinds of what classes raise
+        made, cause = raised[-1] if raised else (None, list(causes(error))[-1])
+        if made is None and raised_in(cause).partition(".")[0] in ("jsonargparse", "argparse"):
+            raise InputError(essence(error)) from error
+        if not isinstance(cause, Exception):
+            raise
+        failure = blamed(cause, getattr(made, "__name__", None))
+        raise failure from (error if failure is not cause else cause.__cause__)
+
+
+@contextlib.contextmanager
+def value_errors() -> Iterator[None]:
+    """Raise what jsonargparse says of a value as InputError."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise InputError(essence(error)) from error
+
+
+@contextlib.contextmanager
+def refusals(what: str | None) -> Iterator[None]:
+    """Raise errors that say that the user's values are wrong as InputError; let all others pass. See blamed.
+
+    Args:
+        what: the class that is called with these values.
+    """
+    try:
+        yield
+    except Exception as error:
+        failure = blamed(error, what)
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def blamed(error: Exception, what: str | None) -> Exception:
+    """What to raise for an exception of a class that was called with the user's values: InputError, or itself.
+
+    Args:
+        error: that was raised.
+        what: the class's name, if it is known.
+    """
+    prefix = f"{what}: " if what else ""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, ModuleNotFoundError):
+        package = PACKAGES.get(what or "", error.name)
+        if package is not None:
+            return InputError(f"{prefix}needs the package {package}, which is not installed: pip install {package}")
+        return InputError(f"{prefix}{first_line(error)}")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+        return InputError(f"{prefix}{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    if isinstance(error, (ValueError, TypeError, MisconfigurationException)):
+        return InputError(f"{prefix}{first_line(error) or type(error).__name__}")
+    return error
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """An error's message as one line of at most `most` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def raised_in(error: BaseException) -> str:
+    """The name of the module whose code raised an exception."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+
+
+def essence(error: BaseException) -> str:
+    """What jsonargparse says of a value, in its own words: the setting, what it expects, and what it got."""
+    chain = list(causes(error))
+    own = next((each for each in chain if isinstance(each, InputError)), None)
+    if own is not None:
+        return str(own)
+    texts = [str(each) for each in chain]
+    keys = [match[1] for text in texts if (match := re.match(r'(?:Parser key "|argument -*)([\w.+]+)', text))]
+    setting = ".".join(key for i, key in enumerate(keys) if i == 0 or key != keys[i - 1])
+    union = texts[-2] if len(texts) > 1 and texts[-2].startswith("Does not validate") else ""
+    leaf = " ".join(texts[-1].splitlines()[0].split())
+    kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", union or leaf, re.M)
+    got = re.search(r"(?:Got value|Given value): (.*)", "\n".join([texts[-1], union]))
+    kinds = [_readable(kind) for kind in kinds if "NoneType" not in kind and "path but" not in kind]
+    if kinds and got:
+        hint = did_you_mean(nearest(got[1], [choice for kind in kinds for choice in _choices(kind)]))
+        leaf = f"expected {' or '.join(kinds)}, got {got[1]!r}{hint}"
+    return (f"--{setting}: " if setting else "") + (leaf if len(leaf) <= 300 else f"{leaf[:299]}…")
+
+
+def _readable(kind: str) -> str:
+    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
+    choices = re.sub(r"^typing\.Literal\[(.*)\]$", r"\1", kind)
+    return kind if choices == kind else f"one of {choices}"
+
+
+def _choices(kind: str) -> list[str]:
+    if not kind.startswith("one of "):
+        return []
+    return [str(choice) for choice in ast.literal_eval(f"[{kind.removeprefix('one of ')}]")]

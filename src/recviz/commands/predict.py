@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import load_classifier
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import parse
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -31,8 +31,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
     parser.add_argument("--ckpt_path", type=str, required=True, help="what recviz probe --save wrote")
     parser.add_argument("--out", type=str, default="predictions.csv", help="the CSV (default: predictions.csv)")
-    with one_line_errors(parser._option_string_actions):
-        config = parser.parse_args(argv)
+    config = parse(parser, argv, ["FOLDER"], required=["--ckpt_path"])
     out = Path(config.out)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder")

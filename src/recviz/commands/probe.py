@@ -27,7 +27,7 @@ from recviz.checkpoints import (
 )
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
-from recviz.commands.parsing import one_line_errors, option_value
+from recviz.commands.parsing import check_arguments, instantiate, option_value, value_errors
 from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
@@ -54,6 +54,10 @@ USES = {
 """By protocol, the settings of training that it has."""
 
 
+TYPES = {"backbone": nn.Module, "data": ViewsDataModule}
+"""The classes of settings that are groups of others."""
+
+
 class Probed(NamedTuple):
     """What the command line asks for."""
 
@@ -73,8 +77,7 @@ def run(argv: list[str]) -> None:
     probed = parse(argv)
     config = probed.config
     seed_everything(0, verbose=False)
-    with one_line_errors():
-        objects = options().instantiate(config)
+    objects = instantiate(options(), config)
     backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
     views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
     check_backbone(backbone, views.size, train=config.protocol == "finetune")
@@ -152,6 +155,7 @@ def parse(argv: Sequence[str]) -> Probed:
     rest, recipes = with_recipe_paths(list(argv))
     rest = [arg for i, arg in enumerate(rest) if "--config" not in (arg, rest[i - 1] if i else "")]
     parser, names = options(), {arg.partition("=")[0] for arg in rest}
+    check_arguments(parser, rest, types=TYPES)
     checkpoint, path, views = None, None, None
     defaults: dict[str, Any] = {}
     if not names & {"--help", "-h", "--backbone"}:
@@ -170,8 +174,9 @@ def parse(argv: Sequence[str]) -> Probed:
         if views is not None:
             data.setdefault("init_args", {})["views"] = views
         defaults["data"] = data
-    with one_line_errors(parser._option_string_actions):
+    with value_errors():
         parser.set_defaults(defaults)
+        check_arguments(parser, rest, types=TYPES)
         config = parser.parse_args(rest)
     if config.data is None:
         what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import recviz
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.commands.hardware import check_strategy
-from recviz.commands.parsing import hardware_errors, one_line_errors
+from recviz.commands.hardware import check_hardware
+from recviz.commands.parsing import refusals
 from recviz.commands.results import frozen_table, trained_table
 from recviz.data.base import ViewsDataModule
 from recviz.data.splits import Split
@@ -85,16 +85,15 @@ def measure(
         authors_batches: train on batches of 256 over all processes, instead of the data's own.
     """
     hardware = config.trainer.as_dict()
-    check_strategy(hardware["strategy"])
+    check_hardware(hardware)
     if config.protocol != "linear":
-        with one_line_errors():
-            return trained(config, backbone, data, hardware, authors_batches)
+        return trained(config, backbone, data, hardware, authors_batches)
     if hardware["precision"] not in PRECISIONS:
         raise InputError(
             f"--trainer.precision {hardware['precision']} is not one that features are made with: "
             f"give one of {', '.join(PRECISIONS)}"
         )
-    with one_line_errors(), hardware_errors():
+    with refusals("trainer"):
         fabric = Fabric(**hardware)
         fabric.launch()
     cache = FeatureCache(cache_folder() / "features" if config.cache else None)
@@ -184,7 +183,7 @@ def trained(
         backbone, len(data.class_names), settings["head_lr"], settings["backbone_lr"], settings["weight_decay"]
     )
     bar = sys.stdout.isatty()
-    with hardware_errors():
+    with refusals("trainer"):
         trainer = Trainer(
             **hardware,
             max_epochs=int(settings["epochs"]),

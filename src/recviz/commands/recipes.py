@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
 from recviz.settings import read_settings_file
 
@@ -21,15 +22,30 @@ def find_recipe(name: str) -> Path:
     """The file that `--config name` means.
 
     Raises:
-        InputError: neither a file nor a shipped recipe; the message lists those.
+        InputError: neither a file nor a bundled recipe; the message names the nearest of those, or all.
     """
     if Path(name).is_file():
         return Path(name)
     for shipped in (recipes_folder() / name, recipes_folder() / f"{name}.yaml"):
         if Path(name).name == name and shipped.is_file():
             return shipped
-    known = ", ".join(sorted(path.name for path in recipes_folder().glob("*.yaml")))
-    raise InputError(f"no recipe {name}: neither a file nor one of {known}")
+    names = [path.name for path in sorted(recipes_folder().glob("*.yaml"))]
+    hint = did_you_mean(nearest(name, names) or nearest(f"{Path(name).stem}.yaml", names))
+    what = f"{name} is a folder" if Path(name).is_dir() else f"no recipe {name}"
+    raise InputError(f"{what}: neither a file nor a bundled one" + (hint or f", which are {', '.join(names)}"))
+
+
+def is_recipe(name: str) -> bool:
+    """Whether a word looks like the name of a recipe: a YAML file, or a bundled one without its ending."""
+    return Path(name).suffix in (".yaml", ".yml") or (recipes_folder() / f"{Path(name).name}.yaml").is_file()
+
+
+def bundled() -> str:
+    """The bundled recipes that train, each with the phrase that its first line begins with."""
+    recipes = [(path, path.read_text(encoding="utf-8")) for path in sorted(recipes_folder().glob("*.yaml"))]
+    recipes.sort(key=lambda recipe: recipe[0].stem != "quickstart")
+    training = [(path.stem, text[2:].partition(":")[0]) for path, text in recipes if "\nmodel:" in text]
+    return ", ".join(f"{name} ({phrase})" for name, phrase in training)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

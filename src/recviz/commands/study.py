@@ -11,7 +11,8 @@ from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from recviz.commands.cells import Cell, is_done, locally, on_slurm
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.fit import TYPES, add_options
+from recviz.commands.parsing import check_arguments, value_errors
 from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.data.shards import plain_name
 from recviz.errors import InputError
@@ -20,9 +21,16 @@ DESCRIPTION = """Pretrain and probe every cell of a grid, then compare them.
 
 --config names a study: a base recipe, options for every cell, and the axes of the grid, each with named values that are
 options of recviz fit. Every cell is a run folder in --folder; cells that are done are skipped, and cells that were
-stopped go on where they were. Further options, such as --data.root DIR, go to recviz fit in every cell."""
+stopped go on where they were. Further options, such as --data.root DIR or --seed_everything 1, go to recviz fit in
+every cell."""
 
 KEYS = {"base", "options", "grid", "probe", "slurm"}
+OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
+"""Options of the study; all others are those of recviz fit."""
+
+TAKEN = ("--run_dir", "--resume", "--ckpt_path")
+"""Options of recviz fit that the study gives each run itself."""
+
 Options = dict[str, Any]
 
 
@@ -46,8 +54,8 @@ def run(argv: list[str]) -> int:
         InputError: a study that cannot be read or whose settings recviz fit refuses; a folder in use.
     """
     parser = options()
-    with one_line_errors(parser._option_string_actions):
-        own, rest = split_arguments(argv)
+    own, rest = split_arguments(argv)
+    with value_errors():
         config = parser.parse_args(own)
     if config.config is None:
         raise InputError("--config needs the name of a study, such as --config study-smoke.yaml")
@@ -57,6 +65,7 @@ def run(argv: list[str]) -> int:
     if config.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {config.jobs}")
     all_cells = cells(study, folder, rest)
+    check_options(study, all_cells, rest)
     if config.dry_run:
         print("\n".join(" ".join(["recviz", *cell.fit]) for cell in all_cells))
         return 0
@@ -90,15 +99,33 @@ def options() -> ArgumentParser:
 
 
 def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The study's own arguments, and those of recviz fit: options with a dot in their names, and their values."""
+    """The study's own arguments, and all others, which are those of recviz fit."""
     own: list[str] = []
     rest: list[str] = []
     target = own
     for arg in argv:
         if arg.startswith("--"):
-            target = rest if "." in arg.partition("=")[0] else own
+            target = own if arg.partition("=")[0] in (*OWN, "--help") else rest
         target.append(arg)
     return own, rest
+
+
+def check_options(study: Study, all_cells: list[Cell], rest: list[str]) -> None:
+    """Check the names of the options of every cell, before any is run.
+
+    Raises:
+        InputError: an option that neither the study nor recviz fit has, or that the study sets itself.
+    """
+    parser = options()
+    add_options(parser)
+    for name in ("seed_everything", "model", "data"):
+        parser.add_argument(f"--{name}", default=None)
+    recipe = find_recipe(study.base)
+    for cell in all_cells:
+        given = [*cell.options, *rest]
+        if taken := next((arg for arg in given if arg.partition("=")[0] in TAKEN), None):
+            raise InputError(f"{taken.partition('=')[0]} is the study's own: it gives each run a folder in --folder")
+        check_arguments(parser, given, types=TYPES, recipes={recipe: read_recipe(recipe)})
 
 
 def read_study(path: Path) -> Study:

@@ -13,7 +13,7 @@ from torchvision.io import write_png
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, Views
 from recviz.commands.fit import FitCLI, quiet_lightning
-from recviz.commands.parsing import one_line_errors
+from recviz.commands.parsing import instantiate
 from recviz.commands.recipes import with_recipe_paths
 from recviz.data.base import ViewsDataModule
 from recviz.data.skipping import BatchReader
@@ -77,6 +77,9 @@ def table(reports: list[StepReport]) -> str:
 class ViewsCLI(FitCLI):
     """Takes what `recviz fit` takes, and instantiates the data alone."""
 
+    command = "recviz views"
+    description = "Draw the augmented views of a recipe, and measure what each step of the augmentation costs."
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside those of fit."""
         super().add_arguments_to_parser(parser)
@@ -85,6 +88,5 @@ class ViewsCLI(FitCLI):
 
     def instantiate_classes(self) -> None:
         """Only the data."""
-        with one_line_errors():
-            only_data = Namespace(data=self.config["data"])  # type: ignore[no-untyped-call]
-            self.data: Any = self.parser.instantiate(only_data)["data"]
+        only_data = Namespace(data=self.config["data"])  # type: ignore[no-untyped-call]
+        self.data: Any = instantiate(self.parser, only_data)["data"]

@@ -1,0 +1,112 @@
+"""The nearest right name to one that does not exist: of a command, an option, a recipe or a value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+SYNONYMS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("lr", "learning_rate", "max_lr", "peak_lr"): ("model.base_lr", "head_lr"),
+    ("bs", "b", "batch", "batchsize", "batch_size", "train_batch_size", "samples_per_gpu"): ("data.batch_size",),
+    ("epochs", "epoch", "e", "n_epochs", "num_epochs", "max_epoch", "max_epochs"): ("trainer.max_epochs", "epochs"),
+    ("steps", "iters", "iterations", "num_steps", "max_iter", "max_steps"): ("trainer.max_steps",),
+    ("gpus", "gpu", "gpu_ids", "num_gpus", "n_gpus", "devices", "nproc_per_node"): ("trainer.devices",),
+    ("device", "cuda", "cpu", "accelerator"): ("trainer.accelerator",),
+    ("nnodes", "nodes", "num_nodes"): ("trainer.num_nodes",),
+    ("fp16", "bf16", "amp", "half", "mixed_precision", "dtype"): ("trainer.precision",),
+    ("data_dir", "dataset_dir", "data_root", "data_path", "datadir", "data_folder", "train_dir", "root", "path", "dir",
+     "folder", "input", "inputs", "input_dir", "image_dir"): ("data.root", "images", "data"),
+    ("dataset", "datamodule", "dataloader"): ("data",),
+    ("workers", "j", "n_workers", "num_workers", "n_jobs", "num_threads", "threads"): ("data.num_workers",
+     "num_workers", "jobs"),
+    ("seed", "random_seed", "manual_seed"): ("seed_everything", "data.seed"),
+    ("output", "o", "out", "out_dir", "output_dir", "outdir", "output_path", "save_dir", "save_path", "save", "log_dir",
+     "logdir", "exp_dir", "work_dir", "default_root_dir", "dst", "name"): ("out", "run_dir", "folder", "results"),
+    ("checkpoint", "ckpt", "checkpoint_path", "ckpt_dir", "weights", "model_path", "load", "load_from", "pretrained",
+     "run", "classifier"): ("ckpt_path",),
+    ("resume_from", "resume_from_checkpoint", "continue", "restart"): ("resume", "ckpt_path"),
+    ("arch", "architecture", "encoder", "net", "network"): ("model.backbone", "backbone"),
+    ("img_size", "image_size", "crop_size", "input_size", "resolution", "res", "resize"): ("data.views.size", "size"),
+    ("wd", "weight_decay", "l2"): ("model.optimizer.weight_decay", "weight_decay"),
+    ("optim", "opt"): ("model.optimizer",),
+    ("warmup", "warmup_epoch", "n_warmup_epochs"): ("model.warmup_epochs",),
+    ("method", "algorithm", "ssl", "loss"): ("model",),
+    ("cfg", "conf", "c", "config_file", "config_path", "yaml", "recipe", "study", "experiment"): ("config",),
+    ("fmt", "to", "type"): ("format",),
+    ("n", "num", "n_neighbors", "neighbors", "neighbours", "top", "topk", "top_k"): ("k",),
+    ("max_images", "num_images", "n_images", "samples", "num_samples", "count"): ("limit", "rows"),
+    ("image", "photo", "img", "file"): ("query",),
+    ("images_dir", "gallery", "bank", "index"): ("images",),
+    ("force", "allow_change", "override"): ("allow_changes",),
+    ("save_every", "save_every_n_epochs", "save_freq"): ("keep_every_n_epochs",),
+    ("dry", "dryrun", "print"): ("dry_run",),
+    ("mode", "eval_type", "eval"): ("protocol",),
+}  # fmt: skip
+"""What people type, from other programs, and the options that it may mean here; the first that a command has counts."""
+
+OTHER_COMMANDS = {
+    "fit": ("train", "pretrain", "run", "start", "resume", "main", "finetune-backbone"),
+    "probe": ("eval", "evaluate", "test", "validate", "linear", "linear_eval", "lineareval", "knn", "finetune",
+              "score", "benchmark"),
+    "check": ("verify", "scan", "inspect", "doctor", "lint", "validate-data"),
+    "pack": ("shard", "shards", "preprocess", "prepare", "tar", "webdataset", "wds"),
+    "compare": ("report", "diff", "results", "leaderboard", "table", "summary"),
+    "embed": ("extract", "extract_features", "features", "encode", "embeddings", "umap", "visualize", "visualise",
+              "project"),
+    "neighbours": ("neighbors", "nearest", "nn", "search", "retrieve", "retrieval", "similar", "query"),
+    "predict": ("infer", "inference", "classify", "label"),
+    "export": ("convert", "save", "onnx", "torchscript", "to_onnx", "upload"),
+    "study": ("sweep", "grid", "tune", "hpo", "ablate", "ablation", "experiment", "multirun"),
+    "views": ("augment", "augmentations", "show", "preview", "aug", "transforms", "view"),
+}  # fmt: skip
+"""Words for a command that people know from other programs."""
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The known name that is closest in spelling, whatever its case; None where none is close."""
+    by_lower = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def did_you_mean(name: str | None, prefix: str = "") -> str:
+    """A hint at a name, to put behind a message; nothing for None."""
+    return f"; did you mean {prefix}{name}?" if name else ""
+
+
+def nearest_command(name: str, commands: Iterable[str]) -> str | None:
+    """The command that a word most likely means, by other programs' words for it, then by spelling."""
+    word = name.lower().strip("-")
+    for command, words in OTHER_COMMANDS.items():
+        if word in words or word.replace("-", "_") in words:
+            return command
+    return nearest(word, commands, 0.5) or _home(nearest(word, [w for ws in OTHER_COMMANDS.values() for w in ws], 0.75))
+
+
+def _home(word: str | None) -> str | None:
+    return next((command for command, words in OTHER_COMMANDS.items() if word in words), None)
+
+
+def nearest_option(name: str, known: Iterable[str]) -> str | None:
+    """The option that a name most likely means.
+
+    In this order: an option of the same last part (`batch_size` for `data.batch_size`), other programs' words for it,
+    the nearest spelling within its group, and the nearest spelling of any whole name or last part.
+
+    Args:
+        name: as typed, with or without dashes.
+        known: names of all options of the command, without dashes.
+    """
+    options = sorted(known, key=lambda option: (option.count("."), option))
+    given = name.strip("-").replace("-", "_").lower()
+    group, _, last = given.rpartition(".")
+    for words, meant in SYNONYMS.items():
+        if last in words and (found := next((option for option in meant if option in options), None)):
+            return found
+    if same := next((option for option in options if option.rpartition(".")[2].lower() == last), None):
+        return same
+    if group and (found := nearest(given, [option for option in options if option.startswith(f"{group}.")], 0.7)):
+        return found
+    by_last = {option.rpartition(".")[2]: option for option in reversed(options)}
+    close = nearest(last, by_last, 0.75)
+    return nearest(given, options, 0.75) or (by_last[close] if close else None)
