@@ -216,7 +216,7 @@ class FitCLI(LightningCLI):
                 f"{self.config['keep_every_n_epochs']} and {self.config['rank_timeout']}"
             )
         settings = self.config["trainer"]
-        check_strategy(settings["strategy"])
+        check_hardware(settings)
         if settings["barebones"] or settings["enable_checkpointing"] is False:
             name = "barebones" if settings["barebones"] else "enable_checkpointing"
             raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
@@ -266,7 +266,6 @@ class FitCLI(LightningCLI):
         ]
         if settings["fast_dev_run"]:
             own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files
-        check_hardware(settings)
         with refusals("Trainer"):
             trainer: Any = self._instantiate_trainer(settings, own)
         if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:

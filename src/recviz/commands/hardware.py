@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -12,11 +11,11 @@ from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
 
 
-def check_hardware(settings: Mapping[str, Any]) -> None:
+def check_hardware(settings: Any) -> None:
     """Check the accelerator, strategy and devices of a Trainer or a Fabric.
 
     Args:
-        settings: those of the Trainer by their names, without "trainer."; objects in place of names are left alone.
+        settings: those of the Trainer, as a dict or Namespace; objects in place of names are left alone.
 
     Raises:
         InputError: a name that does not exist, an accelerator that this machine lacks, a wrong number of devices.

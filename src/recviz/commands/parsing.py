@@ -168,7 +168,8 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
             raise
 
     try:
-        return parser.instantiate(config, instantiators=[(make, object, True)])
+        objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
+        return objects
     except Exception as error:  # jsonargparse wraps some kinds of what classes raise
         made, cause = raised[-1] if raised else (None, list(causes(error))[-1])
         if made is None and raised_in(cause).partition(".")[0] in ("jsonargparse", "argparse"):
