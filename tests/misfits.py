@@ -121,3 +121,11 @@ class FailsOnce(TinyBackbone):
             self.failed = True
             raise RuntimeError("a passing fault")
         return super().forward(images)
+
+
+class FailsWhenMade(TinyBackbone):
+    """A bug in its constructor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = undefined_layers  # type: ignore[name-defined]  # noqa: F821

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,12 +47,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: a file that is missing, damaged, holds other things, or is no checkpoint.
     """
     path = user_path(path)
+    if not path.is_file():  # a pipe might never end
+        raise InputError(f"no checkpoint at {path}")
     try:
         check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"].items()
-    except FileNotFoundError as error:
-        raise InputError(f"no checkpoint at {path}") from error
     except Exception as error:  # of a damaged file, torch raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from error
@@ -71,7 +73,8 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         )
     try:
         config = read_settings(str(own["config"]), path)
-        config["data"]["class_path"], config["model"]["init_args"]["backbone"]
+        without_weights({"class_path": config["data"]["class_path"], **config["data"]})
+        without_weights(config["model"]["init_args"]["backbone"])
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path} is of recviz {own.get('version')}, whose settings recviz {recviz.__version__} does not read "
@@ -109,7 +112,7 @@ def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The backbone's part of a checkpoint's state dict, by the backbone's own names."""
     prefix = "backbone."
     items = checkpoint["state_dict"].items()
-    return {name.removeprefix(prefix): weight for name, weight in items if name.startswith(prefix)}
+    return {name.removeprefix(prefix): weight for name, weight in items if str(name).startswith(prefix)}
 
 
 class Origin(NamedTuple):
@@ -170,7 +173,8 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
             f"{source}: the run's data do not say how images are prepared: give {origin.config['data']['class_path']} "
             "an attribute `views` (a recviz.TwoViews), or use recviz.load_backbone in Python"
         )
-    check_backbone(backbone, origin.size)
+    with _naming(source):
+        check_backbone(backbone, origin.size)
     return backbone, origin
 
 
@@ -180,9 +184,11 @@ def _read(source: str | Path) -> tuple[nn.Module, Origin]:
         origin, weights = _exported(path)
     else:
         checkpoint = read_checkpoint(path)
-        origin, weights = _origin(run_settings(checkpoint, path)), backbone_weights(checkpoint)
-        origin = origin._replace(epochs=epochs_done(checkpoint))
-    backbone = make_backbone(origin.backbone)
+        settings, weights = run_settings(checkpoint, path), backbone_weights(checkpoint)
+        with _naming(path):
+            origin = _origin(settings)._replace(epochs=epochs_done(checkpoint))
+    with _naming(path):
+        backbone = make_backbone(origin.backbone)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
@@ -232,20 +238,37 @@ def load_classifier(path: str | Path) -> Classifier:
     checkpoint = read_checkpoint(path)
     try:
         about = json.loads(checkpoint["recviz"]["probe"])
-        origin = Origin(without_weights(about["backbone"]), int(about["size"]), about["mean"], about["std"], {})
+        origin = _prepared(about)
         weight, bias = (checkpoint["state_dict"][f"head.{name}"] for name in ("weight", "bias"))
+        classes, width = weight.shape
         names = [str(name) for name in about["classes"]]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one") from error
-    backbone = make_backbone(origin.backbone)
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one ({error!r})") from error
+    with _naming(path):
+        backbone = make_backbone(origin.backbone)
+    if (len(names), backbone.feature_dim) != (classes, width):
+        raise InputError(
+            f"{path} does not fit its own settings: a classifier of {width} features and {classes} classes, with "
+            f"{len(names)} names, for a backbone of {backbone.feature_dim} features"
+        )
+    head = nn.Linear(width, classes)
     try:
         backbone.load_state_dict(backbone_weights(checkpoint))
         head.load_state_dict({"weight": weight, "bias": bias})
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
-    check_backbone(backbone, origin.size)
+    with _naming(path):
+        check_backbone(backbone, origin.size)
     return Classifier(backbone.eval(), head, origin, names)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Put the file that settings are from before what is wrong with them."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def make_backbone(setting: dict[str, Any]) -> nn.Module:
@@ -258,10 +281,26 @@ def make_backbone(setting: dict[str, Any]) -> nn.Module:
 
 
 def without_weights(backbone: Any) -> dict[str, Any]:
-    """A backbone's setting without the weights that it began with, since others follow."""
-    setting: dict[str, Any] = {"class_path": backbone} if isinstance(backbone, str) else dict(backbone)
-    options = setting.get("init_args") or {}
+    """A backbone's setting without the weights that it began with, since others follow.
+
+    Raises:
+        TypeError: what is no setting: a class_path, or a table of class_path and init_args.
+    """
+    setting: dict[str, Any] = {"class_path": backbone} if isinstance(backbone, str) else backbone
+    options = (setting.get("init_args") or {}) if isinstance(setting, dict) else None
+    if not isinstance(options, dict) or not isinstance(setting.get("class_path"), str):
+        raise TypeError(f"{str(backbone)[:60]} has no class_path, or init_args that are no table")
     return {**setting, "init_args": {k: v for k, v in options.items() if k not in ("weights", "pretrained")}}
+
+
+def _prepared(about: dict[str, Any]) -> Origin:
+    """The origin that an exported file or a classifier tells.
+
+    Raises:
+        KeyError, TypeError, ValueError: what is missing, of another type, or impossible.
+    """
+    view = OneView(int(about["size"]), about["mean"], about["std"])
+    return Origin(without_weights(about["backbone"]), view.size, view.mean.tolist(), view.std.tolist(), {})
 
 
 def _origin(config: dict[str, Any]) -> Origin:
@@ -274,14 +313,14 @@ def _origin(config: dict[str, Any]) -> Origin:
 
 
 def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise InputError(f"there is no {path}")
     try:
         with safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})[EXPORT_KEY])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return Origin(content["backbone"], int(content["size"]), content["mean"], content["std"], {}), weights
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {path}") from error
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        return _prepared(content), weights
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a safetensors file that recviz exported: {error!r}") from error
 
 
