@@ -40,7 +40,8 @@ LIGHTNING_FREE = FOUNDATION | MATH
 def room(module: str) -> str:
     """The room of a dotted module name below recviz."""
     parts = module.split(".")
-    return "probes.functional" if parts[:2] == ["probes", "functional"] else parts[0]
+    pure = parts[:2] in (["probes", "functional"], ["probes", "logistic"])
+    return "probes.functional" if pure else parts[0]
 
 
 def imports(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from recviz.probes.cache import FeatureCache, weights_hash
 from recviz.probes.frozen import measure, probe_frozen, wilson
 from recviz.probes.functional import (
     Features,
-    _held_out,
+    _folds,
     accuracy,
     fit_linear,
     knn_predict,
@@ -78,17 +78,22 @@ def test_plain_votes_are_scikit_learns(k: int) -> None:
 
 
 @pytest.mark.parametrize("counts", [[20, 20, 20], [2, 30, 1], [1, 1, 2]])
-def test_a_tenth_of_each_class_is_held_out_and_never_all_of_it(counts: list[int]) -> None:
+def test_folds_are_stratified_and_never_hold_out_all_of_a_class(counts: list[int]) -> None:
     labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))[torch.randperm(sum(counts))]
-    held = _held_out(labels)
+    fold = _folds(labels)
     for label, count in enumerate(counts):
-        expected = 0 if count == 1 else max(1, round(count / 10))
-        assert int(held[labels == label].sum()) == expected
-    assert torch.equal(held, _held_out(labels))
+        if count == 1:
+            assert fold[labels == label].tolist() == [-1]
+            continue
+        shares = fold[labels == label].bincount(minlength=3)
+        assert shares.sum() == count
+        assert shares.max() - shares.min() <= 1
+        assert shares.max() < count
+    assert torch.equal(fold, _folds(labels))
 
 
-def test_the_ridge_is_chosen_by_held_out_samples() -> None:
-    # many columns of noise beside few of signal: without a strong ridge, the probe learns the noise
+def test_the_penalty_is_chosen_by_held_out_samples() -> None:
+    # many columns of noise beside few of signal: without a strong penalty, the probe learns the noise
     train, test = (clusters(600, 4, 3, 0.8, seed=seed) for seed in (1, 2))
     noise = [3 * torch.randn(600, 300, generator=torch.Generator().manual_seed(seed)) for seed in (3, 4)]
     wide = [Features(torch.cat([f.features, n], dim=1), f.labels) for f, n in zip((train, test), noise, strict=True)]
@@ -102,7 +107,7 @@ def test_the_ridge_is_chosen_by_held_out_samples() -> None:
     )
 
 
-def test_no_ridge_can_be_chosen_from_one_sample_a_class() -> None:
+def test_no_penalty_can_be_chosen_from_one_sample_a_class() -> None:
     with pytest.raises(InputError, match="needs two samples of some class, got 4 samples of as many"):
         fit_linear(torch.randn(4, 3), torch.arange(4), 4)
 
@@ -113,7 +118,8 @@ def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     assert set(result.knn) == {"k=20, T=0.07", "k=20, plain", "k=200, T=0.07", "k=200, plain"}
     assert all(0.5 < share.value <= 1 for share in (result.linear.top1, *result.knn.values()))
     again = probe_frozen(train, test, 4)
-    assert result[:3] == again[:3]
+    assert result[:-1] == again[:-1]
+    assert result.converged
     assert torch.equal(result.classifier.weight, again.classifier.weight)
     shuffled = Features(test.features, test.labels.roll(1))
     assert probe_frozen(train, shuffled, 4).linear.top1.value < 0.3

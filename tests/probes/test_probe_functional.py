@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recviz import CIFAR100DataModule
+from recviz.backbones import resnet18
 from recviz.errors import InputError
-from recviz.probes.functional import accuracy, extract_features, fit_linear, knn_predict
+from recviz.probes.functional import L2_PATH, Features, accuracy, extract_features, fit_linear, knn_predict
 
 
 def clusters(n: int, d: int, classes: int, spread: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -23,34 +27,114 @@ def clusters(n: int, d: int, classes: int, spread: float, seed: int = 0) -> tupl
     return points * torch.logspace(-2, 2, d) + torch.linspace(-3, 3, d), labels
 
 
-def standardised(features: Tensor) -> Tensor:
-    features = features.double()
-    return (features - features.mean(dim=0)) / features.std(dim=0, correction=0)
+def objective(logits: Tensor, labels: Tensor, weight: Tensor, l2: float) -> float:
+    return float(F.cross_entropy(logits.double(), labels) + l2 / 2 * weight.double().square().sum())
 
 
-@pytest.mark.parametrize("l2", [1e-4, 1e-2])
-def test_linear_probe_is_scikit_learns(l2: float) -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    features, labels = clusters(300, 10, classes=4, spread=1.5)
-    ours = fit_linear(features, labels, 4, l2=l2)
-    x = standardised(features)
+def check_against_scikit_learn(train: Features, test: Features, classes: int, l2: float) -> None:
+    """The objective of a tightly converged LogisticRegression on StandardScaler's columns, and its predictions."""
+    linear_model, preprocessing = (pytest.importorskip(f"sklearn.{name}") for name in ("linear_model", "preprocessing"))
+    ours = fit_linear(train.features, train.labels, classes, l2=l2)
+    assert ours.converged
+    scaler = preprocessing.StandardScaler().fit(train.features.double())
+    x, test_x = (torch.from_numpy(scaler.transform(part.features.double())) for part in (train, test))
     # scikit-learn minimises C · Σ loss + ‖W‖² / 2
-    theirs = linear_model.LogisticRegression(C=1 / (l2 * len(x)), tol=1e-10, max_iter=10_000).fit(x, labels)
+    theirs = linear_model.LogisticRegression(
+        C=1 / (l2 * len(x)), tol=1e-9, max_iter=2000, solver="newton-cholesky" if x.shape[1] < 20 else "lbfgs"
+    ).fit(x, train.labels)
+    least = objective(torch.from_numpy(theirs.decision_function(x)), train.labels, torch.from_numpy(theirs.coef_), l2)
+    scale = torch.from_numpy(scaler.scale_)
+    logits = train.features.double() @ ours.weight + ours.bias
+    assert objective(logits, train.labels, ours.weight * scale[:, None], l2) <= least * (1 + 1e-6)
+    same = ours(test.features).argmax(dim=1) == torch.from_numpy(theirs.predict(test_x.numpy()))
+    assert same.float().mean() >= 0.995
 
-    def objective(logits: Tensor, weight: Tensor) -> float:
-        return float(F.cross_entropy(logits, labels) + l2 / 2 * weight.square().sum())
 
-    weight = ours.weight.double() * features.double().std(dim=0, correction=0)[:, None]
-    loss = objective(ours(features).double(), weight)
-    logits = torch.from_numpy(theirs.decision_function(x))
-    least = objective(logits, torch.from_numpy(theirs.coef_))
-    assert loss == pytest.approx(least, abs=1e-3)
-    assert least < 0.9 * math.log(4) < objective(torch.zeros(300, 4, dtype=torch.float64), torch.zeros(1))
-    test, _ = clusters(500, 10, classes=4, spread=1.5, seed=1)
-    test_x = (test.double() - features.double().mean(0)) / features.double().std(0, correction=0)
-    same = ours(test).argmax(dim=1) == torch.from_numpy(theirs.predict(test_x.numpy()))
-    assert same.float().mean() >= 0.99
-    assert 0.5 < accuracy(ours(features), labels) < 1  # a problem that is neither hopeless nor trivial
+@pytest.mark.parametrize("l2", L2_PATH)
+def test_linear_probe_is_scikit_learns(l2: float) -> None:
+    train, test = (Features(*clusters(300, 10, classes=4, spread=1.5, seed=seed)) for seed in (0, 1))
+    check_against_scikit_learn(train, test, 4, l2)
+
+
+@pytest.mark.data
+@pytest.mark.slow
+@pytest.mark.parametrize("l2", L2_PATH)
+@pytest.mark.parametrize("what", ["untrained", "pixels"])
+def test_linear_probe_is_scikit_learns_on_real_features(what: str, l2: float) -> None:
+    data = CIFAR100DataModule(str(Path(os.environ["RECVIZ_DATA"]) / "cifar100"))
+    data.prepare_data()
+    data.setup("validate")
+    assert data.train is not None
+    assert data.val is not None
+    torch.manual_seed(0)
+    network = resnet18(stem="cifar", width=0.25)
+    encode = network if what == "untrained" else lambda images: images[:, :, ::4, ::4].flatten(1)
+    parts = []
+    for split in (data.train, data.val):
+        some = split.subset(torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:2000])
+        parts.append(extract_features(encode, data.clean_dataloader(some), data.views.evaluate))
+    check_against_scikit_learn(*parts, 100, l2)
+
+
+def odd_features(kind: str, features: Tensor, train: bool) -> Tensor:
+    """The features made hard to standardise, in a way that changes no accuracy of scikit-learn's probe."""
+    column = torch.full((len(features), 1), 0.1)
+    noise = 0.01 * torch.randn(len(features), 1, generator=torch.Generator().manual_seed(5))
+    return {
+        "a constant column that varies in test": torch.cat([features, column if train else column + noise], dim=1),
+        "a column of 0": torch.cat([features, 0 * column], dim=1),
+        "a column of 1e30 and -1e30": torch.cat([features, 1e30 * noise.sign()], dim=1),
+        "times 1e-7": features * 1e-7,
+        "times 1e-30": features * 1e-30,
+        "times 1e30": features * 1e30,
+        "a mean of 1e6": (features.double() + 1e6).float(),
+        "float16": features.half(),
+        "bfloat16": features.bfloat16(),
+        "float64 with a mean of 1e9": features.double() + 1e9,
+    }[kind]
+
+
+KINDS = [
+    "a constant column that varies in test", "a column of 0", "a column of 1e30 and -1e30", "times 1e-7", "times 1e-30",
+    "times 1e30", "a mean of 1e6", "float16", "bfloat16", "float64 with a mean of 1e9",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_standardisation_is_scikit_learns_whatever_the_scale(kind: str) -> None:
+    pipeline, linear_model, preprocessing = (
+        pytest.importorskip(f"sklearn.{name}") for name in ("pipeline", "linear_model", "preprocessing")
+    )
+    parts = [Features(*clusters(300, 10, classes=4, spread=1.5, seed=seed)) for seed in (0, 1)]
+    scale = torch.logspace(2, -2, 10)  # of columns alike, so that every type and offset keeps their digits
+    train, test = (odd_features(kind, part.features * scale, i == 0) for i, part in enumerate(parts))
+    theirs = pipeline.make_pipeline(
+        preprocessing.StandardScaler(), linear_model.LogisticRegression(C=1 / (1e-3 * 300), tol=1e-8, max_iter=1000)
+    ).fit(train.double(), parts[0].labels)
+    ours = fit_linear(train, parts[0].labels, 4, l2=1e-3)
+    assert ours.converged
+    expected = float(theirs.score(test.double(), parts[1].labels))
+    assert expected > 0.5
+    assert accuracy(ours(test), parts[1].labels) == pytest.approx(expected, abs=0.007)
+
+
+def test_a_probe_of_one_sample_and_of_equal_samples() -> None:
+    one = fit_linear(torch.tensor([[3.0, 1.0]]), torch.tensor([1]), 3, l2=0.1)
+    assert one(torch.randn(5, 2)).argmax(dim=1).tolist() == [1] * 5
+    equal = fit_linear(torch.ones(6, 2), torch.tensor([0, 1, 1, 2, 1, 1]), 3, l2=0.1)
+    expected = torch.tensor([1 / 6, 4 / 6, 1 / 6]).log()
+    torch.testing.assert_close(equal(torch.ones(1, 2)).log_softmax(dim=1)[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_probe_that_did_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recviz.probes.logistic._STEPS", 1)
+    assert not fit_linear(*clusters(300, 10, classes=4, spread=1.5), 4, l2=1e-4).converged
+
+
+@pytest.mark.parametrize("l2", [0, -1.0, [], [0.1, 0.0]])
+def test_penalties_that_are_not_positive_are_refused(l2: float) -> None:
+    with pytest.raises(InputError, match="L2 penalty above 0"):
+        fit_linear(*clusters(30, 4, classes=2, spread=1.0), 2, l2=l2)
 
 
 def test_linear_probe_separates_what_is_separable() -> None:

@@ -103,7 +103,7 @@ def measure(
     result = probe_frozen(*features, len(data.class_names))
     figures = {name: _plain(part) for name, part in result._asdict().items() if name != "classifier"}
     entry = {"feature_dim": features[0].features.shape[1], "figures": figures}
-    head = {"head.weight": result.classifier.weight.T, "head.bias": result.classifier.bias}
+    head = {"head.weight": result.classifier.weight.T.float(), "head.bias": result.classifier.bias.float()}
     state = {**{f"backbone.{name}": value for name, value in backbone.state_dict().items()}, **head}
     return Outcome(frozen_table(result), entry, state)
 

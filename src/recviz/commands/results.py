@@ -90,8 +90,10 @@ def describe(data: str, entry: dict[str, Any]) -> str:
 
 def frozen_table(result: FrozenResult) -> str:
     """The linear probe and k-NN."""
+    ended = "converged" if result.converged else f"NOT CONVERGED, gradient {result.gradient:.1e}"
+    note = f"L2 penalty {result.l2:g} by cross-validation, {ended} in {result.steps} steps"
     rows = [
-        ("linear probe", result.linear.top1, result.linear.top5, f"ridge {result.l2:g}, chosen on a held-out tenth"),
+        ("linear probe", result.linear.top1, result.linear.top5, note),
         *((f"k-NN, {name}", share, None, "") for name, share in result.knn.items()),
     ]
     return _table(rows)

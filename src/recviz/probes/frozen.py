@@ -59,7 +59,11 @@ class FrozenResult(NamedTuple):
 
     linear: Measured
     l2: float
-    """The ridge that was chosen, on a held-out part of the training split."""
+    """The L2 penalty that was chosen by cross-validation within the training split."""
+    converged: bool
+    """Whether the linear probe reached its optimum, after `steps` Newton steps at a gradient of the norm `gradient`."""
+    steps: int
+    gradient: float
     knn: dict[str, Share]
     """Top-1 by setting, e.g. "k=20, T=0.07"; "plain" votes have no weights."""
     classifier: LinearClassifier
@@ -93,4 +97,4 @@ def probe_frozen(
             scores = vote(some, train.labels, num_classes, weight)
             right = float((scores.argmax(dim=1) == test.labels).float().mean())
             knn[name] = wilson(right, len(test.labels))
-    return FrozenResult(linear, classifier.l2, knn, classifier)
+    return FrozenResult(linear, *classifier[2:], knn, classifier)

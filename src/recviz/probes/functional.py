@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from recviz.distributed import tick
 from recviz.errors import InputError
+from recviz.probes.logistic import solve
 
 
 class Features(NamedTuple):
@@ -21,15 +22,28 @@ class Features(NamedTuple):
 
 
 class LinearClassifier(NamedTuple):
-    """Logits of features f are f · weight + bias; weight [D, C], bias [C]; fitted with ridge l2."""
+    """Logits of features f are f · weight + bias, worked out in float64.
+
+    It stands for float64 arithmetic since standardisation is folded in: with a mean far from 0, float32 would lose it.
+    """
 
     weight: Tensor
+    """float64 [D, C]."""
     bias: Tensor
+    """float64 [C]; of a class without a sample, float32's lowest number."""
     l2: float
+    """The L2 penalty it was fitted with, on the weights of standardised features."""
+    converged: bool
+    """Whether the solver reached the optimum; see logistic.solve."""
+    steps: int
+    """Newton steps of the last fit."""
+    gradient: float
+    """Euclidean norm of the objective's gradient where it stopped."""
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Logits [N, C] of features [N, D]."""
-        return features @ self.weight + self.bias
+        """Logits float32 [N, C] of features [N, D], on the features' device."""
+        logits = features.to(self.weight) @ self.weight + self.bias
+        return logits.to(features.device, torch.float32)
 
 
 @torch.no_grad()
@@ -76,28 +90,34 @@ def extract_features(
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""Ridges that `fit_linear` chooses from, the strongest first."""
+"""Penalties that `fit_linear` chooses from, the strongest first."""
+
+FOLDS = 3
+"""Parts of the training split of which each is held out once, to choose the penalty."""
 
 
 def fit_linear(
     features: Tensor, labels: Tensor, num_classes: int, l2: float | Sequence[float] = L2_PATH
 ) -> LinearClassifier:
-    """Linear probe: multinomial logistic regression on standardised features, solved by L-BFGS.
+    """Linear probe: multinomial logistic regression on standardised features, at its optimum; deterministic.
 
-    Minimises the mean cross-entropy plus l2 · ‖W‖² / 2 of standardised features; deterministic. The standardisation
-    is folded into the classifier returned. Of several ridges, the one is taken whose classifier of nine tenths of each
-    class is right about most of the last tenth (of equals, the strongest); it is then fitted to all. Give training
-    data only: nothing is to be chosen on the data that the probe is reported on.
+    Minimises the mean cross-entropy plus l2 · ‖W‖² / 2 of standardised features, which is scikit-learn's
+    LogisticRegression with C = 1 / (l2 · N) after its StandardScaler. `logistic.solve` says how, and the result whether
+    it converged. Means and standard deviations are float64; a column that is constant is ignored. Standardisation is
+    folded into the classifier. Of several penalties, the one is taken whose classifiers are right about most samples
+    in stratified 3-fold cross-validation (of equals, the strongest), and is then fitted to all. Penalties are tried
+    from the strongest on, until one is worse than the best by more than two standard errors of their difference. Give
+    training data only: nothing is to be chosen on the data that the probe is reported on.
 
     Args:
-        features: [N, D].
+        features: [N, D], of any floating type; on a device without float64 (MPS), they are fitted on the CPU.
         labels: int64 [N], from 0 to num_classes − 1.
         num_classes: C.
-        l2: ridge on the weights, not on the bias; or several, the strongest first.
+        l2: penalty of the weights, not of the bias, above 0; or several, the strongest first.
 
     Raises:
-        InputError: features that are not [N, D], not finite, or without one label of 0 to C − 1 each; several ridges
-            and no class of two samples.
+        InputError: features that are not [N, D], not finite, or without one label of 0 to C − 1 each; a penalty that
+            is not positive; several penalties and no class of two samples.
     """
     if features.ndim != 2 or len(features) != len(labels) or not len(features):
         raise InputError(
@@ -108,58 +128,75 @@ def fit_linear(
     least, most = (int(label) for label in labels.aminmax())
     if least < 0 or most >= num_classes:
         raise InputError(f"a linear probe of {num_classes} classes needs labels from 0, got {least} to {most}")
-    with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
-        features = features.detach().float()
-        mean = features.mean(dim=0)
-        scale = 1 / features.std(dim=0, correction=0).clamp(min=1e-6)
-        x = (features - mean) * scale
-        start = x.new_zeros(features.shape[1] + 1, num_classes)  # weight and, last, bias
-        if not isinstance(l2, int | float):
-            l2, start = _choose_ridge(x, labels, start, l2)
-        solution = _fit(x, labels, start, l2)
-    weight = solution[:-1] * scale[:, None]
-    return LinearClassifier(weight, solution[-1] - mean @ weight, l2)
+    path = [float(l2)] if isinstance(l2, int | float) else [float(value) for value in l2]
+    if not path or min(path) <= 0:
+        raise InputError(f"a linear probe needs an L2 penalty above 0, got {l2}")
+    if features.device.type == "mps":
+        features, labels = features.cpu(), labels.cpu()
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        x, mean, scale = _standardised(features)
+        present, y = torch.unique(
+            labels, return_inverse=True
+        )  # a class without samples would have its bias at -infinity
+        start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
+        penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
+        solution = solve(x, y, penalty, start)
+        weight, bias = start.new_zeros(x.shape[1], num_classes), start.new_full((num_classes,), _NEVER)
+        weight[:, present] = solution.theta[:-1] * scale[:, None]
+        bias[present] = solution.theta[-1] - mean @ weight[:, present]
+    return LinearClassifier(weight, bias, penalty, solution.converged, solution.steps, solution.gradient)
 
 
-def _fit(x: Tensor, labels: Tensor, start: Tensor, l2: float, iterations: int = 100) -> Tensor:
-    """The solution [D + 1, C] from `start` on, which is left alone."""
-    solution = start.clone().requires_grad_()
-    solver = torch.optim.LBFGS([solution], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        solver.zero_grad()
-        weight, bias = solution[:-1], solution[-1]
-        loss = F.cross_entropy(torch.addmm(bias, x, weight), labels) + l2 / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    solver.step(objective)  # type: ignore[no-untyped-call]
-    return solution.detach()
+_NEVER = torch.finfo(torch.float32).min
 
 
-def _choose_ridge(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
-    """The ridge that does best on held-out samples, and its solution, for a start."""
-    held = _held_out(labels)
-    if not held.any():
-        raise InputError(f"choosing among ridges needs two samples of some class, got {len(labels)} samples of as many")
-    best = (-1.0, path[0], start)
+def _standardised(features: Tensor, columns: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns of mean 0 and variance 1, float32 [N, D], and the float64 means and factors [D]; 0 of constant ones."""
+    x = torch.empty(features.shape, dtype=torch.float32, device=features.device)
+    means, scales = [], []
+    for kept, part in zip(torch.split(x, columns, 1), torch.split(features, columns, 1), strict=True):
+        part = part.double()
+        low, high = part.aminmax(dim=0)
+        half = (high - low) / 2
+        part = (part - low) / half.where(half > 0, 1)  # 0 to 2, so that no square overflows or vanishes
+        std, mean = torch.std_mean(part, dim=0, correction=0)
+        factor = torch.where(half > 0, 1 / std, 0)
+        kept.copy_((part - mean) * factor)
+        means.append(low + mean * half)
+        scales.append(torch.where(half > 0, factor / half, 0))
+    return x, torch.cat(means), torch.cat(scales)
+
+
+def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
+    """The penalty that is right about most held-out samples, and the mean of its solutions, for a start."""
+    fold = _folds(labels)
+    if (fold < 0).all():
+        raise InputError(
+            f"choosing among penalties needs two samples of some class, got {len(labels)} samples of as many"
+        )
+    held = [fold == i for i in torch.unique(fold[fold >= 0])]
+    starts, best, chosen, found = [start] * len(held), torch.zeros(len(x), device=x.device), path[0], start
     for l2 in path:
-        start = _fit(x[~held], labels[~held], start, l2, iterations=50)
-        right = accuracy(torch.addmm(start[-1], x[held], start[:-1]), labels[held])
-        if right > best[0]:
-            best = (right, l2, start)
-    return best[1:]
+        right = torch.zeros_like(best)  # 1 for a held-out sample that is classified right
+        for i, out in enumerate(held):
+            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], tolerance=1e-3).theta
+            scores = torch.addmm(theta[-1].float(), x[out], theta[:-1].float())
+            right[out] = (scores.argmax(dim=1) == labels[out]).float()
+        lead = right - best
+        if l2 == path[0] or lead.sum() > 0:
+            best, chosen, found = right, l2, torch.stack(starts).mean(dim=0)
+        elif lead.sum() < -2 * lead.square().sum().sqrt():
+            break
+    return chosen, found
 
 
-def _held_out(labels: Tensor, share: float = 0.1) -> Tensor:
-    """bool [N]: a share of each class of two or more, at least one sample; the same at every call."""
+def _folds(labels: Tensor, folds: int = FOLDS) -> Tensor:
+    """int64 [N]: the fold of each sample, stratified, the same at every call; −1 of a class's only sample."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
     order = order[labels[order].argsort(stable=True)]  # by class, in random order within
-    counts = labels.bincount()
-    first = counts.cumsum(0) - counts  # of each class, in that order
-    place = torch.arange(len(labels), device=labels.device) - first[labels[order]]
-    wanted = (counts * share).round().long().clamp(min=1).minimum(counts - 1)
-    return torch.zeros_like(labels, dtype=torch.bool).index_put_((order,), place < wanted[labels[order]])
+    fold = torch.arange(len(labels), device=labels.device) % folds
+    fold = torch.empty_like(labels).index_put_((order,), fold)
+    return torch.where(labels.bincount()[labels] > 1, fold, -1)
 
 
 class Neighbours(NamedTuple):
