@@ -10,7 +10,6 @@ import platform
 import re
 import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
@@ -58,8 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own if None).
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, or for a bug with its traceback, 75 for
-        a run that was told to stop and can be resumed, 130 for an interrupt.
+        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 75 for a run that was told to stop and
+        can be resumed, 130 for an interrupt.
+
+    Raises:
+        Exception: a bug, with its own type and traceback, which ends in a line that says how to report it.
     """
     args = [with_home(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if args[:1] == ["help"]:
@@ -82,7 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("RECVIZ_DEBUG") and not isinstance(error, StoppedError):
             raise
-        return report(error, args)
+        code = report(error)
+        if code is None:
+            _add_last_line(error, args)
+            raise
+        return code
 
 
 def run(args: list[str]) -> int:
@@ -102,14 +108,12 @@ def run(args: list[str]) -> int:
     return _command(args[0]).run(args[1:]) or 0
 
 
-def report(error: Exception, args: Sequence[str]) -> int:
-    """Say on stderr what failed. The one place that decides what is bad input, a failed run or a bug.
-
-    Bad input and failed runs are one line. Anything else is a bug, of recviz or of a class that the settings name: its
-    traceback, and a last line that says how to report it.
+def report(error: Exception) -> int | None:
+    """Say in one line what failed: the one place that decides what is bad input, a failed run or a bug.
 
     Returns:
-        The exit code.
+        The exit code; None for a bug, of recviz or of a class that the settings name, or a fault of the hardware: that
+        keeps its type and traceback, and nothing is said here.
     """
     # an error of a worker process carries that worker's traceback; its last line is the message
     lines = str(error).strip().splitlines() or [""]
@@ -124,22 +128,25 @@ def report(error: Exception, args: Sequence[str]) -> int:
     elif isinstance(error, OSError) and error.strerror is not None:
         line = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     elif not isinstance(error, TrainingError):
-        traceback.print_exception(error)
-        print(f"recviz: {_how_to_report(args)}", file=sys.stderr)
-        return 1
+        return None
     print(f"recviz: error: {line}", file=sys.stderr)
     return code
 
 
-def _how_to_report(args: Sequence[str]) -> str:
+def _add_last_line(error: Exception, args: Sequence[str]) -> None:
+    """Have the error's traceback end in a line that says how to report it."""
     found = {"recviz": recviz.__version__, "Python": platform.python_version()}
     found.update({name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules})
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
-    return (
-        "unexpected error. Unless it is from the hardware or a class of your own, please report it in the repository "
-        f"that recviz is from, with the lines above, the recipe and this: {versions}, {platform.system()}, "
+    line = (
+        "recviz: unexpected error. Unless it is from the hardware or a class of your own, please report it in the "
+        f"repository of recviz, with the lines above, the recipe and this: {versions}, {platform.system()}, "
         f"recviz {shlex.join(args)}"
     )
+    if sys.version_info >= (3, 11):
+        error.add_note(line)
+    else:
+        print(line, file=sys.stderr)  # before the traceback
 
 
 def check_environment() -> None:

@@ -175,3 +175,24 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     flat = [p for p in trainable if p.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": wide}, {"params": flat, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def made_optimizer(factory: Callable[..., Optimizer], groups: list[dict[str, Any]], lr: float) -> Optimizer:
+    """The optimiser of parameter groups, at a learning rate.
+
+    Raises:
+        InputError: one that cannot take all parameters at once, such as Muon, or that needs gradients or steps of
+            another kind, as SparseAdam and LBFGS do; or settings that it refuses.
+    """
+    name = next((part.__name__ for part in getattr(factory, "args", ()) if isinstance(part, type)), "the optimiser")
+    try:
+        optimizer = factory(groups, lr)
+    except InputError:
+        raise
+    except (ValueError, TypeError, AssertionError) as error:
+        raise InputError(f"model.optimizer: {name} cannot train this model: {' '.join(str(error).split())}") from error
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise InputError("model.optimizer: SparseAdam takes sparse gradients, and the loss gives dense ones: use Adam")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("model.optimizer: LBFGS evaluates a batch several times a step: use LARS, SGD or AdamW")
+    return optimizer

@@ -23,6 +23,10 @@ class Bad(NamedTuple):
 
 
 QUICK = "fit --config quickstart.yaml --trainer.max_epochs 1"
+SMALL = (
+    f"{QUICK} --data.train_size 64 --data.val_size 32 --data.batch_size 16 --model.projector_dims [32,32] "
+    "--model.backbone.width 0.125 --trainer.callbacks null --model.warmup_epochs 0"
+)
 NEIGHBOURS = "neighbours --ckpt_path run --images flat --query flat/000.png"
 PROBE_OTHER = "probe --backbone recviz.backbones.resnet18"
 BORING = "lightning.pytorch.demos.boring_classes.BoringDataModule"
@@ -255,6 +259,125 @@ CASES = {
         "views under another ending": Bad("views --config quickstart.yaml --out views.gif", "--out must end in .png"),
         "no views": Bad("views --config quickstart.yaml --rows 0", "--rows must be at least 1"),
         "views of others' data": Bad(f"views --config quickstart.yaml --data {BORING}", "needs data of recviz"),
+    },
+    "hints at commands and recipes": {
+        "American spelling": Bad("neighbors --k 3", "did you mean recviz neighbours?"),
+        "another program's word": Bad("train --config cifar10.yaml", "did you mean recviz fit?"),
+        "a word for probe": Bad("evaluate run", "did you mean recviz probe?"),
+        "a word for embed": Bad("extract run", "did you mean recviz embed?"),
+        "a recipe for a command": Bad("cifar10.yaml", "did you mean recviz fit --config cifar10.yaml?"),
+        "nothing like it": Bad("qqqq", "there is: fit, probe"),
+        "letters swapped": Bad("fit --config cifra10", "did you mean cifar10.yaml?"),
+        "capitals": Bad("fit --config QuickStart", "did you mean quickstart.yaml?"),
+        "a recipe without --config": Bad("fit cifar10.yaml", "recviz fit --config cifar10.yaml"),
+        "its bare name": Bad("fit cifar10", "recviz fit --config cifar10"),
+        "no recipe for views": Bad("views", "recviz views needs --config"),
+    },
+    "hints at options": {
+        "lr": Bad(f"{QUICK} --lr 1", "did you mean --model.base_lr?"),
+        "lr without a recipe": Bad("fit --lr 1", "did you mean --model.base_lr?"),
+        "batch_size": Bad(f"{QUICK} --batch_size 1", "did you mean --data.batch_size?"),
+        "batch size with a dash": Bad(f"{QUICK} --batch-size 1", "did you mean --data.batch_size?"),
+        "epochs": Bad(f"{QUICK} --epochs 1", "did you mean --trainer.max_epochs?"),
+        "max_epochs": Bad(f"{QUICK} --max_epochs=1", "did you mean --trainer.max_epochs?"),
+        "gpus": Bad(f"{QUICK} --gpus 1", "did you mean --trainer.devices?"),
+        "data_dir": Bad("fit --config folder.yaml --data_dir x", "did you mean --data.root?"),
+        "root": Bad("fit --config folder.yaml --root x", "did you mean --data.root?"),
+        "workers": Bad("fit --config folder.yaml --workers 1", "did you mean --data.num_workers?"),
+        "seed": Bad(f"{QUICK} --seed 1", "did you mean --seed_everything?"),
+        "output": Bad(f"{QUICK} --output x", "did you mean --run_dir?"),
+        "ckpt": Bad(f"{QUICK} --ckpt x", "did you mean --ckpt_path?"),
+        "precision": Bad(f"{QUICK} --precision 16", "did you mean --trainer.precision?"),
+        "image size": Bad(f"{QUICK} --img_size 16", "did you mean --data.views.size?"),
+        "weight decay": Bad(f"{QUICK} --wd 1", "did you mean --model.optimizer.weight_decay?"),
+        "one dash": Bad(f"{QUICK} -b 1", "did you mean --data.batch_size?"),
+        "a wrong group": Bad(f"{QUICK} --trainer.batch_size 1", "did you mean --data.batch_size?"),
+        "within a group": Bad(f"{QUICK} --probe.kind x", "did you mean --probe.k?"),
+        "of a nested class": Bad(f"{QUICK} --data.views.flipp 1", "--data.views"),
+        "lr of a probe": Bad("probe --lr 1", "did you mean --head_lr?"),
+        "weights of predict": Bad("predict flat --weights x", "did you mean --ckpt_path?"),
+        "folder of embed": Bad("embed --folder flat", "did you mean --data.root?"),
+        "output of compare": Bad("compare run --output x", "did you mean --out?"),
+        "output of views": Bad("views --config quickstart.yaml --output x", "did you mean --out?"),
+        "output of export": Bad("export --ckpt_path run --output x", "did you mean --out?"),
+        "workers of check": Bad("check photos --workers 1", "did you mean --num_workers?"),
+        "workers of pack": Bad("pack photos x --workers 1", "did you mean --num_workers?"),
+        "a checkpoint of neighbours": Bad("neighbours --ckpt run", "did you mean --ckpt_path?"),
+        "workers of a study": Bad("study --config study-smoke.yaml --workers 1", "did you mean --jobs?"),
+        "lr of a study": Bad("study --config study-smoke.yaml --lr 1", "did you mean --model.base_lr?"),
+        "a study's setting that is none": Bad("study --config study-smoke.yaml --data.foo 1", "no option --data.foo"),
+        "a run folder of a study": Bad("study --config study-smoke.yaml --run_dir x", "--run_dir is the study's own"),
+        "one option of fit without a value": Bad(f"{QUICK} --compile", "--compile needs a value"),
+        "a misspelt key of a recipe": Bad("fit --config unknown.yaml", "did you mean model?"),
+    },
+    "hints at values": {
+        "capitals of a method": Bad(f"{QUICK} --model VICreg", "did you mean VICReg?"),
+        "a backbone": Bad(f"{QUICK} --model.backbone recviz.backbones.resnet51", "mean recviz.backbones.resnet5"),
+        "an optimiser": Bad(f"{QUICK} --model.optimizer torch.optim.AdamW2", "did you mean torch.optim.AdamW?"),
+        "a strategy": Bad(f"{QUICK} --trainer.strategy dpp", "did you mean ddp?"),
+        "an accelerator": Bad(f"{QUICK} --trainer.accelerator gpuu", "did you mean gpu?"),
+        "a precision": Bad(f"{QUICK} --trainer.precision bf16mixed", "did you mean bf16-mixed?"),
+        "a choice": Bad(f"{QUICK} --on_nonfinite Skip", "did you mean skip?"),
+        "a format": Bad("export --ckpt_path run --format onn", "did you mean onnx?"),
+        "a launcher": Bad("study --config study-smoke.yaml --launcher slrum", "did you mean slurm?"),
+        "a callback": Bad(f"{QUICK} --trainer.callbacks EarlyStoping", "did you mean EarlyStopping?"),
+        "two kinds of number": Bad(f"{QUICK} --seed_everything five", "expected bool or int, got 'five'"),
+    },
+    "each command's own arguments": {
+        "pack of no folder": Bad("pack nowhere packed2", "there is no folder SRC nowhere"),
+        "pack of a file": Bad("pack text.ckpt packed2", "SRC text.ckpt is not a folder"),
+        "pack into a file": Bad("pack flat text.ckpt", "DST text.ckpt is a file"),
+        "check of two folders": Bad("check photos flat", "recviz check takes DIR only"),
+        "predict of nothing": Bad("predict --ckpt_path probe.ckpt", "recviz predict needs FOLDER"),
+        "embed with a word": Bad("embed flat", "one argument too many, 'flat'"),
+        "predict of a file": Bad("predict flat/000.png --ckpt_path probe.ckpt", "flat/000.png"),
+        "neighbours in a file": Bad("neighbours --images text.ckpt --query flat/000.png --ckpt_path run", "text.ckpt"),
+        "probe of a folder": Bad("probe --ckpt_path photos", "photos"),
+        "export of settings": Bad("export --ckpt_path run/config.yaml", "run/config.yaml is not a checkpoint"),
+    },
+    "optimisers and metrics": {
+        "Muon": Bad(f"{SMALL} --model.optimizer torch.optim.Muon", "Muon cannot train this model"),
+        "SparseAdam": Bad(f"{SMALL} --model.optimizer torch.optim.SparseAdam", "SparseAdam takes sparse gradients"),
+        "LBFGS": Bad(f"{SMALL} --model.optimizer torch.optim.LBFGS", "LBFGS"),
+        "settings that it refuses": Bad(
+            f"{SMALL} --model.optimizer torch.optim.Adam --model.optimizer.betas [2,3]", "Adam cannot train this model"
+        ),
+        "one of the user's": Bad(
+            f"{SMALL} --model.optimizer tests.cli.faulty.RefusingOptimizer", "parameters must be sorted"
+        ),
+        "its learning rate": Bad(f"{SMALL} --model.optimizer.lr 1", "model.optimizer"),
+        "EarlyStopping": Bad(
+            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss", "it logs collapse/"
+        ),
+        "a misspelt metric": Bad(
+            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train/totl", "mean train/total?"
+        ),
+        "ModelCheckpoint": Bad(
+            f"{SMALL} --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val_acc", "which this run does"
+        ),
+        "two validation loaders": Bad(f"{SMALL} --data tests.cli.faulty.TwoLoaders", "2 validation loaders"),
+    },
+    "classes of the user": {
+        "a value that a backbone refuses": Bad(
+            f"{QUICK} --model.backbone tests.cli.faulty.RefusesItsValue", "RefusesItsValue: depth must be even, got 3"
+        ),
+        "a value that a callback refuses": Bad(
+            f"{QUICK} --trainer.callbacks tests.cli.faulty.RefusingCallback", "RefusingCallback: every must be even"
+        ),
+        "a file that a callback needs": Bad(f"{QUICK} --trainer.callbacks tests.cli.faulty.ReadsAFile", "nowhere.txt"),
+        "data that are refused": Bad(f"{QUICK} --data tests.cli.faulty.RefusesItsData", "split must be sorted"),
+        "a package that is not there": Bad(
+            f"{QUICK} --model.backbone tests.cli.needs_a_package.Net", "pip install a_package_that_nobody_has"
+        ),
+        "a logger without its package": Bad(
+            f"{QUICK} --trainer.logger lightning.pytorch.loggers.CometLogger", "pip install comet_ml"
+        ),
+        "a model that timm lacks": Bad(
+            f"{QUICK} --model.backbone timm.create_model --model.backbone.model_name resnet10tt", "mean resnet10t?"
+        ),
+        "weights that torchvision lacks": Bad(
+            f"{QUICK} --model.backbone torchvision.models.resnet18 --model.backbone.weights FOO", "IMAGENET1K_V1"
+        ),
     },
 }  # fmt: skip
 

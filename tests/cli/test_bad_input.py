@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
 
 import recviz.cli
+from recviz.commands.recipes import recipes_folder
 from tests.cli.bad_inputs import CASES, Bad, bad_world
 
 Command = Callable[..., tuple[int, str, str]]
@@ -74,3 +80,60 @@ def test_debug_shows_the_traceback(recviz_command: Command, monkeypatch: pytest.
     with pytest.raises(ValueError, match="no recipe"):
         recviz_command("fit", "--config", "nonsense.yaml")
     assert os.environ["RECVIZ_DEBUG"]
+
+
+SMALL = ["--trainer.max_epochs", "1", "--data.train_size", "32", "--data.batch_size", "16"]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "raised"),
+    [
+        ("--model.backbone", "HasABug", AttributeError),
+        ("--trainer.callbacks", "BuggyCallback", ZeroDivisionError),
+        ("--data", "HasABugInItsData", RuntimeError),
+    ],
+)
+def test_a_bug_keeps_its_type_and_says_how_to_report_it(
+    recviz_command: Command, tmp_path: Path, option: str, name: str, raised: type[Exception]
+) -> None:
+    with pytest.raises(raised) as caught:
+        recviz_command("fit", "--config", "quickstart.yaml", *SMALL, option, f"tests.cli.faulty.{name}")
+    last = "".join(traceback.format_exception(caught.value)).splitlines()[-1] if sys.version_info >= (3, 11) else ""
+    assert sys.version_info < (3, 11) or "please report it" in last
+    assert sys.version_info < (3, 11) or f"recviz {recviz.__version__}, Python" in last
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cuda_error_keeps_its_type(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: Any, **settings: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(Trainer, "fit", fails)
+    with pytest.raises(torch.AcceleratorError):
+        recviz_command("fit", "--config", "quickstart.yaml", *SMALL)
+
+
+@pytest.mark.parametrize("command", recviz.cli.COMMANDS)
+def test_help_of_each_command_shows_its_own_usage_first(recviz_command: Command, command: str) -> None:
+    code, out, err = recviz_command(command, "--help")
+    assert (code, err) == (0, "")
+    usage, description = out.split("\n\n")[:2]
+    assert usage.startswith(f"usage: recviz {command} ")
+    assert description[0].isupper()
+    assert recviz_command("help", command)[1] == out
+
+
+def test_no_recipe_names_each_bundled_one_with_a_phrase(recviz_command: Command) -> None:
+    err = recviz_command("fit")[2]
+    for path in recipes_folder().glob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert (f"{path.stem} ({text[2:].partition(':')[0]})" in err) == ("\nmodel:" in text)
+
+
+def test_a_class_chosen_later_takes_the_settings_of_the_first_with_it(
+    recviz_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **settings: None)
+    args = [*SMALL, "--model.backbone.width", "0.125", "--model.backbone", "torchvision.models.resnet18"]
+    code, _, err = recviz_command("fit", "--config", "quickstart.yaml", *args)
+    assert (code, "no training step was taken" in err) == (2, True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
 
 from recviz.commands.parsing import first_line, raised_in
 from recviz.errors import InputError, TrainingError
@@ -21,7 +22,8 @@ _LOADER = ("torch.utils.data.dataloader", "torch.utils.data._utils.signal_handli
 def one_line_failures(folder: Path) -> Iterator[None]:
     """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
 
-    Settings that Lightning refuses by MisconfigurationException, and errors of wandb, become InputError. Whatever else
+    Settings that Lightning refuses by MisconfigurationException, a metric that EarlyStopping does not find, and errors
+    of wandb become InputError. Whatever else
     is raised, CUDA's and NCCL's errors among it, passes as it is.
 
     Args:
@@ -44,6 +46,8 @@ def one_line_failures(folder: Path) -> Iterator[None]:
             f"cannot write {error.filename or folder}: {error.strerror}; earlier checkpoints are whole: {again}"
         ) from error
     except RuntimeError as error:
+        if raised_in(error) == EarlyStopping.__module__:
+            raise InputError(first_line(error)) from error
         if raised_in(error) not in _LOADER:
             raise
         raise TrainingError(

@@ -28,6 +28,7 @@ from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
 from recviz.callbacks.header import Header
 from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
+from recviz.callbacks.monitors import Monitors
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.resuming import ExactResume
@@ -263,6 +264,7 @@ class FitCLI(LightningCLI):
             KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
             *([Compiled()] if self.config["compile"] else []),
             LostWorkers(),
+            Monitors(),
         ]
         if settings["fast_dev_run"]:
             own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files

@@ -11,6 +11,10 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
 
 import recviz
 from recviz.commands.hints import SYNONYMS, did_you_mean, nearest, nearest_option
@@ -19,6 +23,9 @@ from recviz.errors import InputError
 Given = Mapping[str, Any]
 """Settings by their names, without the levels called init_args and class_path."""
 
+
+FAMILIES = (nn.Module, Optimizer, LightningDataModule, Callback, Logger)
+"""Kinds of objects that settings name by their classes, beside those of recviz."""
 
 _DEEPEST = 6
 """Levels of settings within settings that are followed: a class may take one of its own kind."""
@@ -94,6 +101,8 @@ class KnownSettings:
         if not isinstance(chosen, str) or Path(chosen).is_file() or key.count(".") > _DEEPEST:
             self.opaque.add(key)
         elif found := find_class(chosen, bases, key):
+            if found.__module__.startswith("timm.") and found.__name__ == "create_model":
+                _check_timm(self.given.get(f"{key}.model_name"), key)
             self._add_parts(key, found)
         else:
             self.opaque.add(key)
@@ -105,7 +114,7 @@ def plain(name: str) -> str:
 
 
 def classes_of(hint: Any) -> tuple[type, ...]:
-    """The classes whose objects a type hint asks for; none where plain values do as well, or a dataclass."""
+    """The classes whose objects a type hint asks for; none where plain values do as well, or of another kind."""
     if typing.get_origin(hint) is not None and typing.get_origin(hint) in (typing.Union, type(int | str)):
         parts = [part for part in typing.get_args(hint) if part is not type(None)]
         if str in parts or not parts:
@@ -116,12 +125,19 @@ def classes_of(hint: Any) -> tuple[type, ...]:
         return classes_of(arguments[1])
     if arguments and typing.get_origin(hint) is list:
         return classes_of(arguments[0])
-    plain_type = hint.__module__ in ("builtins", "typing", "collections.abc", "datetime", "pathlib")
-    return (hint,) if inspect.isclass(hint) and not plain_type and not hasattr(hint, "__dataclass_fields__") else ()
+    return (hint,) if inspect.isclass(hint) and (issubclass(hint, FAMILIES) or _is_own(hint)) else ()
 
 
 def _is_own(base: type) -> bool:
-    return base.__module__.partition(".")[0] == "recviz"
+    return base.__module__.partition(".")[0] == "recviz" and not hasattr(base, "__dataclass_fields__")
+
+
+def _check_timm(name: object, key: str) -> None:
+    """Check the model_name of timm.create_model, which raises RuntimeError where there is none such."""
+    import timm
+
+    if isinstance(name, str) and ":" not in name and not timm.is_model(name):
+        raise InputError(f"--{key}.model_name: timm has no {name!r}{did_you_mean(nearest(name, timm.list_models()))}")
 
 
 def find_class(path: str, bases: tuple[type, ...], key: str) -> Callable[..., Any] | None:

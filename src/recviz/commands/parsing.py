@@ -124,10 +124,13 @@ def check_arguments(
         known = KnownSettings(parser, types or {}, settings, positional)  # later classes may have other settings
         if wrong := next((name for name in named if not known.has(name)), None):
             raise InputError(f"{recipe}: there is no setting {wrong}{did_you_mean(known.nearest(wrong))}")
+    recipe_settings = dict(settings)
     settings.update({plain(name.strip("-+")): value for name, value in given.items()})
     known = KnownSettings(parser, types or {}, settings, positional)
-    for name, value in options:
-        if name != "-c" and (not name.startswith("--") or not known.has(plain(name.strip("-+")))):
+    for i, (name, value) in enumerate(options):
+        key, upto = plain(name.strip("-+")), {plain(each.strip("-+")): text for each, text in options[: i + 1]}
+        right = known.has(key) or KnownSettings(parser, types or {}, {**recipe_settings, **upto}, positional).has(key)
+        if name != "-c" and not (name.startswith("--") and right):  # right: a later option may choose another class
             hint = did_you_mean(known.nearest(name), "--") or (f": {command} {' '.join(words)}" if words else "")
             raise InputError(f"{command} has no option {name}{hint}")
         if value is None:
@@ -218,7 +221,8 @@ def blamed(error: Exception, what: str | None) -> Exception:
     if isinstance(error, ModuleNotFoundError):
         package = PACKAGES.get(what or "", error.name)
         if package is not None:
-            return InputError(f"{prefix}needs the package {package}, which is not installed: pip install {package}")
+            user = what or "a class of these settings"
+            return InputError(f"{user} needs the package {package}, which is not installed: pip install {package}")
         return InputError(f"{prefix}{first_line(error)}")
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
         return InputError(f"{prefix}{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
@@ -259,7 +263,8 @@ def essence(error: BaseException) -> str:
     keys = [match[1] for text in texts if (match := re.match(r'(?:Parser key "|argument -*)([\w.+]+)', text))]
     setting = ".".join(key for i, key in enumerate(keys) if i == 0 or key != keys[i - 1])
     union = texts[-2] if len(texts) > 1 and texts[-2].startswith("Does not validate") else ""
-    leaf = " ".join(texts[-1].splitlines()[0].split())
+    leaf = texts[-2] if len(texts) > 1 and isinstance(chain[-1], KeyError) else texts[-1]  # of an enum: its members
+    leaf = " ".join(leaf.splitlines()[0].split())
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", union or leaf, re.M)
     got = re.search(r"(?:Got value|Given value): (.*)", "\n".join([texts[-1], union]))
     kinds = [_readable(kind) for kind in kinds if "NoneType" not in kind and "path but" not in kind]

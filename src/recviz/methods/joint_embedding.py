@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from recviz.errors import InputError
-from recviz.optim import parameter_groups, warmup_cosine
+from recviz.optim import made_optimizer, parameter_groups, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
@@ -94,7 +94,17 @@ class JointEmbedding(LightningModule):
             "terms": terms._make(term.detach() for term in terms),
         }
 
-    def validation_step(self, batch: tuple[Tensor, Tensor | None], batch_idx: int) -> dict[str, Any]:
+    def on_validation_start(self) -> None:
+        """Refuse several validation loaders, whose samples one probe would take for one split."""
+        if (count := len(self.trainer.num_val_batches)) > 1:
+            raise InputError(
+                f"there are {count} validation loaders, and the probe measures one held-out "
+                "split: let val_dataloader return one loader"
+            )
+
+    def validation_step(
+        self, batch: tuple[Tensor, Tensor | None], batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Any]:
         """Features of a labelled, held-out batch, for the probe."""
         images, labels = _validation_batch(batch)
         return {"features": self.backbone(images).detach(), "labels": labels}
@@ -119,7 +129,7 @@ class JointEmbedding(LightningModule):
             raise InputError("the training loader has no batch: is its batch size above the number of images?")
         total_steps = schedule_steps(trainer)
         warmup_steps = round(self.warmup_epochs * trainer.num_training_batches)
-        optimizer = self.optimizer(parameter_groups(self), self.peak_lr)
+        optimizer = made_optimizer(self.optimizer, parameter_groups(self), self.peak_lr)
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
