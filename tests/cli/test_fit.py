@@ -169,7 +169,7 @@ def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:
         "--data.views.size", "32", "--data.num_workers", "0", *SMALL, *TWO_STEPS, "--run_dir", "run",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert "no labels" in out
+    assert "without labels" in out
     assert not [name for name in metrics(Path("run"))[0] if name.startswith("probe/")]
 
 
