@@ -44,6 +44,8 @@ def test_a_wheel_works_outside_the_source_tree(tmp_path: Path) -> None:
     assert (site / "recviz" / "py.typed").is_file()
     assert (site / "recviz" / "data" / "imagenet100_classes.txt").is_file()
     assert run("--version").startswith("recviz ")
+    metadata = [str(python), "-c", "from importlib.metadata import metadata; print(metadata('recviz-ssl')['Name'])"]
+    assert subprocess.run(metadata, capture_output=True, text=True, cwd=tmp_path).stdout == "recviz-ssl\n"
     assert "PatternsDataModule" in run("fit", "--config", "quickstart.yaml", "--print_config")
     small = ["--data.train_size", "64", "--data.val_size", "20", "--data.batch_size", "16"]
     out = run("fit", "--config", "quickstart", *small, "--trainer.max_epochs", "1", "--run_dir", "run")

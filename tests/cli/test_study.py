@@ -196,7 +196,7 @@ def test_a_folder_in_use_and_a_missing_extra(recviz_command: Command, monkeypatc
     monkeypatch.setitem(__import__("sys").modules, "submitit", None)
     code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--launcher", "slurm")
     assert code == 2
-    assert 'pip install "recviz[slurm]"' in err
+    assert "pip install submitit" in err
 
 
 def test_a_cell_that_runs_already_is_left_alone(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from recviz.commands.changes import FREE
-from recviz.errors import InputError
+from recviz.errors import InputError, missing_package
 from recviz.files import write_whole
 from recviz.machine import usable_cores
 
@@ -202,7 +202,7 @@ def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]],
     try:
         import submitit
     except ModuleNotFoundError as error:
-        raise InputError(f'--launcher slurm needs an extra: pip install "recviz[slurm]" ({error})') from error
+        raise missing_package("--launcher slurm", error.name or "submitit") from error
     settings = dict(parameters)
     if int(settings.get("tasks_per_node", settings.get("slurm_ntasks_per_node", 1))) != 1:
         raise InputError("a study's cell is one task: leave slurm's tasks per node at 1")

@@ -81,7 +81,7 @@ def run(argv: list[str]) -> None:
     print(f"{count:,} images, {width} features each, in {out}/features.safetensors{skipped_too(embedded)}")
     for k, value in precision.items():
         print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
-    missing = "" if importlib.util.find_spec("umap") else ' (UMAP: pip install "recviz[umap]")'
+    missing = "" if importlib.util.find_spec("umap") else " (UMAP: pip install umap-learn)"
     print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
 
 

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 import recviz
 from recviz.commands.hints import SYNONYMS, did_you_mean, nearest, nearest_option
-from recviz.errors import InputError
+from recviz.errors import InputError, missing_package
 
 Given = Mapping[str, Any]
 """Settings by their names, without the levels called init_args and class_path."""
@@ -198,9 +198,7 @@ def imported(path: str, key: str) -> object:
                 if hasattr(outer, name):
                     return getattr(outer, name)
             raise InputError(f"--{key}: there is no module {missing!r}, which {path} needs") from error
-        raise InputError(
-            f"--{key}: {path} needs the package {missing}, which is not installed: pip install {missing}"
-        ) from error
+        raise missing_package(f"--{key}: {path}", missing) from error
     if not hasattr(module, name):
         public = [each for each in dir(module) if not each.startswith("_")]
         raise InputError(

@@ -20,7 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.commands.known import KnownSettings, plain
 from recviz.commands.recipes import is_recipe
-from recviz.errors import InputError
+from recviz.errors import InputError, missing_package
 from recviz.settings import leaves
 
 FLAGS = ("--help", "-h", "--print_config", "--cache", "--no-cache")
@@ -221,8 +221,7 @@ def blamed(error: Exception, what: str | None) -> Exception:
     if isinstance(error, ModuleNotFoundError):
         package = PACKAGES.get(what or "", error.name)
         if package is not None:
-            user = what or "a class of these settings"
-            return InputError(f"{user} needs the package {package}, which is not installed: pip install {package}")
+            return missing_package(what or "a class of these settings", package)
         return InputError(f"{prefix}{first_line(error)}")
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
         return InputError(f"{prefix}{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))

@@ -14,7 +14,7 @@ from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
-from recviz.errors import InputError
+from recviz.errors import InputError, missing_package
 from recviz.files import user_path
 
 
@@ -138,7 +138,7 @@ class HuggingFaceDataModule(ViewsDataModule):
             try:
                 import datasets
             except ModuleNotFoundError as error:
-                raise InputError(f'HuggingFaceDataModule needs an extra: pip install "recviz[hf]" ({error})') from error
+                raise missing_package("HuggingFaceDataModule", error.name or "datasets") from error
             try:
                 if (Path(self.path) / "dataset_dict.json").is_file():
                     self._datasets = datasets.load_from_disk(self.path)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recviz.backbones import ResNet
 from recviz.checkpoints import EXPORT_KEY, Origin
-from recviz.errors import InputError
+from recviz.errors import InputError, missing_package
 from recviz.files import made_folder, whole_file, write_whole
 from recviz.reports.cards import arguments, margin, model_card
 
@@ -161,7 +161,7 @@ def _exporting(what: str) -> Iterator[None]:
 def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expected: Tensor) -> float:
     """Write a folder that timm.create_model("local-dir:FOLDER") reads; nothing where timm has no such network."""
     if importlib.util.find_spec("timm") is None:
-        raise InputError("--format timm needs the package timm: pip install timm")
+        raise missing_package("--format timm", "timm")
     import timm
 
     backbone, weights = whole.backbone, _weights(whole.backbone)
