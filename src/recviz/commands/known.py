@@ -108,6 +108,11 @@ class KnownSettings:
             self.opaque.add(key)
 
 
+def passed_on(name: str) -> bool:
+    """Whether a setting stands below dict_kwargs, which a class with `**kwargs` takes: its name is not known here."""
+    return "dict_kwargs" in name.split(".")
+
+
 def plain(name: str) -> str:
     """A setting's name without the levels called init_args and class_path."""
     return ".".join(part for part in name.split(".") if part not in ("init_args", "class_path", "dict_kwargs"))

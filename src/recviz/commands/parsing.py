@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from recviz.commands.hints import did_you_mean, nearest
-from recviz.commands.known import KnownSettings, plain
+from recviz.commands.known import KnownSettings, passed_on, plain
 from recviz.commands.recipes import is_recipe
 from recviz.errors import InputError, missing_package
 from recviz.settings import leaves
@@ -119,7 +119,8 @@ def check_arguments(
     settings: dict[str, Any] = {}
     positional = tuple(word.lower().rstrip(".") for word in words)
     for recipe, content in (recipes or {}).items():
-        named = {plain(name.replace("+", "")): value for name, value in leaves(content).items()}
+        given_here = {name: value for name, value in leaves(content).items() if not passed_on(name)}
+        named = {plain(name.replace("+", "")): value for name, value in given_here.items()}
         settings.update(named)
         known = KnownSettings(parser, types or {}, settings, positional)  # later classes may have other settings
         if wrong := next((name for name in named if not known.has(name)), None):
@@ -129,7 +130,8 @@ def check_arguments(
     known = KnownSettings(parser, types or {}, settings, positional)
     for i, (name, value) in enumerate(options):
         key, upto = plain(name.strip("-+")), {plain(each.strip("-+")): text for each, text in options[: i + 1]}
-        right = known.has(key) or KnownSettings(parser, types or {}, {**recipe_settings, **upto}, positional).has(key)
+        right = passed_on(name) or known.has(key)
+        right = right or KnownSettings(parser, types or {}, {**recipe_settings, **upto}, positional).has(key)
         if name != "-c" and not (name.startswith("--") and right):  # right: a later option may choose another class
             hint = did_you_mean(known.nearest(name), "--") or (f": {command} {' '.join(words)}" if words else "")
             raise InputError(f"{command} has no option {name}{hint}")

@@ -144,7 +144,7 @@ def _closing(series: dict[str, Series], group: str, data: Record) -> dict[str, d
             found[what] = {
                 "top1": Figure(linear[-1][1]),
                 "knn": Figure(knn[-1][1]) if knn else None,
-                "probe": "closing",
+                "probe": "closing (fixed penalty)",
                 "labels": data.count("images"),
                 "classes": data.count("classes"),
                 "group": group,
