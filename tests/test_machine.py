@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from recviz.machine import keep_compiled_code, processor, typed_command
+from recviz.machine import keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(
@@ -22,6 +24,43 @@ def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(
     keep_compiled_code()
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "recviz" / "compiled")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        ({}, "PASSIVE"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        ({"GOMP_SPINCOUNT": "10"}, None),
+        ({"KMP_BLOCKTIME": "0"}, None),
+    ],
+)
+def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
+    given: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    let_waiting_threads_sleep()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
+def test_the_command_sets_the_policy_before_torch_is_loaded_and_an_import_sets_none() -> None:
+    code = (
+        "import os, sys\n"
+        "os.environ.pop('OMP_WAIT_POLICY', None)\n"
+        "import recviz\nfrom recviz import cli\n"
+        "assert 'OMP_WAIT_POLICY' not in os.environ\n"
+        "cli.import_module = lambda name: sys.exit(f\"{os.environ['OMP_WAIT_POLICY']} {'torch' in sys.modules}\")\n"
+        "print(cli._command)\n"
+        "cli.let_waiting_threads_sleep()\n"
+        "cli._command('fit')"
+    )
+    environment = {name: value for name, value in os.environ.items() if "OMP" not in name and "KMP" not in name}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stderr == "PASSIVE False\n"
 
 
 def test_the_processor_has_the_name_that_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

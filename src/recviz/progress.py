@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import threading
@@ -36,6 +37,14 @@ def say(message: str) -> None:
     if is_first_process():
         with contextlib.suppress(RuntimeError):  # in a signal handler, while the same stream is being written
             tqdm.write(message, file=sys.stderr)
+
+
+class AboveBars(logging.Handler):
+    """Writes log records to stderr, above any bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        say(self.format(record))
 
 
 class Lines(tqdm):  # type: ignore[misc]

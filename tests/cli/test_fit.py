@@ -158,8 +158,10 @@ def test_going_on_with_other_settings_is_refused(recviz_command: Command) -> Non
 
 
 def test_fast_dev_run(recviz_command: Command) -> None:
-    code, _, err = recviz_command(*QUICK, "--trainer.fast_dev_run", "true", "--run_dir", "run")
+    code, out, err = recviz_command(*QUICK, "--trainer.fast_dev_run", "true", "--run_dir", "run")
     assert (code, err) == (0, "")
+    assert "trained 1 step; fast_dev_run leaves no run folder" in out
+    assert not list(Path().iterdir())
 
 
 def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:

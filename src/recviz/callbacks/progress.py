@@ -119,8 +119,8 @@ class Bar(TQDMProgressBar):
     _bars: tuple[tqdm, ...] = ()
     _read_at = -math.inf
 
-    def __init__(self, refresh_rate: int = 1, process_position: int = 0, leave: bool = False) -> None:
-        super().__init__(refresh_rate, process_position, leave)
+    def __init__(self, refresh_rate: int = 1) -> None:
+        super().__init__(refresh_rate)
         self.figures = Figures()
         self._shown: dict[str, str] = {}
 
@@ -143,9 +143,8 @@ class Bar(TQDMProgressBar):
         self._begin_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        """See TQDMProgressBar; with the number of epochs."""
+        """Begin the epoch's bar."""
         self.figures.read(trainer, trainer.current_epoch)  # of the last epoch's end
-        super().on_train_epoch_start(trainer)
         self._begin_epoch(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -177,11 +176,12 @@ class Bar(TQDMProgressBar):
 
     def _begin_epoch(self, trainer: Trainer) -> None:
         assert self._clock is not None  # made at the start
-        bar = self.train_progress_bar
-        total = self.total_train_batches
+        bar, total = self.train_progress_bar, self.total_train_batches
         bar.total = int(total) if math.isfinite(total) else None
-        bar.bar_format = self.BAR_FORMAT if bar.total else "{desc}{n_fmt} steps{postfix}"
-        bar.set_description_str(f"{self._clock.epoch(trainer)} ")
+        if not bar.total:
+            bar.bar_format = "{desc}{n_fmt} steps{postfix}"
+        bar.set_description_str(f"{self._clock.epoch(trainer)} ", refresh=False)
+        bar.reset()
 
 
 class EpochLines(Callback):

@@ -16,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
 from recviz.position import position
+from recviz.progress import say
 
 REQUEUE_CODE = 75
 """Exit code of a run that SIGTERM or SIGUSR1 stopped: EX_TEMPFAIL, "try again"."""
@@ -107,7 +108,7 @@ class StopSafely(Callback):
         if signum == signal.SIGINT:
             if self._received == signum:
                 raise KeyboardInterrupt
-            print("\nstopping after this step; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+            say("stopping after this step; Ctrl-C again stops at once")
         if self._received != self._requeue_signal or self._requeue_signal is None:  # which a SIGTERM may follow
             self._received = signum
 

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import parse
 from recviz.errors import InputError
+from recviz.progress import working
 from recviz.reports.compare import terminal_table, write_report
 from recviz.reports.runs import Run, read_runs
 
@@ -30,10 +31,12 @@ def run(argv: list[str]) -> None:
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")
-    read = {path: read_runs(Path(path)) for path in config.runs}
+    with working("reading the runs"):
+        read = {path: read_runs(Path(path)) for path in config.runs}
     runs = [run for rows in distinct(read).values() for run in rows]
     try:
-        report = write_report(runs, out)
+        with working(f"drawing {out}"):
+            report = write_report(runs, out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     if len(report.tables) > 1:

@@ -18,6 +18,7 @@ from recviz.data.loose import LooseImages
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import write_whole
+from recviz.progress import working
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import embed, precision_at, save, skipped_too
 
@@ -61,7 +62,8 @@ def run(argv: list[str]) -> None:
     if data is None:
         what = "the run's own data are none of recviz's" if origin.config else "an exported backbone brings no data"
         raise InputError(f"{what}: give --data or --images")
-    split = chosen_split(data, origin, config.split, config.images is not None, config.limit)
+    with working(f"reading the images of {config.images or type(data).__name__}"):
+        split = chosen_split(data, origin, config.split, config.images is not None, config.limit)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
     embedded = embed(backbone, data, split)
     save(embedded, out)
-    places = projections.project(embedded.features)
+    with working("projecting"):
+        places = projections.project(embedded.features)
     of = "held-out" if config.split == "val" else "training"
     images = config.images or f"{of} images of {type(data).__name__.removesuffix('DataModule')}"
     title = f"{run_name(source)} on {images}"

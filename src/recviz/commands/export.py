@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.parsing import parse
 from recviz.errors import InputError
+from recviz.progress import working
 from recviz.reports.export import FORMATS, Format, card_path, export
 from recviz.reports.records import heading
 from recviz.reports.runs import Run, read_runs
@@ -41,7 +42,8 @@ def run(argv: list[str]) -> None:
     if out.is_dir() and SUFFIXES[config.format]:
         raise InputError(f"--out {out} is a folder")
     backbone, origin = read_backbone(source)
-    difference = export(backbone, origin, config.format, out, figures(source))
+    with working(f"writing {out}"):
+        difference = export(backbone, origin, config.format, out, figures(source))
     print(f"{source}: {config.format} in {out}, its card in {card_path(out, config.format)}")
     print(f"read back, features differ by {difference:.1e} at the most")
 

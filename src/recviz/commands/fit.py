@@ -51,6 +51,7 @@ from recviz.machine import keep_compiled_code
 from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
+from recviz.progress import AboveBars, working
 
 RUN_DIR = "RECVIZ_RUN_DIR"
 """Environment variable by which the first process of a run tells the others its folder."""
@@ -76,12 +77,14 @@ def run(argv: list[str]) -> None:
     if isinstance(cli.model, JointEmbedding):
         check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        with refusals(type(cli.datamodule).__name__):
+        name = type(cli.datamodule).__name__
+        with refusals(name), working(f"reading the data of {name}"):
             cli.datamodule.prepare_data()
             cli.datamodule.setup("fit")
         probe = cli.config_init["probe"]
         if probe.data is not None:
-            with refusals(type(probe.data).__name__):
+            name = type(probe.data).__name__
+            with refusals(name), working(f"reading the data of {name}"):
                 probe.read_data(cli.datamodule)
         if isinstance(cli.model, JointEmbedding):
             for size in view_sizes(cli.datamodule):
@@ -104,7 +107,7 @@ def run(argv: list[str]) -> None:
             )
     except InputError:
         began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)
-        if began and not (cli.run_dir / "checkpoints").exists():
+        if began and not (trainer.global_step and (cli.run_dir / "checkpoints").exists()):
             shutil.rmtree(cli.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -313,7 +316,10 @@ def on_cpu(accelerator: Any) -> bool:
 
 
 def quiet_lightning() -> None:
-    """Drop the lines that Lightning prints for its own sake; errors and recviz's own lines stay."""
+    """Drop the lines that Lightning prints for its own sake; recviz's own lines stand above the bars."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    own = logging.getLogger("recviz")
+    if not own.handlers:
+        own.addHandler(AboveBars())

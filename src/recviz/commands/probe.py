@@ -38,7 +38,7 @@ from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.machine import typed_command
 from recviz.probes.cache import weights_hash
-from recviz.progress import is_first_process
+from recviz.progress import is_first_process, working
 
 DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
 
@@ -85,7 +85,9 @@ def run(argv: list[str]) -> None:
     if config.save is not None and not config.save.endswith(".ckpt"):
         raise InputError(f"--save must end in .ckpt, got {config.save}")
     data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
-    train, test = labelled_splits(data)
+    with working(f"reading the data of {type(data).__name__}"):
+        train, test = labelled_splits(data)
+        weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     if _of_other_images(probed, data, argv):
         print(
             "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
@@ -94,7 +96,6 @@ def run(argv: list[str]) -> None:
         )
     if is_first_process():
         print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
-    weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     start = time.perf_counter()
     measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
     if measured is None:  # a process that only helped

@@ -27,6 +27,7 @@ from recviz.probes.encoding import encode_split
 from recviz.probes.frozen import probe_frozen, wilson
 from recviz.probes.functional import Features
 from recviz.probes.offline import LinearProbe
+from recviz.progress import working
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Of frozen features; weights stay in float32."""
@@ -100,7 +101,8 @@ def measure(
     features = frozen_features(fabric, backbone, data, weights, fingerprints, cache)
     if features is None:
         return None
-    result = probe_frozen(*features, len(data.class_names))
+    with working(f"linear probe and k-NN of {len(features[0].labels):,} features"):
+        result = probe_frozen(*features, len(data.class_names))
     figures = {name: _plain(part) for name, part in result._asdict().items() if name != "classifier"}
     entry = {"feature_dim": features[0].features.shape[1], "figures": figures}
     head = {"head.weight": result.classifier.weight.T.float(), "head.bias": result.classifier.bias.float()}

@@ -16,6 +16,7 @@ from recviz.commands.parsing import check_arguments, value_errors
 from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.data.shards import plain_name
 from recviz.errors import InputError
+from recviz.progress import working
 
 DESCRIPTION = """Pretrain and probe every cell of a grid, then compare them.
 
@@ -78,7 +79,8 @@ def run(argv: list[str]) -> int:
             waiting = [cell for cell in all_cells if not is_done(cell)]
             print(f"{len(all_cells)} cells in {folder}, {len(all_cells) - len(waiting)} done before", flush=True)
             run_all = on_slurm(study.slurm, folder) if config.launcher == "slurm" else locally(config.jobs)
-            failed = [name for name, problem in run_all(waiting) if problem]
+            with working("training and probing; what each cell says stands in its .log"):
+                failed = [name for name, problem in run_all(waiting) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
     compare([cell.folder for cell in all_cells if is_done(cell)], folder)
