@@ -77,27 +77,63 @@ def run(argv: list[str]) -> None:
     if isinstance(cli.model, JointEmbedding):
         check_trainer(trainer)
     if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        name = type(cli.datamodule).__name__
-        with refusals(name), working(f"reading the data of {name}"):
-            cli.datamodule.prepare_data()
-            cli.datamodule.setup("fit")
-        probe = cli.config_init["probe"]
-        if probe.data is not None:
-            name = type(probe.data).__name__
-            with refusals(name), working(f"reading the data of {name}"):
-                probe.read_data(cli.datamodule)
-        if isinstance(cli.model, JointEmbedding):
-            for size in view_sizes(cli.datamodule):
-                check_backbone(cli.model.backbone, size, train=True)
-    checkpoint = cli.config["ckpt_path"]
-    if checkpoint is not None:
-        allowed = resumed is None or cli.config["allow_changes"] or not resumed.changes(cli.config_text())
-        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
-        if changes and trainer.is_global_zero:
-            print(f"going on with other settings: {'; '.join(changes)}")
+        set_up_data(cli)
+    checkpoint = checked_checkpoint(cli)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
+    train(cli, checkpoint)
+    if resumed is not None:
+        trainer.loggers[0].begin()
+    if trainer.is_global_zero:
+        say_what_came(cli)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def set_up_data(cli: FitCLI) -> None:
+    """Set up the data of the run and its probe, and try the backbone on the sizes of its views.
+
+    Raises:
+        InputError: data that cannot be read, or a backbone that cannot take them.
+    """
+    name = type(cli.datamodule).__name__
+    with refusals(name), working(f"reading the data of {name}"):
+        cli.datamodule.prepare_data()
+        cli.datamodule.setup("fit")
+    probe = cli.config_init["probe"]
+    if probe.data is not None:
+        name = type(probe.data).__name__
+        with refusals(name), working(f"reading the data of {name}"):
+            probe.read_data(cli.datamodule)
+    if isinstance(cli.model, JointEmbedding):
+        for size in view_sizes(cli.datamodule):
+            check_backbone(cli.model.backbone, size, train=True)
+
+
+def checked_checkpoint(cli: FitCLI) -> str | None:
+    """The checkpoint to go on from, where there is one; changes of settings since are said.
+
+    Raises:
+        InputError: one that cannot be read, of another architecture, or of settings that may not change.
+    """
+    checkpoint: str | None = cli.config["ckpt_path"]
+    if checkpoint is not None:
+        allowed = cli.resumed is None or cli.config["allow_changes"] or not cli.resumed.changes(cli.config_text())
+        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
+        if changes and cli.trainer.is_global_zero:
+            print(f"going on with other settings: {'; '.join(changes)}")
+    return checkpoint
+
+
+def train(cli: FitCLI, checkpoint: str | None) -> None:
+    """Train; bad input that shows before the first checkpoint leaves no run folder.
+
+    Raises:
+        InputError: settings that cannot work, or a run without a single step.
+        TrainingError: a run that broke off.
+    """
+    trainer: Any = cli.trainer
     try:
         with one_line_failures(cli.run_dir):
             trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -113,18 +149,19 @@ def run(argv: list[str]) -> None:
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
-    if resumed is not None:
-        trainer.loggers[0].begin()
-    if trainer.is_global_zero and (cli.run_dir / "metrics.csv").is_file():
+
+
+def say_what_came(cli: FitCLI) -> None:
+    """Draw the curves, and print the closing table and what to do next."""
+    trainer: Any = cli.trainer
+    if (cli.run_dir / "metrics.csv").is_file():
         from recviz.reports.curves import draw_curves
 
         draw_curves(cli.run_dir)
         print(closing_summary(cli.run_dir, trainer))
-    if trainer.fast_dev_run and trainer.is_global_zero:
+    if trainer.fast_dev_run:
         print(trainer.profiler.summary(), end="")
         print(f"trained {trainer.global_step} step{'s' * (trainer.global_step > 1)}; fast_dev_run leaves no run folder")
-    if trainer.interrupted:
-        raise KeyboardInterrupt
 
 
 def add_options(parser: ArgumentParser) -> None:
