@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
 from tests.datasets import make_flat, make_folder, make_splits, picture
 
 Command = Callable[..., tuple[int, str, str]]
@@ -92,6 +93,69 @@ def test_what_check_lists_can_be_left_out(recviz_command: Command, tmp_path: Pat
     assert err.count("\n") == 1
 
 
+STRANGE = [b" a.png", b"a\nb.png", b"c\xff.png", b"#d.png", b"e\x85f.png", b'"g".png', b"h\\n.png", b"i\r.png"]
+
+
+def test_a_list_of_any_names_leaves_these_out(recviz_command: Command, tmp_path: Path) -> None:
+    make_folder(tmp_path / "d", per_class=4)
+    for name in STRANGE:
+        (tmp_path / "d/class1" / os.fsdecode(name)).write_bytes(b"broken")
+    code, out, _ = recviz_command("check", "d", "--out", "bad.txt")
+    assert code == 1
+    assert len(out.splitlines()) == len(STRANGE) + 2  # each in one line
+    assert r"class1/a\nb.png: it is none of" in out
+    data = ImageFolderDataModule("d", TwoViews.cifar(size=32), exclude="bad.txt", batch_size=2, val_fraction=0.25)
+    data.setup()
+    assert data.train is not None
+    assert data.train.labels is not None
+    assert data.train.labels.bincount().tolist() == [3, 3]
+    assert data.train.left_out == {"named by data.exclude": len(STRANGE)}
+
+
+def test_check_counts_what_is_no_image_and_says_what_is_unusual(recviz_command: Command, tmp_path: Path) -> None:
+    make_flat(tmp_path / "d", 3)
+    for name in ("a.HEIC", "b.heic", "c.npy", "LICENSE", ".hidden", "sub/d.pdf"):
+        (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "d" / name).write_bytes(b"x")
+    values = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(values).save(tmp_path / "d" / "dim.png")
+    photo = Image.fromarray(picture(0, 0))
+    photo.save(tmp_path / "d" / "pages.tif", save_all=True, append_images=[photo])
+    Image.new("1", (9000, 8000)).save(tmp_path / "d" / "large.png")
+    code, out, err = recviz_command("check", "d")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "1 file 16 bits a channel with values of 12 bits: nearly black, since the upper 8 are used",
+        "1 file 16 bits a channel: the upper 8 are used",
+        "1 file of several pages: the first is used",
+        "1 file over 64 megapixels: decoded whole, which takes 192 MB or more",
+        "11 files: 6 images, 0 cannot be read; left out: 2 .heic, 1 without extension, 1 .npy, 1 .pdf",
+    ]
+
+
+def test_packing_takes_what_training_takes(recviz_command: Command, tmp_path: Path) -> None:
+    make_folder(tmp_path / "d/Training", names=["cat", "dog"], per_class=3)
+    make_folder(tmp_path / "d/Testing", names=["dog"], per_class=2)
+    (tmp_path / "d/Training/cat/a.heic").touch()
+    code, out, _ = recviz_command("pack", "d", "set", "--size", "16")
+    assert code == 0
+    assert (
+        "train: 6 images, 0 skipped, from d/Training; left out: 1 .heic\nval: 2 images, 0 skipped, from d/Testing"
+        in out
+    )
+    data = PackedDataModule("set", TwoViews.cifar(size=16), batch_size=2)
+    data.setup()
+    assert data.val is not None
+    assert data.val.labels is not None
+    assert (data.class_names, data.val.labels.tolist()) == (["cat", "dog"], [1, 1])
+    make_flat(tmp_path / "flat/val", 2)
+    make_folder(tmp_path / "flat/train", names=["cat", "dog"], per_class=2)
+    code, out, _ = recviz_command("pack", "flat", "set2", "--size", "16")
+    assert code == 0
+    assert "note: flat/val has no class folders and hence no labels: it is not packed" in out
+    assert "val:" not in out
+
+
 def test_check_of_good_images_and_of_packed_ones(recviz_command: Command, tmp_path: Path) -> None:
     make_splits(tmp_path / "photos", classes=2, per_class=4)
     code, out, err = recviz_command("check", "photos")
@@ -163,14 +227,14 @@ def test_a_run_that_skips_says_so_and_counts(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["check"], "arguments are required: dir"),
+        (["check"], "recviz check needs DIR"),
         (["check", "nowhere"], "nowhere is not a folder"),
         (["check", "empty"], "empty holds no images"),
         (["check", "photos", "--num_workers", "0"], "--num_workers must be at least 1"),
         (["check", "photos", "--out", "empty"], "cannot write empty"),
         (["check", "photos", "--outt", "x"], "--outt"),
-        (["pack", "photos"], "arguments are required: dst"),
-        (["pack", "nowhere", "set"], "nowhere is not a folder"),
+        (["pack", "photos"], "recviz pack needs DST"),
+        (["pack", "nowhere", "set"], "there is no folder SRC nowhere"),
         (["pack", "photos", "photos/set"], "lies in photos"),
         (["pack", "photos", "set", "--size", "0"], "--size must be at least 1"),
         (["pack", "photos", "set", "--quality", "101"], "--quality must be in 1..100"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
@@ -23,8 +25,8 @@ class Header(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(pl_module, JointEmbedding):
             print(
-                f"{type(pl_module).__name__}: {_count(pl_module)} parameters; data: {type(data).__name__}; "
-                f"{trainer.precision}, {trainer.strategy.root_device.type}",
+                f"{type(pl_module).__name__}: {_count(pl_module)} parameters; "
+                f"{trainer.precision}, {trainer.strategy.root_device.type}\ndata: {_describe(data)}",
                 flush=True,
             )
             return
@@ -34,6 +36,7 @@ class Header(Callback):
             f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_compute(pl_module, data)}"
             f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
             f"data: {_describe(data)}",
+            *(f"probe data: {each}" for each in _probe_data(trainer)),
             f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
             f"peak lr {pl_module.peak_lr:g} = {pl_module.base_lr:g} × {batch} / 256, "
             f"{_length(trainer)}, {trainer.precision}, "
@@ -83,6 +86,13 @@ def _count(module: nn.Module) -> str:
 def _compute(module: JointEmbedding, data: object) -> str:
     size = view_size(data)
     return "" if size is None else f"{gflops(module.backbone, size, module.device):.3g} GFLOPs at {size}×{size}, "
+
+
+def _probe_data(trainer: Trainer) -> list[str]:
+    """What the online probe's own data were taken for, where it has any."""
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    others = (getattr(getattr(callback, "data", None), "description", None) for callback in callbacks)
+    return ["\n".join(description) for description in others if description]
 
 
 def _describe(data: object) -> str:

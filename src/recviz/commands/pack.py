@@ -78,6 +78,11 @@ def read_source(source: Path) -> dict[str, Split]:
     if layout.val is not None:
         val = load_folder(layout.val, views, labelled=True)
         splits["val"] = aligned(val, train.class_names) if train.labels is not None else val
+    if layout.unlabelled is not None:
+        print(
+            f"note: {layout.unlabelled} has no class folders and hence no labels: it is not packed; sort its images "
+            f"into the class folders of {layout.train}, or PackedDataModule holds out a share of the training images"
+        )
     for note in (*layout.notes, *dim_images(train.images)):
         print(f"note: {note}")
     return splits

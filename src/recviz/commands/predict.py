@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import torch
@@ -46,7 +47,8 @@ def run(argv: list[str]) -> None:
             writer = csv.writer(file)
             writer.writerow(["image", "class", "probability"])
             for index, (label, value) in enumerate(zip(likely.indices, likely.values, strict=True)):
-                writer.writerow([embedded.name(index), classifier.class_names[int(label)], f"{float(value):.4f}"])
+                name = os.fsencode(embedded.names[index]).decode("utf-8", "backslashreplace")
+                writer.writerow([name, classifier.class_names[int(label)], f"{float(value):.4f}"])
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
     print(f"{len(embedded.names):,} images in {out}{skipped_too(embedded)}")

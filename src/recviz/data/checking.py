@@ -62,7 +62,7 @@ def _remarks(path: str, photo: Photo) -> Iterator[str]:
     if suffix not in SUFFIXES["JPEG" if photo.format == "MPO" else photo.format]:
         yield f"{photo.format} called {suffix}: read as what it is"
     if photo.frames > 1:
-        yield "animated: its first frame is used"
+        yield "of several pages: the first is used" if photo.format == "TIFF" else "animated: its first frame is used"
     if photo.bits > 8:
         yield f"{photo.bits} bits a channel: the upper 8 are used"
     if bits := dim(photo):

@@ -95,6 +95,12 @@ class ImageFolderDataModule(ViewsDataModule):
 
     def _find_layout(self) -> Layout:
         self._layout = find_layout(self.root)
+        if self._layout.unlabelled is not None:
+            self.notes.append(
+                f"{shown(str(self._layout.unlabelled))} has no class folders and hence no labels: nothing is held out "
+                "and no probe can run on these data; sort its images into the class folders of "
+                f"{shown(str(self._layout.train))}, or move it away, so that a share of the training images is held out"
+            )
         self.notes += self._layout.notes
         return self._layout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
@@ -319,8 +320,13 @@ def dim_images(images: Images, most: int = 8) -> list[str]:
 
 
 def shown(path: bytes | str) -> str:
-    """A file's name for people to read; what is not UTF-8 in it as \\x.."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    r"""A file's name for people to read, in one line: what is not UTF-8, and control characters, are escaped.
+
+    >>> shown(b"cat\xff.png"), shown("two\nlines.png")
+    ('cat\\xff.png', 'two\\nlines.png')
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def _blank(count: int, views: int, size: int) -> Tensor:

@@ -48,7 +48,7 @@ class Layout(NamedTuple):
     val: Path | None
     """The same of the held-out split; None where there is none with labels."""
     unlabelled: Path | None
-    """A split folder that would be held out, if it had class folders."""
+    """A split folder that would be held out, if it had class folders as the training split has."""
     notes: tuple[str, ...]
     """One sentence for each thing that a user may not expect."""
 
@@ -170,19 +170,13 @@ def _of_splits(here: Path, group: _Group, others: list[str], notes: list[str]) -
     held_out = [here / name for role in ("val", "test") for name in group.folders.get(role, [])]
     roots = [class_root(folder, known) for folder in held_out]
     labelled = [place for place, (_, names) in enumerate(roots) if len(names) > 1 or known & set(names)]
-    if known and held_out and not labelled:
-        notes.append(
-            f"{shown(str(held_out[0]))} has no class folders and hence no labels: nothing is held out and no probe can "
-            f"run on these data; sort its images into the class folders of {shown(str(train))}, or move it away, so "
-            "that a share of the training images is held out"
-        )
     if labelled:
         notes += [f"{shown(str(folder))} is not used" for i, folder in enumerate(held_out) if i != labelled[0]]
     elif not known:
         notes += [f"{shown(str(folder))} is not used" for folder in held_out]
     notes += [f"{shown(str(here / name))} is not used: its name is that of no split" for name in others]
     val = roots[labelled[0]][0] if labelled else None
-    unlabelled = held_out[0] if held_out and not labelled else None
+    unlabelled = held_out[0] if known and held_out and not labelled else None
     return Layout(True, train, sorted(known), val, unlabelled, (*notes, *_same_within(train, classes)))
 
 

@@ -70,6 +70,7 @@ _TURNS: dict[int, Callable[[Tensor], Tensor]] = {
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Chunks of a PNG that may say how it is turned. Where none is there, it need not be decoded to look for one."""
 
+_OF_FRAMES = ("WEBP", "GIF", "PNG", "AVIF", "TIFF")
 _LARGE = threading.RLock()
 _JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
 
@@ -113,7 +114,7 @@ class Photo:
         with _reasons():
             image = self._image = _opened(data)
             self._orientation = _orientation(image, data)
-            self.frames = int(getattr(image, "n_frames", 1)) if image.format in ("WEBP", "GIF", "PNG", "AVIF") else 1
+            self.frames = int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1
             self.bits = _bits(image, data)
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")
