@@ -1,4 +1,4 @@
-"""Each notebook's code, run from top to bottom in an empty folder beside the docs."""
+"""Each notebook's code, run from top to bottom beside the docs, in a folder where it was run before."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "notebooks").mkdir()
+    here = tmp_path / "notebooks"
+    for left in ("run", "images", "patches/china", "parts/train/china"):  # by an earlier execution
+        (here / left).mkdir(parents=True)
+    (here / "run" / "config.yaml").write_text("an earlier run")
     (tmp_path / "docs").symlink_to(ROOT / "docs")
-    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.chdir(here)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     scope: dict[str, object] = {}
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -31,4 +34,6 @@ def test_a_notebook_is_small_and_was_run(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     assert path.stat().st_size < 200_000
     assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    assert any("image/png" in output.get("data", {}) for output in outputs), "a picture"
     assert not any("def " in line for cell in cells if cell["cell_type"] == "code" for line in cell["source"])
