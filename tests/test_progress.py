@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
+from types import SimpleNamespace
 
 import pytest
 
+import recviz.cli
 import recviz.progress
-from recviz.progress import progress, say, shown, working
+from recviz.progress import AboveBars, progress, say, shown, working
 
 
 @pytest.fixture
@@ -56,3 +59,27 @@ def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: 
 def test_a_line_said_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     say("reading the data")
     assert capsys.readouterr() == ("", "reading the data\n")
+
+
+def test_a_command_whose_imports_take_long_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow_import(name: str) -> SimpleNamespace:
+        time.sleep(0.7)
+        return SimpleNamespace(run=lambda argv: print(name, *argv))
+
+    monkeypatch.setattr(recviz.cli, "import_module", slow_import)
+    assert recviz.cli.main(["views", "--out", "x.png"]) == 0
+    assert capsys.readouterr() == ("recviz.commands.views --out x.png\n", "")
+    monkeypatch.setattr(recviz.progress, "FIRST_LINE", 1e-9)
+    assert recviz.cli.main(["views"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "recviz.commands.views\n"
+    assert err.startswith("recviz views: loading PyTorch and Lightning (00:00)\n")
+
+
+def test_log_lines_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("recviz.anything")
+    log.addHandler(AboveBars())
+    log.warning("skipped step %d", 3)
+    assert capsys.readouterr() == ("", "skipped step 3\n")
