@@ -14,6 +14,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from recviz.errors import InputError
 from recviz.weights import HEADS, load_backbone_weights, vicreg_weights
 
+TRIED = 2
+"""Images that a backbone is tried on; BatchNorm in train mode needs more than one."""
+
 Stem = Literal["imagenet", "cifar", "solo-learn"]
 STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1), "solo-learn": (3, 1, 2)}
 """Kernel, stride and padding of the first convolution."""
@@ -226,34 +229,45 @@ def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise InputError(
                 f"{_name(backbone)} takes images of {other}×{other} pixels, but not of {size}×{size} ({reason}): "
-                f"set the views' size (data.views.size) to {other}, or build the backbone for {size} pixels"
+                f"set the views' size (data.views.size) to {other}, or build the backbone for {size} pixels "
+                "(timm: dict_kwargs.img_size; torchvision: image_size)"
             ) from error
-        _check_features(backbone, features, "train" if mode else "eval")
+        features = checked_features(backbone, features, "train" if mode else "eval")
+        if len(features) != TRIED:
+            raise InputError(f"{_name(backbone)} gave {len(features)} rows of features for {TRIED} images")
 
 
-def _check_features(backbone: nn.Module, features: Any, mode: str) -> None:
+def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tensor:
+    """What a backbone gave, if it is features.
+
+    Args:
+        backbone: that gave them.
+        features: its output.
+        mode: of the backbone, for the message.
+
+    Raises:
+        InputError: a backbone without feature_dim, or anything but one float tensor [N, feature_dim].
+    """
     width = getattr(backbone, "feature_dim", None)
     if not isinstance(width, int):
         raise InputError(f"{_name(backbone)} needs an attribute feature_dim: the D of its features [N, D]")
     if not isinstance(features, Tensor):
         got = f"a {type(features).__name__}"
-    elif not features.is_floating_point():
-        got = f"{features.dtype} {list(features.shape)}"
-    elif tuple(features.shape) == (2, width):
-        return
+    elif features.ndim == 2 and features.shape[1] == width and features.is_floating_point():
+        return features
     else:
-        got = f"{list(features.shape)}"
+        got = f"{'' if features.is_floating_point() else f'{features.dtype} '}{list(features.shape)}"
     pooled = isinstance(features, Tensor) and features.ndim > 2
     raise InputError(
-        f"{_name(backbone)} must give one float tensor of features [N, feature_dim], here [2, {width}]; it gave {got} "
-        f"in {mode} mode{'; pool its maps to one vector per image' if pooled else ''}"
+        f"{_name(backbone)} must give one float tensor of features [N, feature_dim], here [N, {width}]; it gave {got}"
+        f"{mode and f' in {mode} mode'}{'; pool its maps to one vector per image' if pooled else ''}"
     )
 
 
 def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
     """The backbone's output for two images of noise; whatever BatchNorm counts goes into copies of the buffers."""
     example = next(backbone.parameters(), torch.empty(0))
-    noise = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
+    noise = _noise(size).to(example.device)
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     modes = [(module, module.training) for module in backbone.modules()]
     devices = [example.device] if example.is_cuda else []
@@ -264,6 +278,10 @@ def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _noise(size: int) -> Tensor:
+    return torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:

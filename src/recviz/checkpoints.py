@@ -24,6 +24,9 @@ from recviz.weights import check_archive
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
 
+STARTS = ("weights", "pretrained", "checkpoint_path")
+"""Settings by which backbones of recviz, torchvision and timm name the weights that they begin with."""
+
 EXPORT_KEY = "recviz"
 """In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
 
@@ -290,7 +293,7 @@ def without_weights(backbone: Any) -> dict[str, Any]:
     options = (setting.get("init_args") or {}) if isinstance(setting, dict) else None
     if not isinstance(options, dict) or not isinstance(setting.get("class_path"), str):
         raise TypeError(f"{str(backbone)[:60]} has no class_path, or init_args that are no table")
-    return {**setting, "init_args": {k: v for k, v in options.items() if k not in ("weights", "pretrained")}}
+    return {**setting, "init_args": {k: v for k, v in options.items() if k not in STARTS}}
 
 
 def _prepared(about: dict[str, Any]) -> Origin:

@@ -17,6 +17,7 @@ from recviz import LARS, VICReg
 from recviz.errors import InputError
 from recviz.losses import VICRegLoss
 from recviz.methods.joint_embedding import check_trainer, schedule_steps
+from tests.misfits import GivesMap
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -216,3 +217,10 @@ def test_accumulation_by_a_callback_is_refused(callback: Callback) -> None:
     with pytest.raises(InputError, match="statistic of the batch"):
         tiny_trainer(callback).fit(tiny_vicreg(), datamodule=tiny_data())
     tiny_trainer(GradientAccumulationScheduler({0: 1}), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+
+
+def test_a_backbone_that_gives_no_features_is_refused_with_anybodys_data() -> None:
+    module = VICReg(GivesMap(), projector_dims=[16, 16], warmup_epochs=0)
+    loader = DataLoader([((torch.rand(3, 16, 16), torch.rand(3, 16, 16)), 0)] * 4, batch_size=4)
+    with pytest.raises(InputError, match=r"GivesMap must give one float tensor of features .* it gave \[4, 16, 2, 2\]"):
+        tiny_trainer(epochs=1).fit(module, loader)

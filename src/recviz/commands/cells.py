@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from recviz.commands.changes import FREE
 from recviz.errors import InputError, missing_package
-from recviz.files import write_whole
+from recviz.files import read_json, write_whole
 from recviz.machine import usable_cores
 
 NOTE = "study.json"
@@ -63,7 +63,7 @@ def is_done(cell: Cell) -> bool:
     """
     done = Path(cell.folder) / NOTE
     for note, what in ((done, "done"), (cell.begun, "begun")):
-        if Path(cell.folder).is_dir() and note.is_file() and json.loads(note.read_text("utf-8")) != _settings(cell):
+        if Path(cell.folder).is_dir() and note.is_file() and read_json(note) != _settings(cell):
             raise InputError(f"{cell.folder} was {what} with other settings: give another --folder, or remove it")
     return done.is_file()
 

@@ -38,6 +38,7 @@ from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
+from recviz.checkpoints import STARTS
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
 from recviz.commands.hardware import check_hardware
@@ -236,7 +237,7 @@ class FitCLI(LightningCLI):
         self.given = self.config.clone()
         backbone = (self.config["model"].get("init_args") or {}).get("backbone") or {}
         options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
-        for name in ("weights", "pretrained"):
+        for name in STARTS:
             if self.config["ckpt_path"] is not None and name in options:
                 del options[name]
         self.config_init = instantiate(self.parser, self.config)

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 import recviz
 from recviz.errors import InputError
-from recviz.files import own_part, write_whole
+from recviz.files import own_part, read_json, write_whole
 from recviz.machine import cache_folder
 from recviz.probes.frozen import FrozenResult, Share
 
@@ -66,11 +66,11 @@ def check_writable(path: Path) -> None:
 
 
 def _entries(path: Path) -> list[Any]:
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        entries = read_json(path)
+    except InputError as error:
         raise InputError(
             f"{path} is not a file of results ({error}): move it away, or give another --results"
         ) from error

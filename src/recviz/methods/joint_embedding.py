@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from recviz.backbones import checked_features
 from recviz.errors import InputError
 from recviz.optim import made_optimizer, parameter_groups, warmup_cosine
 
@@ -80,7 +81,7 @@ class JointEmbedding(LightningModule):
     def training_step(self, batch: tuple[tuple[Tensor, ...], Tensor | None], batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, and what callbacks may look at."""
         views, labels = _training_batch(batch)
-        features = [self.backbone(view) for view in views]  # [N, D] each
+        features = [checked_features(self.backbone, self.backbone(view)) for view in views]  # [N, D] each
         a, b, *local = [self.projector(feature) for feature in features]  # [N, P] each
         terms = self.loss(a, b, *local)
         self.log_dict({f"train/{name}": term.detach() for name, term in terms._asdict().items()})
