@@ -44,4 +44,6 @@ def test_ctrl_c_leaves_whole_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert seen.code == 130
     assert "stopping after this step; Ctrl-C again stops at once" in seen.lines
     last = [line for line in seen.lines if line][-1]
-    assert re.fullmatch(r"recviz: stopped by Ctrl-C after step \d+, and saved: go on with recviz fit --resume r", last)
+    assert re.fullmatch(
+        r"recviz: stopped by Ctrl-C after step \d+, and saved: resume with .*recviz fit --resume r", last
+    )

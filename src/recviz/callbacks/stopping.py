@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
+from recviz.machine import typed_command
 from recviz.position import position
 from recviz.progress import say
 
@@ -75,7 +77,7 @@ class StopSafely(Callback):
         name = "Ctrl-C" if received == signal.SIGINT else signal.Signals(received).name
         raise StoppedError(
             f"stopped by {name} after step {trainer.global_step}, and saved: "
-            f"go on with recviz fit --resume {self.checkpoint.parents[1]}",
+            f"resume with {typed_command()} fit --resume {shlex.quote(str(self.checkpoint.parents[1]))}",
             INTERRUPT_CODE if received == signal.SIGINT else REQUEUE_CODE,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from recviz.commands.parsing import first_line, raised_in
 from recviz.errors import InputError, TrainingError
+from recviz.machine import typed_command
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 _LOADER = ("torch.utils.data.dataloader", "torch.utils.data._utils.signal_handling")
@@ -29,7 +31,7 @@ def one_line_failures(folder: Path) -> Iterator[None]:
     Args:
         folder: of the run, for what to do next.
     """
-    again = f"resume with recviz fit --resume {folder}"
+    again = f"resume with {typed_command()} fit --resume {shlex.quote(str(folder))}"
     try:
         yield
     except torch.OutOfMemoryError as error:
