@@ -19,7 +19,6 @@ import yaml
 import recviz.cli
 from recviz import weights
 from recviz.backbones import resnet50
-from recviz.commands.protocols import even_batches
 from recviz.commands.results import record
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
 
@@ -228,21 +227,13 @@ def test_the_authors_protocols(recviz_command: Command, run_folder: Path) -> Non
         == 0
     )
     official, half, hundredth = (entry["training"] for entry in results(run_folder / "results.json"))
-    batch = "batch_size"  # of all processes: at most the authors' 256, and equal parts of 300, 150 and 50 images
-    assert official == {"epochs": 2, "backbone_lr": 0, "head_lr": 0.02, "weight_decay": 1e-6, batch: 150}
-    assert half == {"epochs": 1, "backbone_lr": 0.01, "head_lr": 0.1, "weight_decay": 0, batch: 150}
-    assert hundredth == {"epochs": 1, "backbone_lr": 0.03, "head_lr": 0.08, "weight_decay": 0.1, batch: 50}
+    same = {"batch_size": 256, "precision": "32-true"}  # of all processes, whatever the number of images
+    assert official == {"epochs": 2, "backbone_lr": 0, "head_lr": 0.02, "weight_decay": 1e-6, **same}
+    assert half == {"epochs": 1, "backbone_lr": 0.01, "head_lr": 0.1, "weight_decay": 0, **same}
+    assert hundredth == {"epochs": 1, "backbone_lr": 0.03, "head_lr": 0.08, "weight_decay": 0.1, **same}
     asked_for = ["--protocol", "official", "--epochs", "1", "--data.batch_size", "20"]
     assert recviz_command("probe", *asked_for)[0] == 0
-    assert results(run_folder / "results.json")[-1]["training"][batch] == 20
-
-
-@pytest.mark.parametrize(
-    ("count", "processes", "size"),
-    [(256, 1, 256), (257, 1, 256), (500, 1, 250), (50_000, 1, 250), (50_000, 8, 25), (3, 1, 3), (15, 8, 2)],
-)
-def test_batches_leave_out_next_to_no_image(count: int, processes: int, size: int) -> None:
-    assert even_batches(count, processes) == size
+    assert results(run_folder / "results.json")[-1]["training"]["batch_size"] == 20
 
 
 def test_two_probes_that_end_together_both_leave_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

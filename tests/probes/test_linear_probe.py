@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recviz import LinearProbe
 from recviz.augment import OneView
+from recviz.data.sampler import EpochBatches
 from recviz.errors import InputError
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
@@ -77,6 +80,39 @@ def test_accuracies_are_of_the_whole_held_out_split() -> None:
     right = (logits.argmax(dim=1) == data.val.labels).float().mean().item()
     assert trainer.callback_metrics["probe/top1"].item() == pytest.approx(right)
     assert trainer.callback_metrics["probe/top5"] >= trainer.callback_metrics["probe/top1"]
+
+
+@pytest.mark.parametrize(("backbone_lr", "count"), [(0.0, 300), (0.0, 257), (0.03, 300)], ids=str)
+def test_the_authors_protocols_are_a_plain_loop(backbone_lr: float, count: int) -> None:
+    """Batches of 256 with the ragged last one, SGD, a cosine by epoch, float32: the loop of their evaluate.py."""
+    data = labelled()
+    data.train_size, data.whole_epochs = count, (256, 2 if backbone_lr else 1)
+    module = probe(head_lr=0.08, backbone_lr=backbone_lr, weight_decay=1e-6)
+    model = nn.Sequential(copy.deepcopy(module.backbone), copy.deepcopy(module.head))
+    tiny_trainer(epochs=3).fit(module, datamodule=data)
+
+    groups = [{"params": model[1].parameters(), "lr": 0.08}]
+    groups += [{"params": model[0].parameters(), "lr": backbone_lr}] * (backbone_lr > 0)
+    optimizer = torch.optim.SGD(groups, 0.08, momentum=0.9, weight_decay=1e-6)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    sizes = []
+    for epoch in range(3):
+        model.train() if backbone_lr else model.eval()
+        sampler = EpochBatches(count, 256, 0, 1)
+        sampler.set_epoch(epoch)
+        for indices, seed in sampler:
+            assert seed is not None
+            sizes.append(len(indices))
+            images = data.views(data.train.images.images[indices], torch.Generator().manual_seed(seed))
+            loss = F.cross_entropy(model(images), data.train.labels[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        scheduler.step()
+    assert sizes == [256, count - 256] * 3
+    for ours, theirs in ((module.backbone, model[0]), (module.head, model[1])):
+        for name, value in theirs.state_dict().items():
+            torch.testing.assert_close(ours.state_dict()[name], value, msg=name)
 
 
 def test_any_module_with_a_classifier_is_a_backbone() -> None:

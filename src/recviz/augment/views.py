@@ -152,9 +152,9 @@ class TwoViews(nn.Module):
     def evaluate(self, images: Tensor) -> Tensor:
         """The images without randomness and with the same normalisation, for evaluation.
 
-        Images of size x size are normalised only. Others are resized, bilinear and antialiased, and the
-        central square is kept: the short side becomes size * 256 / 224 where it was larger than size (256 for
-        224, as in the authors' code), else size.
+        Images of size x size are normalised only. Others, smaller ones too, are resized, bilinear and antialiased, so
+        that the short side becomes size * 256 / 224 (256 for 224, as in the authors' code), and the central square is
+        kept.
 
         Args:
             images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
@@ -169,7 +169,7 @@ class TwoViews(nn.Module):
         height, width = images.shape[2:]
         if (height, width) != (self.size, self.size):
             short = min(height, width)
-            side = round(self.size * 256 / 224) if short > self.size else self.size
+            side = round(self.size * 256 / 224)
             shape = [height * side // short, width * side // short]
             images = nn.functional.interpolate(images, shape, mode="bilinear", antialias=True)
             top, left = (round((length - self.size) / 2) for length in shape)

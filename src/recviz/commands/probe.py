@@ -157,7 +157,7 @@ def parse(argv: Sequence[str]) -> Probed:
     rest = [arg for i, arg in enumerate(rest) if "--config" not in (arg, rest[i - 1] if i else "")]
     parser, names = options(), {arg.partition("=")[0] for arg in rest}
     check_arguments(parser, rest, types=TYPES)
-    checkpoint, path, views = None, None, None
+    checkpoint, path, views, run_precision = None, None, None, "32-true"
     defaults: dict[str, Any] = {}
     if not names & {"--help", "-h", "--backbone"}:
         path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
@@ -165,7 +165,9 @@ def parse(argv: Sequence[str]) -> Probed:
         settings = run_settings(checkpoint, path)
         trained_on = run_data(settings)
         views = _run_views(settings["data"], trained_on)
-        defaults = {"ckpt_path": str(path), **_run_defaults(settings)}
+        # without the weights that its backbone began with: the checkpoint's follow
+        defaults = {"ckpt_path": str(path), "backbone": without_weights(settings["model"]["init_args"]["backbone"])}
+        run_precision = str((settings.get("trainer") or {}).get("precision") or run_precision)
         if isinstance(trained_on, ViewsDataModule):
             defaults["data"] = data_default(settings["data"], views, rest)
     elif "--ckpt_path" in names:
@@ -185,6 +187,8 @@ def parse(argv: Sequence[str]) -> Probed:
     for name in {name for names in USES.values() for name in names} - set(USES[config.protocol]):
         if config[name] is not None:
             raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
+    if config.trainer.precision is None:
+        config.trainer.precision = run_precision if config.protocol == "linear" else protocols.AUTHORS_PRECISION
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {config.epochs}")
     return Probed(config, checkpoint, path)
@@ -200,15 +204,6 @@ def _run_views(data: dict[str, Any], made_data: LightningDataModule | None) -> d
         return None
     made = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
     return {"class_path": "recviz.TwoViews", "init_args": made}
-
-
-def _run_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Backbone and precision of a run, without the weights that its backbone began with: the checkpoint's follow."""
-    precision = str((settings.get("trainer") or {}).get("precision") or "32-true")
-    return {
-        "backbone": without_weights(settings["model"]["init_args"]["backbone"]),
-        "trainer.precision": precision,
-    }
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:

@@ -35,6 +35,8 @@ PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 BATCH = 256
 """The authors' batch, of all processes, which their learning rates are for."""
 
+AUTHORS_PRECISION = "32-true"
+
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 """The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
 
@@ -48,14 +50,15 @@ class Hardware:
         devices: how many, or which.
         num_nodes: machines.
         strategy: auto, ddp, …
-        precision: of the backbone; a checkpoint's default is its run's.
+        precision: of the backbone. Default: protocol linear, the run's (32-true without a run); official and finetune,
+            32-true, which is the authors'.
     """
 
     accelerator: str = "auto"
     devices: int | list[int] | str = 1
     num_nodes: int = 1
     strategy: str = "auto"
-    precision: str = "32-true"
+    precision: str | None = None
 
 
 class Outcome(NamedTuple):
@@ -175,7 +178,7 @@ def trained(
             "--head_lr 0.08 for 1% of the labels, 0.01 and 0.1 for 10%"
         )
     lrs = next((b, h) for most, b, h in FINETUNE if data.fraction <= most) if finetune else (0.0, 0.02)
-    settings = {
+    settings: dict[str, Any] = {
         "epochs": config.epochs or (20 if finetune else 100),
         "backbone_lr": lrs[0] if config.backbone_lr is None else config.backbone_lr,
         "head_lr": lrs[1] if config.head_lr is None else config.head_lr,
@@ -196,9 +199,10 @@ def trained(
             callbacks=[Bar() if bar else EpochLines()],
             num_sanity_val_steps=0,
         )
-    if authors_batches and data.train is not None:
-        data.batch_size = even_batches(len(data.train.images), trainer.world_size)
-    settings["batch_size"] = data.batch_size * trainer.world_size
+    batch = BATCH if authors_batches else data.batch_size * trainer.world_size
+    data.whole_epochs = (batch, 2 if finetune else 1)
+    settings["batch_size"] = batch
+    settings["precision"] = hardware["precision"]
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # Lightning's answer to Ctrl-C
@@ -216,13 +220,6 @@ def trained(
     state = {name: value for name, value in module.state_dict().items() if name.startswith(("backbone.", "head."))}
     table = trained_table(config.protocol, top1, top5, settings)
     return Outcome(table, {"training": settings, "figures": figures}, state)
-
-
-def even_batches(count: int, processes: int, batch: int = BATCH) -> int:
-    """Samples per process of equal batches, of half of `batch` to all of it, that leave out the fewest."""
-    most = max(2, min(batch, count) // processes)
-    sizes = range(most, most // 2, -1)
-    return max(sizes, key=lambda size: (count // (size * processes) * size, size))
 
 
 def _plain(value: Any) -> Any:

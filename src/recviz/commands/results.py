@@ -101,7 +101,7 @@ def frozen_table(result: FrozenResult) -> str:
 
 def trained_table(protocol: str, top1: Share, top5: Share, settings: dict[str, Any]) -> str:
     """A probe that was trained by SGD."""
-    return _table([(protocol, top1, top5, ", ".join(f"{name} {value:g}" for name, value in settings.items()))])
+    return _table([(protocol, top1, top5, ", ".join(f"{name} {value}" for name, value in settings.items()))])
 
 
 def _table(rows: list[tuple[str, Share, Share | None, str]]) -> str:

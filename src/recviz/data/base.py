@@ -16,7 +16,7 @@ from recviz.augment.picture import grid
 from recviz.augment.views import Crops, TwoViews
 from recviz.data.images import EncodedImages, dim_images
 from recviz.data.listing import counted
-from recviz.data.sampler import Draw, OrderedBatches, TrainBatches
+from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
 from recviz.data.skipping import BatchReader, OnError, readable, report
 from recviz.data.splits import Split, aligned, keep_classes, named, stratified_fraction
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
@@ -68,6 +68,9 @@ class ViewsDataModule(LightningDataModule):
             once at set-up, and goes without such images.
 
     Attributes:
+        whole_epochs: samples of a training batch over all processes, and the least of one process: batches then cover
+            the split and the last one is ragged, see `sampler.EpochBatches`. None: `batch_size` per process, whole
+            batches only.
         notes: sentences about the data that a user may not expect, such as folders that are not used; set by `setup`.
         skipped: how often each unreadable image was met by this process, by the line that names it.
     """
@@ -95,6 +98,7 @@ class ViewsDataModule(LightningDataModule):
         self.seed = seed
         self.on_error = on_error
         self.notes: list[str] = []
+        self.whole_epochs: tuple[int, int] | None = None
         self.skipped: Counter[str] = Counter()
         self._known: dict[str, Any] | None = None  # see identity
         self._go_on: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
@@ -193,9 +197,10 @@ class ViewsDataModule(LightningDataModule):
                     val = val.without_problems(readable(val.images))
             self.train, self.val = self.read_split(train), val
         count, processes = len(self.train.images), world_size()
-        if stage in (None, "fit") and count < self.batch_size * processes:
+        smallest = self.batch_size if self.whole_epochs is None else self.whole_epochs[1]
+        if stage in (None, "fit") and count < smallest * processes:
             raise InputError(
-                f"the training split has {count} images, fewer than one batch of {self.batch_size} on each of "
+                f"the training split has {count} images, fewer than one batch of {smallest} on each of "
                 f"{processes} process{'es' * (processes > 1)}: lower data.batch_size"
             )
         if self.val is not None and len(self.val.images) < processes:
@@ -217,6 +222,10 @@ class ViewsDataModule(LightningDataModule):
             )
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        if self.whole_epochs is not None:
+            return self._loader(
+                train, EpochBatches(len(train.images), self.whole_epochs[0], seed, self.whole_epochs[1])
+            )
         sampler = self.train_sampler(train, seed)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self._go_on is None or epoch > self._go_on["epoch"]:  # also where loaders are made again each epoch
@@ -314,7 +323,7 @@ class ViewsDataModule(LightningDataModule):
         return self.train
 
     def _loader(
-        self, split: Split, sampler: TrainBatches | OrderedBatches, drop_unreadable: bool = False
+        self, split: Split, sampler: TrainBatches | EpochBatches | OrderedBatches, drop_unreadable: bool = False
     ) -> DataLoader[RawBatch]:
         several = isinstance(split.images, EncodedImages) and len(split.images) > self.batch_size
         workers = self._workers() if several else 0

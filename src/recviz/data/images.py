@@ -186,7 +186,7 @@ class EncodedImages:
         return Crops(pairs, local) if local.shape[1] else pairs
 
     def clean(self, indices: Tensor) -> Tensor:
-        """uint8 [n, 3, S, S] as TwoViews.evaluate would cut it: the centre, of a short side of 256/224 of S or of S."""
+        """uint8 [n, 3, S, S] as TwoViews.evaluate would cut it: the centre, of a short side of 256/224 of S."""
         squares = _blank(len(indices), 1, self.views.size)[:, 0]
         for place, index in enumerate(indices.tolist()):
             squares[place] = self._square(index, self.views.size, "bilinear", EVALUATION_MARGIN)

@@ -278,7 +278,8 @@ def _orientation(image: Image.Image, data: bytes) -> int:
 def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
     """The middle of a photo, uint8 [3, size, size], not reduced while decoding.
 
-    The short side is resized to size · margin where it is longer than size, else to size; then the centre is cut.
+    An image of size × size is left as it is. Of any other, the short side is resized to size · margin, and the centre
+    is cut.
     """
     pixels = photo.pixels()
     height, width = pixels.shape[1:]
@@ -289,7 +290,7 @@ def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margi
         top, left = (max(0, (side - 4 * short) // 2) for side in (height, width))
         pixels = pixels[:, top : top + 4 * short, left : left + 4 * short]
         height, width = pixels.shape[1:]
-    side = round(size * margin) if short > size else size
+    side = round(size * margin)
     height, width = height * side // short, width * side // short
     top, left = round((height - size) / 2), round((width - size) / 2)
     return resized(pixels, height, width, interpolation)[:, top : top + size, left : left + size]

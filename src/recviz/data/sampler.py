@@ -83,6 +83,38 @@ class TrainBatches(DistributedSampler[int]):
         return order.view(-1, self.num_replicas, self.batch_size)[:, self.rank].reshape(-1)
 
 
+class EpochBatches(DistributedSampler[int]):
+    """Shuffled batches of `global_batch` samples over all processes, each sample once per epoch, the last batch ragged.
+
+    Each process has a near-equal part of each batch, so that a batch has the same samples on any number of processes
+    and parts may differ by one sample. A last batch that would leave a process with fewer than `least` samples is left
+    out of that epoch.
+
+    Args:
+        length: number of samples.
+        global_batch: samples of all processes.
+        seed: of the permutations.
+        least: samples of each process; 2 where BatchNorm is trained.
+    """
+
+    def __init__(self, length: int, global_batch: int, seed: int, least: int = 1) -> None:
+        super().__init__(range(length), num_replicas=world_size(), rank=rank(), seed=seed)  # type: ignore[arg-type]
+        self.length = length
+        self.global_batch = max(global_batch, least * self.num_replicas)
+        self.least = least
+
+    def __len__(self) -> int:
+        whole, rest = divmod(self.length, self.global_batch)
+        return whole + (rest >= self.least * self.num_replicas)
+
+    def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+        batches = torch.split(torch.randperm(self.length, generator=generator), self.global_batch)
+        for batch, indices in enumerate(batches[: len(self)]):
+            part = indices.tensor_split(self.num_replicas)[self.rank]
+            yield Draw(part, mixed_seed(self.seed, self.rank, self.epoch, batch))
+
+
 class OrderedBatches(DistributedSampler[int]):
     """Every sample once over all processes, in order, in the same number of batches on each process.
 

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from recviz.backbones import as_backbone
+from recviz.distributed import row_counts
 from recviz.errors import InputError
 
 
@@ -25,8 +26,12 @@ class LinearProbe(LightningModule):
     per epoch to 0. Takes batches `(images, labels)`, trains and validates, and logs probe/loss, probe/top1 and
     probe/top5; the last epoch's are the result.
 
-    Their settings: linear, 100 epochs of batches of 256, the defaults here; semi-supervised, 20 epochs, weight decay 0,
-    with learning rates of backbone and head 0.03 and 0.08 for 1% of the labels, 0.01 and 0.1 for 10%.
+    The gradient is that of the global batch on any number of processes, also where their parts differ by one sample.
+    With a frozen backbone, several processes give the weights of one; a fine-tuned BatchNorm has each process's own
+    statistics, as in the authors' code.
+
+    Their settings, in float32: linear, 100 epochs of batches of 256, the defaults here; semi-supervised, 20 epochs,
+    weight decay 0, with learning rates of backbone and head 0.03 and 0.08 for 1% of the labels, 0.01 and 0.1 for 10%.
 
     Args:
         backbone: images [N, 3, H, W] to features [N, D]; see backbones.as_backbone.
@@ -78,9 +83,11 @@ class LinearProbe(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
+        """Cross-entropy, so weighted that the mean over processes is the mean over the samples of all."""
         images, labels = batch
-        loss = F.cross_entropy(self(images).float(), labels)
+        counts = row_counts(labels)  # of a ragged batch, a process may have one sample less
+        share = len(labels) * len(counts) / sum(counts)
+        loss = share * F.cross_entropy(self(images).float(), labels)
         self.log("probe/loss", loss.detach())
         return loss
 

@@ -16,9 +16,10 @@ def prepare(path):
     """An image file as the backbone takes it: float [3, {size}, {size}] in 0..1."""
     image = F.pil_to_tensor(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     height, width = image.shape[1:]
-    short = min(height, width)
-    side = {side} if short > {size} else {size}
-    return F.center_crop(F.resize(image, [height * side // short, width * side // short]), [{size}, {size}]) / 255
+    if (height, width) != ({size}, {size}):
+        short = min(height, width)
+        image = F.resize(image, [height * {side} // short, width * {side} // short])
+    return F.center_crop(image, [{size}, {size}]) / 255
 
 
 images = torch.stack([prepare(path) for path in ["photo.jpg"]])'''
@@ -70,8 +71,8 @@ backbone.fc = torch.nn.Identity()
 backbone.load_state_dict({{read}})
 backbone.eval(){_NORMALISED}"""
 _NOTES = {
-    "timm": "`timm.data.create_transform` prepares images alike, except that it enlarges those whose short side is at "
-    "most {size} pixels to {side} before it cuts out the centre.",
+    "timm": "`timm.data.create_transform` prepares images alike, except that it also enlarges those of "
+    "{size}×{size} pixels to {side} before it cuts out the centre.",
 }
 
 
@@ -95,8 +96,8 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         ("epochs", f"{'not known' if origin.epochs is None else origin.epochs}"),
         (
             "images",
-            f"{origin.size}×{origin.size}: short side {margin(origin.size)} where it is longer than {origin.size}, "
-            f"else {origin.size}; bilinear, antialiased; centre cut out; in 0..1",
+            f"{origin.size}×{origin.size}: those of that size as they are, others with a short side of "
+            f"{margin(origin.size)}, bilinear, antialiased, centre cut out; in 0..1",
         ),
         ("normalised by", f"mean {_shown(origin.mean)}, standard deviation {_shown(origin.std)}"),
     ]
@@ -117,7 +118,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
 
 
 def margin(size: int) -> int:
-    """The short side in pixels to which evaluation resizes images that are larger than `size`."""
+    """The short side in pixels to which evaluation resizes images that are not of `size` × `size`."""
     return round(size * EVALUATION_MARGIN)
 
 
