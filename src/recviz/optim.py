@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -18,14 +19,17 @@ class LARS(Optimizer):
 
     For each parameter p with gradient g, as in the authors' VICReg code:
 
-        d = g + weight_decay · p             matrices and kernels only
-        d = d · eta · ‖p‖ / ‖d‖              matrices and kernels only; factor 1 where a norm is 0
+        d = g + weight_decay · p             unless excluded
+        d = d · eta · ‖p‖ / ‖d‖              unless excluded; factor 1 where a norm is 0
         m = momentum · m + d
         p = p − lr · m
 
-    Parameters of one dimension (biases, normalisation) get neither decay nor adaptation. Works on lists of tensors at
-    a time and never waits for the device; on a CPU piece by piece, each small enough to stay in the cache for the
-    whole update.
+    Excluded are parameters of at most one dimension (biases, normalisation, scalars) and those of groups with
+    `adapt` False, such as the second group of `parameter_groups`. The authors' code excludes parameters of exactly one
+    dimension: it adapts scalars, tokens and position embeddings, which their ResNets have none of.
+
+    Works on lists of tensors at a time and never waits for the device; on a CPU piece by piece, each small enough to
+    stay in the cache for the whole update.
 
     Args:
         params: parameters or parameter groups.
@@ -34,7 +38,8 @@ class LARS(Optimizer):
         weight_decay: L2 coefficient, per parameter group.
         eta: the trust coefficient.
         clip: the variant of solo-learn's CIFAR recipes. The factor is min(1, eta · ‖p‖ / (‖g‖ + weight_decay · ‖p‖) /
-            lr), so that the adapted rate is at most lr; the denominator is the LARS paper's (equation 6).
+            lr), so that the adapted rate is at most lr; the denominator is the LARS paper's (equation 6). As in
+            solo-learn, a parameter whose gradient is 0 does not decay.
 
     Raises:
         InputError: a negative setting.
@@ -64,8 +69,9 @@ class LARS(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            self._adapted_step([p for p in params if p.ndim > 1], group)
-            self._plain_step([p for p in params if p.ndim <= 1], group)
+            adapt = group.get("adapt", True)
+            self._adapted_step([p for p in params if adapt and p.ndim > 1], group)
+            self._plain_step([p for p in params if not adapt or p.ndim <= 1], group)
         return loss
 
     def _adapted_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
@@ -142,9 +148,9 @@ def _trust(params: list[Tensor], grads: list[Tensor], portions: list[Portion], g
     p_norms, d_norms = (_whole_norms(norms, owners, len(params)) for norms in (of_params, of_directions))  # [L]
     if group["clip"]:
         factors = group["eta"] * p_norms / (d_norms + decay * p_norms) / max(group["lr"], 1e-30)
-        factors = factors.clamp(max=1.0)
-    else:
-        factors = group["eta"] * p_norms / d_norms
+        factors = factors.clamp(max=1.0).where(d_norms > 0, 0.0)  # no decay without a gradient
+        return list(factors.where(p_norms > 0, 1.0).unbind())
+    factors = group["eta"] * p_norms / d_norms
     return list(torch.where((p_norms > 0) & (d_norms > 0), factors, torch.ones_like(factors)).unbind())
 
 
@@ -168,12 +174,36 @@ def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final: float =
     return q + final * (1 - q)
 
 
+_UNDECAYED = re.compile("token|pos_?emb|position|rel_pos|bias|gamma|scale|temperature")
+
+
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: all others, and those of one dimension, which get no weight decay."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    wide = [p for p in trainable if p.ndim > 1]
-    flat = [p for p in trainable if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [{"params": wide}, {"params": flat, "weight_decay": 0.0}]
+    """Trainable parameters in two groups: those with weight decay and adaptation, and those without.
+
+    Without are, as in timm, parameters of at most one dimension and those named by the `no_weight_decay()` of the
+    module or of any module within it. Since torchvision's and other models have no such method, so are parameters not
+    named weight that have at most one dimension larger than 1 (layer scales, one token), and those whose own name says
+    token, pos_embed, position, rel_pos, bias, gamma, scale or temperature: `class_token`, `pos_embedding`,
+    `relative_position_bias_table`. An nn.Embedding goes by the name of its module. All other matrices and kernels decay.
+
+    The second group has weight_decay 0, for any optimiser, and adapt False, for LARS.
+    """
+    exempt = {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, part in module.named_modules()
+        if callable(listed := getattr(part, "no_weight_decay", None))
+        for name in listed()
+    }
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, p in module.named_parameters():
+        owner, _, own_name = name.rpartition(".")
+        if isinstance(module.get_submodule(owner), nn.Embedding):
+            own_name = owner.rpartition(".")[2]
+        flat = p.ndim <= 1 or (own_name != "weight" and sum(length > 1 for length in p.shape) <= 1)
+        if p.requires_grad:
+            (others if flat or name in exempt or _UNDECAYED.search(own_name) else decayed).append(p)
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0, "adapt": False}]
     return [group for group in groups if group["params"]]
 
 

@@ -19,7 +19,8 @@ class BarlowTwins(JointEmbedding):
     The defaults are of the authors' code for a ResNet-50 on ImageNet, in another form: they scale no loss and give
     biases and normalisation, whose steps are plain SGD, the rate 0.0048; here all have the rate 0.2 on a loss that is
     scaled by 0.024, which is the same for these, and LARS makes the other steps independent of the scale. A deviation:
-    beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs.
+    beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs. Another: the projector's
+    hidden layers have biases, as VICReg's; theirs have none. The BatchNorm after each subtracts them again.
 
     Args:
         backbone: see JointEmbedding.
