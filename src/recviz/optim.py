@@ -184,7 +184,7 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     module or of any module within it. Since torchvision's and other models have no such method, so are parameters not
     named weight that have at most one dimension larger than 1 (layer scales, one token), and those whose own name says
     token, pos_embed, position, rel_pos, bias, gamma, scale or temperature: `class_token`, `pos_embedding`,
-    `relative_position_bias_table`. An nn.Embedding goes by the name of its module. All other matrices and kernels decay.
+    `relative_position_bias_table`. An nn.Embedding goes by its module's name. All other matrices and kernels decay.
 
     The second group has weight_decay 0, for any optimiser, and adapt False, for LARS.
     """

@@ -60,9 +60,11 @@ def test_resized_crop_is_torchvisions(interpolation: str, size: int) -> None:
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [9, 48], ids=["shrink", "enlarge"])
-@pytest.mark.parametrize("picture", ["smooth", "noise"])
+@pytest.mark.parametrize("picture", ["smooth", "noise", "black or white"])
 def test_resized_crop_is_pils_up_to_rounding(interpolation: str, size: int, picture: str) -> None:
     images = smooth(40) if picture == "smooth" else noise(N, 3, 40, 40)
+    if picture == "black or white":
+        images = (images >= 128).to(torch.uint8) * 255
     boxes = torch.tensor([[i, 12 - i, 20 + (i % 5), 27 - (i % 7)] for i in range(N)])
     ours = F.resized_crop(images, boxes, size, interpolation)
     resample = Image.Resampling[interpolation.upper()]
@@ -70,9 +72,9 @@ def test_resized_crop_is_pils_up_to_rounding(interpolation: str, size: int, pict
         unpil(pil(image).crop((left, top, left + w, top + h)).resize((size, size), resample))
         for image, (top, left, h, w) in zip(images, boxes.tolist(), strict=True)
     ]
-    clamped = (picture, size, interpolation) == ("noise", 48, "bicubic")  # in PIL, between rows and columns
-    assert gap(ours, theirs) < (23 if clamped else 2)
-    assert (ours - torch.stack(theirs)).abs().mean() < 0.4 / 255
+    clamped = interpolation == "bicubic" and picture != "smooth"  # in PIL, between rows and columns
+    assert gap(ours, theirs) < ({"noise": 27, "black or white": 32}[picture] if clamped else 2)
+    assert (ours - torch.stack(theirs)).abs().mean() < (3 if picture == "black or white" else 0.4) / 255
 
 
 def test_resized_crop_sees_nothing_outside_its_box() -> None:

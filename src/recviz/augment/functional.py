@@ -110,7 +110,9 @@ def resized_crop(
     Antialiased as in PIL and torchvision: bicubic (a = -0.5) or a triangle, stretched when shrinking, its
     weights limited to the box and renormalised; two matrix products per image, in float32 under any autocast (on a GPU
     whose matrix products were set to TF32, in that).
-    PIL rounds and clamps to 8 bits in between: below 2 / 255 from this (bicubic, white noise enlarged: 23).
+    PIL rounds and clamps to 8 bits between rows and columns. Bilinear is within 2 / 255 of it, bicubic too in smooth
+    pictures. Where bicubic overshoots the range, the clamp shows: the largest of 1,200 images each was 26 / 255 in
+    white noise and 31 / 255 in pixels that are black or white at random.
 
     Args:
         images: uint8 or float [N, 3, H, W].
@@ -191,8 +193,9 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
 
     As torchvision's, by two matrix products; a kernel that reaches farther than H - 1 or W - 1 is cut to
     that. The authors call PIL's GaussianBlur(radius=sigma): three box blurs for the Gaussian, edge pixels
-    repeated, 8 bits. For sigma 0.1 to 2 and 23 taps, it is up to 3 / 255 from this in a smooth picture; in
-    white noise 5 / 255 from sigma 1 on and 35 / 255 at 0.3, and at the edges 52 / 255.
+    repeated, 8 bits. For sigma 0.1 to 2 and 23 taps, it is up to 3 / 255 from this in a smooth picture.
+    In pixels that are black or white at random, more than in white noise, the largest of 320 images was 39 / 255 at
+    sigma 0.35, 21 at 0.75 and 8 from 1 on, and 80 within 8 pixels of an edge.
 
     Args:
         images: uint8 or float [N, 3, H, W].

@@ -40,8 +40,9 @@ class CollapseMonitor(Callback):
 
     Logged from the `embeddings` [N, P] and `features` [N, D] that `training_step` returns in a dict, where it does:
     collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see `spread`)
-    at logging steps, collapse/embeddings_rankme at the end of each epoch. A collapse is a spread below `threshold`, or
-    an effective rank below 1 plus the same share of the largest that the batch allows.
+    at logging steps, collapse/embeddings_rankme at the end of each epoch. Each is of one batch, the effective rank of
+    the last one of all processes, whose number of rows bounds it. A collapse is a spread below `threshold`, or an
+    effective rank below 1 plus the same share of the largest that the batch allows.
 
     Args:
         threshold: share of the full spread or rank that counts as collapsed.

@@ -85,6 +85,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "method": type(module).__name__,
         "parameters": {"backbone": parameters(module.backbone), "projector": parameters(module.projector)},
         "gflops": None if size is None else gflops(module.backbone, size, module.device),
+        "train_gflops": train_gflops(module, getattr(data, "views", None)),
         "size": size,
         "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]
         "data": getattr(data, "record", None) or {"name": type(data).__name__, "images": None, "classes": None},
@@ -110,6 +111,28 @@ def view_sizes(data: object) -> list[int]:
     """Sides of all of a datamodule's views in pixels, local ones included; none where it has no views of recviz."""
     views = getattr(data, "views", None)
     return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
+
+
+def train_gflops(module: JointEmbedding, views: object) -> float | None:
+    """Compute of training on one image, a multiply and an add as one; None without recviz's views.
+
+    Forward and backward of backbone and projector, of every view at its own size, local ones too. Not counted are the
+    objective, the optimiser, making the views, validation and probes.
+    """
+    if not isinstance(views, TwoViews):
+        return None
+    trained = [p for p in module.parameters() if p.requires_grad]
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            for _, _, size in views.each():
+                embeddings = module.projector(module.backbone(torch.zeros(1, 3, size, size, device=module.device)))
+                torch.autograd.grad(embeddings.sum(), trained, allow_unused=True)  # leaves p.grad alone
+    finally:
+        for part, training in modes:
+            part.training = training
+    return float(counter.get_total_flops()) / 2e9
 
 
 def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:

@@ -27,6 +27,7 @@ class Run(NamedTuple):
     backbone: str | None = None
     parameters: int | None = None
     gflops: float | None = None
+    train_gflops: float | None = None
     data: str | None = None
     images: int | None = None
     epochs: float | None = None
@@ -56,10 +57,10 @@ class Run(NamedTuple):
 
     @property
     def compute(self) -> float | None:
-        """Training's compute in 10¹⁵ multiply-adds: forward and backward of both views through the backbone."""
-        if self.gflops is None or self.images_seen is None:
+        """Training's compute in 10¹⁵ multiply-adds: forward and backward of all views, backbone and projector."""
+        if self.train_gflops is None or self.images_seen is None:
             return None
-        return 6 * self.gflops * 1e9 * self.images_seen / 1e15
+        return self.train_gflops * 1e9 * self.images_seen / 1e15
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -108,6 +109,7 @@ def _run(folder: Path) -> list[Run]:
         backbone=_backbone(model.table("init_args"), "backbone"),
         parameters=about.table("parameters").count("backbone"),
         gflops=about.number("gflops"),
+        train_gflops=about.number("train_gflops"),
         data=_data(config),
         images=data.count("images"),
         epochs=about.number("epochs"),
