@@ -66,7 +66,8 @@ def test_header_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     tiny_trainer(Header(), EpochLines(), epochs=1).fit(module, datamodule=tiny_data())
     out = capsys.readouterr().out
     assert "batch 16 = 16 × 1 process, peak lr 0.05 = 0.8 × 16 / 256, 4 steps × 1 epoch," in out
-    assert "PatternsDataModule, 64 images, 10 classes, 30 held out" in out
+    assert "data: PatternsDataModule: 64 images of 10 classes (rows, columns, checks, dots, weave, …)" in out
+    assert "held out: 30 images" in out
     assert "GFLOPs at 32×32" in out
     assert "note: warm-up takes 1 of the 1 epoch, so that the peak lr is not reached" in out
     assert "epoch 1/1  loss" in out

@@ -172,6 +172,7 @@ def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:
     )  # fmt: skip
     assert (code, err) == (0, "")
     assert "without labels" in out
+    assert "--data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES" in out
     assert not [name for name in metrics(Path("run"))[0] if name.startswith("probe/")]
 
 

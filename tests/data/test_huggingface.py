@@ -133,5 +133,5 @@ def test_a_broken_row_is_named(tmp_path: Path) -> None:
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(InputError, match=r"recviz\[hf\]"):
+    with pytest.raises(InputError, match="needs the package datasets, which is not installed: pip install datasets"):
         HuggingFaceDataModule("name").prepare_data()

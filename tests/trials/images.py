@@ -102,6 +102,22 @@ def large(width: int, height: int) -> Maker:
     return make
 
 
+def at_home(here: Path) -> None:
+    """A recipe with home folders in its values, and what these name."""
+    home = Path(os.environ["HOME"])
+    make_folder(home / "photos", names=["cat", "dog"], per_class=6)
+    (home / "bad.txt").write_text("cat/000.png\n")
+    data = {"root": "~/photos", "exclude": "~/bad.txt"}
+    (home / "own.yaml").write_text(json.dumps({"data": {"init_args": data}, "run_dir": "~/runs/r"}))
+
+
+def left_at_home(here: Path) -> None:
+    home = Path(os.environ["HOME"])
+    assert (home / "results.json").is_file()
+    assert (home / "runs/r/run.json").is_file()
+    assert os.listdir(here) == []
+
+
 CLASSES = r"of 2 classes \(cat, dog\) from d/"
 
 TRIALS = {
@@ -185,6 +201,12 @@ TRIALS = {
         "fit $F --data.root d --run_dir r\nneighbours --ckpt_path r --images photos --query photos/000.png",
         ("photos/001.png", "1 skipped"),
         given=probe_file,
+    ),
+    "home folders on the command line and in a recipe": Trial(
+        "fit $F --config=~/own.yaml\nprobe --ckpt_path=~/runs/r --data.num_workers 0 --results=~/results.json",
+        r"of 2 classes \(cat, dog\) from .*/home/photos",
+        given=at_home,
+        check=left_at_home,
     ),
     "a photograph of 200 megapixels": Trial(
         "check d", "1 file over 64 megapixels", given=large(20000, 10000), never=("Traceback", "Warning")
