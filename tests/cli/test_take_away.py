@@ -20,13 +20,13 @@ from torch import nn
 
 import recviz
 import recviz.cli
-from recviz.checkpoints import Origin, read_backbone
+from recviz.checkpoints import Origin, make_backbone, read_backbone
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.machine import typed_command
 from recviz.reports.cards import margin
 from recviz.reports.embedding import Embedded, embed, others, precision_at
-from recviz.reports.export import timm_config
+from recviz.reports.export import export, timm_config
 from tests.datasets import make_flat, make_folder, picture
 
 Command = Callable[..., tuple[int, str, str]]
@@ -197,7 +197,6 @@ class Odd(nn.Module):
 
 def test_an_operator_that_onnx_lacks_costs_one_line(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from recviz.reports.export import export
 
     origin = Origin({"class_path": "tests.Odd"}, 32, [0.5] * 3, [0.25] * 3, {})
     with pytest.raises(InputError, match="cannot be written as ONNX") as error:
@@ -340,3 +339,38 @@ def test_bad_input_costs_one_line(trained: Path, recviz_command: Command, args: 
     assert said in err
     assert err.count("\n") == 1
     assert sorted(map(str, Path().rglob("*"))) == before
+
+
+VIT = {
+    "class_path": "timm.create_model",
+    "init_args": {"model_name": "vit_tiny_patch16_224", "pretrained_cfg": None, "cache_dir": None, "scriptable": None},
+    "dict_kwargs": {"img_size": 32, "depth": 1, "num_classes": 10},
+}
+OTHERS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "a timm model by its name": (VIT, None),
+    "a timm model by its function": ({"class_path": "timm.models.mobilenetv3_small_050"}, None),
+    "torchvision's ResNet": ({"class_path": "torchvision.models.resnet18", "init_args": {"progress": True}}, None),
+    "a network that timm has otherwise": (
+        {"class_path": "torchvision.models.efficientnet_b0"}, "timm's efficientnet_b0 is another network than this one",
+    ),
+    "a network that timm lacks": ({"class_path": "torchvision.models.mobilenet_v2"}, "timm has no model mobilenet_v2"),
+    "one's own": ({"class_path": "tests.tiny.TinyBackbone"}, "timm has no model TinyBackbone"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_timm_gets_the_networks_that_it_has(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("timm")
+    setting, refused = OTHERS[name]
+    backbone = make_backbone(setting).eval()
+    origin = Origin(setting, 32, [0.5] * 3, [0.25] * 3, {})
+    if refused is None:
+        assert export(backbone, origin, "timm", tmp_path / "new/folder", []) < 1e-5
+        assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {
+            "README.md", "config.json", "model.safetensors",
+        }  # fmt: skip
+    else:
+        with pytest.raises(InputError, match=refused) as error:
+            export(backbone, origin, "timm", tmp_path / "new/folder", [])
+        assert "\n" not in str(error.value)
+        assert list(tmp_path.iterdir()) == []
