@@ -15,7 +15,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recviz.commands.cells import _environments, _settings, run_cell
+from recviz.commands.cells import _environments, _settings, locally, run_cell
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.study import cells, read_study
 
@@ -154,6 +154,26 @@ def test_dry_run_and_options_for_every_cell(recviz_command: Command) -> None:
     assert "--model recviz.SimCLR --model.temperature 0.2" in lines[2]
     assert lines[0].endswith("--run_dir runs/study/vicreg-half")
     assert not Path("runs").exists()
+
+
+def test_options_without_a_dot_go_to_every_run(recviz_command: Command) -> None:
+    write(STUDY)
+    given = ["--seed_everything", "3", "--compile", "true", "--keep_every_n_epochs=2"]
+    code, out, err = recviz_command("study", "--config", "study.yaml", *given, "--dry_run", "true")
+    assert code == 0, err
+    assert all(" ".join(given) in line for line in out.splitlines())
+
+
+def test_the_minutes_of_each_run_are_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = iter([0.0, 60.0, 60.0, 240.0])
+    monkeypatch.setattr("recviz.commands.cells.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("recviz.commands.cells.run_cell", lambda cell, slot: "")
+    write(STUDY)
+    two = cells(read_study(Path("study.yaml")), Path("s"), [])[:2]
+    assert list(locally(1)(two)) == [("vicreg-half", ""), ("vicreg-all", "")]
+    assert capsys.readouterr().out == "vicreg-half: done (1.0 min)\nvicreg-all: done (3.0 min)\n"
 
 
 @pytest.mark.parametrize(
