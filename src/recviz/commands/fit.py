@@ -46,6 +46,7 @@ from recviz.commands.parsing import check_arguments, instantiate, refusals, spli
 from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
+from recviz.commands.written import settings_text
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
 from recviz.machine import keep_compiled_code
@@ -320,8 +321,7 @@ class FitCLI(LightningCLI):
         config = self.given.clone()
         config["run_dir"] = config["ckpt_path"] = config["resume"] = None
         config["allow_changes"] = False
-        text: str = self.parser.dump(config, skip_none=False, skip_validation=True)
-        return text
+        return settings_text(self.parser, config)
 
 
 def _listed(setting: Any) -> list[Any]:

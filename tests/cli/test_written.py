@@ -1,0 +1,92 @@
+"""config.yaml repeats the run: whatever `recviz fit` accepted is read again as the same settings."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+from recviz.commands.fit import FitCLI
+from recviz.commands.recipes import with_recipe_paths
+
+FIT = ["--config", "quickstart.yaml", "--trainer.accelerator", "cpu", "--trainer.callbacks", "null", "--run_dir", "run"]
+CALLBACKS = {
+    "BackboneFinetuning": "",
+    "BatchSizeFinder": "",
+    "DeviceStatsMonitor": "",
+    "EMAWeightAveraging": "device=cpu",
+    "EarlyStopping": "monitor=probe/knn",
+    "GradientAccumulationScheduler": "scheduling={0: 1}",
+    "LambdaCallback": "",
+    "LearningRateFinder": "",
+    "LearningRateMonitor": "",
+    "ModelCheckpoint": "train_time_interval=0:10:00",
+    "ModelPruning": "pruning_fn=l1_unstructured",
+    "ModelSummary": "",
+    "OnExceptionCheckpoint": "dirpath=somewhere",
+    "SpikeDetection": "",
+    "StochasticWeightAveraging": "swa_lrs=0.01",
+    "TQDMProgressBar": "",
+    "Timer": "duration={hours: 3}",
+    "WeightAveraging": "",
+    "tests.cli.test_written.Strange": "",
+}
+OTHERS = {
+    "--trainer.logger=CSVLogger": "--trainer.logger.save_dir=logs",
+    "--trainer.profiler=PyTorchProfiler": "--trainer.profiler.dirpath=profile",
+    "--trainer.strategy=lightning.pytorch.strategies.DDPStrategy": "--trainer.strategy.timeout=0:10:00",
+    "--trainer.plugins=lightning.pytorch.plugins.environments.LightningEnvironment": "--trainer.devices=1",
+    "--trainer.max_time=00:01:00:00": "--trainer.devices=1",
+    "--model.optimizer=torch.optim.AdamW": "--model.optimizer.betas=[0.8, 0.9]",
+}
+
+
+class Strange(Callback):
+    """Defaults of kinds that YAML does not have."""
+
+    def __init__(
+        self,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+        dtype: Any = torch.float16,
+        typed: torch.dtype = torch.float16,
+        dtypes: tuple[Any, ...] = (torch.float16,),
+        wait: datetime.timedelta = datetime.timedelta(hours=1),
+        loss: Any = torch.nn.functional.mse_loss,
+        kind: type[torch.nn.Module] = torch.nn.Linear,
+        text: str = "Unable to serialize instance of text",
+        note: Any = object(),  # noqa: B008
+    ) -> None:
+        self.given = (device, dtype, typed, dtypes, wait, loss, kind, text, note)
+
+
+def settings(args: list[str]) -> FitCLI:
+    return FitCLI("fit", with_recipe_paths(args)[0])
+
+
+DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.cli.test_written.Strange")
+OPTIONS = {
+    name: [f"--trainer.callbacks+={name}", *([f"--trainer.callbacks.{option}"] if option else [])]
+    for name, option in CALLBACKS.items()
+} | {name: [name, option] for name, option in OTHERS.items()}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, id=name, marks=() if name in DEFAULT else pytest.mark.slow)
+        for name, options in OPTIONS.items()
+    ],
+)
+def test_what_was_given_is_given_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = settings([*FIT, *options]).config_text()
+    (tmp_path / "config.yaml").write_text(first)
+    again = settings(["--config", "config.yaml", "--run_dir", "run"])
+    assert yaml.safe_load(again.config_text()) == yaml.safe_load(first)
+    for callback in again.trainer.callbacks:  # type: ignore[attr-defined]
+        if type(callback).__name__ == "Strange":
+            assert callback.given[:8] == Strange().given[:8]
