@@ -183,10 +183,10 @@ def test_layers_that_are_made_late_are_no_other_architecture(tmp_path: Path) -> 
     module, path = Plain(TinyBackbone()), tmp_path / "a.ckpt"
     weights = {**module.state_dict(), "late.weight": torch.ones(2)}
     torch.save({"state_dict": weights, "global_step": 1}, path)
-    assert check_checkpoint(str(path), module, "trainer: {max_epochs: 3}\n", allowed=False) == []
+    assert check_checkpoint(str(path), module, None, 1, "trainer: {max_epochs: 3}\n", allowed=False) == []
     torch.save({"state_dict": {"layer.weight": torch.ones(2)}, "global_step": 1}, path)
     with pytest.raises(InputError, match=r"another architecture: layer\.weight is \(2,\) there and \(1, 4\) here"):
-        check_checkpoint(str(path), module, "trainer: {max_epochs: 3}\n", allowed=False)
+        check_checkpoint(str(path), module, None, 1, "trainer: {max_epochs: 3}\n", allowed=False)
 
 
 def test_the_handler_of_before_stands_again_after_training(tmp_path: Path) -> None:

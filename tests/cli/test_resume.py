@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import yaml
 import recviz.cli
 from recviz.errors import TrainingError
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.optim import warmup_cosine
 from tests.datasets import make_folder
 
 Command = Callable[..., tuple[int, str, str]]
@@ -237,9 +239,11 @@ def test_all_changes_are_listed(recviz_command: Command, whole: Path, tmp_path: 
     assert code == 2
     for change in ("model.base_lr 0.3 → 0.9", "flip 0.5 → 0.1", "seed_everything 0 → 5", "data.batch_size 6 → 4"):
         assert change in err
-    code, _, err = recviz_command("fit", "--resume", "run", "--data.batch_size", "4", "--allow_changes", "true")
-    assert code == 2
-    assert "global batch 6, and here it is 4" in err
+    for allow in ("false", "true"):  # what cannot be accepted is not offered
+        code, _, err = recviz_command("fit", "--resume", "run", "--data.batch_size", "4", "--allow_changes", allow)
+        assert code == 2
+        assert "global batch 6, and here it is 4" in err
+        assert "allow_changes" not in err
 
 
 def test_other_images_are_refused_and_moved_ones_are_not(
@@ -318,3 +322,86 @@ def test_settings_that_an_older_version_lacked_are_no_changes(
     torch.save(content, path)
     code, _, err = recviz_command("fit", "--resume", "run")
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", pytest.param("wandb", marks=pytest.mark.slow)])
+def test_other_loggers_go_on_with_their_run(
+    recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    fit = [*FIT, "--data.root", str(whole.parent / "photos"), "--config", f"{name}.yaml", "--run_dir", "run"]
+    fit += ["--trainer.logger.offline", "true"] if name == "wandb" else []
+    assert recviz_command(*fit, "--trainer.max_steps", "4")[0] == 0
+    for steps in ("5", "7"):
+        assert recviz_command("fit", "--resume", "run", "--trainer.max_steps", steps, "--allow_changes", "true")[0] == 0
+    if name == "wandb":
+        assert len({path.stem for path in Path("run/wandb").glob("offline-run-*/*.wandb")}) == 1
+    else:
+        assert [path.name for path in Path("run/lightning_logs").iterdir()] == ["version_0"]
+    [settings] = [yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["logger"]["init_args"]]
+    assert settings["version"] is None, "repeating the run begins another one"
+
+
+def test_max_steps_ends_a_run_that_resumes_to_the_same_weights(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    fit = [*FIT, "--data.root", str(whole.parent / "photos"), "--run_dir", "run"]
+    code, out, _ = recviz_command(*fit, "--trainer.max_steps", "4")
+    assert code == 0
+    assert "note: trainer.max_steps 4 ends the run within the schedule of 12 steps" in out
+    resume = "fit --resume run --trainer.max_steps -1 --allow_changes true"
+    assert "trainer.max_steps ended it after 1 of 4 epochs and 1 of 3 steps; resume: " in out
+    assert resume in out
+    about = json.loads(Path("run/run.json").read_text())
+    assert (about["epochs"], about["steps"]) == (1, 4)
+    code, _, err = recviz_command("fit", "--resume", "run", "--trainer.max_steps", "3")
+    assert code == 2
+    assert "has 4 steps behind it: trainer.max_steps 3 is too low" in err
+    assert recviz_command("fit", "--resume", "run", "--trainer.max_steps", "12", "--allow_changes", "true")[0] == 0
+    assert_same(tmp_path / "run", whole)
+    about = json.loads(Path("run/run.json").read_text())
+    assert (about["epochs"], about["steps"], about["images_seen"]) == (4, 12, 72)
+
+
+def test_a_checkpoint_of_weights_only_is_passed_over(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    content = torch.load(run / "checkpoints/epoch-0002.ckpt", weights_only=True)
+    torch.save({key: content[key] for key in ("state_dict", "global_step", "loops")}, run / "checkpoints/best.ckpt")
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert code == 0
+    assert "best.ckpt has weights only: passed over" in err
+    assert_same(run, whole)
+
+
+def test_weights_without_their_average_go_on_from_those_that_were_trained(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    fit = [*FIT, "--data.root", str(whole.parent / "photos"), "--run_dir", "run", "--trainer.max_steps", "4"]
+    assert recviz_command(*fit, "--trainer.callbacks+=EMAWeightAveraging")[0] == 0
+    more = ["--trainer.max_steps", "-1", "--trainer.callbacks", "null", "--allow_changes", "true"]
+    assert recviz_command("fit", "--resume", "run", *more)[0] == 0
+    assert_same_weights(tmp_path / "run", whole)
+
+
+def test_more_epochs_follow_their_own_schedule_from_the_first_step(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    assert recviz_command("fit", "--resume", "run", "--trainer.max_epochs", "6", "--allow_changes", "true")[0] == 0
+    rates = [float(row["train/lr"]) for row in table(run) if row["train/lr"]]
+    peak = 0.3 * 6 / 256
+    assert rates[12:] == pytest.approx([peak * warmup_cosine(step, 18, 3) for step in range(12, 18)])
+
+
+@pytest.mark.parametrize("text", ["²", "text"])
+def test_metrics_that_are_no_numbers_are_one_line(
+    recviz_command: Command, whole: Path, tmp_path: Path, text: str
+) -> None:
+    run = stopped_after(whole, 2, tmp_path / "run")
+    lines = (run / "metrics.csv").read_text().splitlines()
+    cells = lines[2].split(",")
+    cells[lines[0].split(",").index("step")] = text
+    (run / "metrics.csv").write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert code == 2
+    assert f"run/metrics.csv, line 3: step must be a whole number, got '{text}'" in err

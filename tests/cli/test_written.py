@@ -59,6 +59,8 @@ class Strange(Callback):
         kind: type[torch.nn.Module] = torch.nn.Linear,
         text: str = "Unable to serialize instance of text",
         note: Any = object(),  # noqa: B008
+        betas: tuple[float, float] = (0.8, 0.9),
+        nothing: int | None = None,
     ) -> None:
         self.given = (device, dtype, typed, dtypes, wait, loss, kind, text, note)
 
@@ -90,3 +92,5 @@ def test_what_was_given_is_given_again(tmp_path: Any, monkeypatch: pytest.Monkey
     for callback in again.trainer.callbacks:  # type: ignore[attr-defined]
         if type(callback).__name__ == "Strange":
             assert callback.given[:8] == Strange().given[:8]
+            assert "betas" in first
+            assert "nothing: null" in first

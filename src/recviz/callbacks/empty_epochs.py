@@ -19,7 +19,7 @@ class EmptyEpochs(Callback):
 
     def __init__(self) -> None:
         self._batches = 0  # of this epoch, in this process: a run may be resumed after an epoch's last batch
-        self._losses = 0  # that had a backward pass
+        self._losses = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin counting."""
@@ -29,9 +29,11 @@ class EmptyEpochs(Callback):
         """Count the batch."""
         self._batches += 1
 
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Count the loss."""
-        self._losses += 1
+        self._losses += bool(outputs)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the counts; a module that optimises by itself need not tell Lightning of its backward passes."""

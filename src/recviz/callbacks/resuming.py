@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.position import Position, go_to, position
@@ -14,7 +15,8 @@ class ExactResume(Callback):
     """Puts the position in training into each checkpoint, and resumes there.
 
     A checkpoint's entry "recviz" gets `position` (see recviz.position), `rows` (how many rows
-    of metrics.csv were written) and `closing_row` (the row that loggers get next, of a step or of a whole epoch).
+    of metrics.csv were written), `closing_row` (the row that loggers get next, of a step or of a whole epoch) and
+    `loggers` (class and version of each other logger: the id of a run of W&B, the folder of TensorBoard).
     """
 
     def __init__(self) -> None:
@@ -50,6 +52,8 @@ class ExactResume(Callback):
         about = checkpoint.setdefault("recviz", {})
         about["position"] = place._asdict()
         about["rows"] = next((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)), 0)
+        others = [logger for logger in trainer.loggers if not isinstance(logger, MetricsFile)]
+        about["loggers"] = [[type(other).__name__, other.version] for other in others]
         logs = (trainer.global_step % trainer.log_every_n_steps == 0) if self._closing == "step" else self._closing  # type: ignore[attr-defined]
         if place.exact and logs and not (self._closing == "epoch" and place.begun):
             metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
@@ -58,6 +62,15 @@ class ExactResume(Callback):
             about["closing_row"] = {**row, **at} if row else {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume where the checkpoint was made."""
+        """Resume where the checkpoint was made, with the weights that were trained.
+
+        Where WeightAveraging was at work, `state_dict` has the average of them.
+        """
+        if "current_model_state" in checkpoint and not _averages(trainer):
+            pl_module.load_state_dict(checkpoint["current_model_state"])
         if place := checkpoint.get("recviz", {}).get("position"):
             go_to(Position(**place), checkpoint["loops"]["fit_loop"], counts_steps=trainer.max_steps != -1)
+
+
+def _averages(trainer: Trainer) -> bool:
+    return any(isinstance(each, WeightAveraging) for each in trainer.callbacks)  # type: ignore[attr-defined]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 
 from recviz.checkpoints import epochs_done, read_checkpoint
+from recviz.data.base import ViewsDataModule
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.settings import leaves, read_settings
@@ -23,17 +24,21 @@ FREE = (
 SAFE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
     "trainer.accelerator", "trainer.precision", "trainer.logger*", "trainer.callbacks*", "trainer.log_every_n_steps",
-    "trainer.sync_batchnorm", "trainer.check_val_every_n_epoch", "trainer.profiler*", "data.batch_size",
+    "trainer.sync_batchnorm", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
+    "trainer.limit_val_batches", "trainer.num_sanity_val_steps", "trainer.min_epochs", "trainer.min_steps",
+    "trainer.profiler*", "data.batch_size",
     "data.on_error", "probe.k", "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
     "compile", "on_nonfinite",
 )  # fmt: skip
 """Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
 
-The datamodule sees to it that data.batch_size and the number of processes change together, between epochs.
+data.batch_size and the number of processes have to change together, between epochs.
 """
 
 
-def check_checkpoint(path: str, module: LightningModule, config: str, allowed: bool) -> list[str]:
+def check_checkpoint(
+    path: str, module: LightningModule, data: LightningDataModule | None, processes: int, config: str, allowed: bool
+) -> list[str]:
     """Check that a file is a checkpoint of these weights' names and shapes, and of these settings.
 
     Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
@@ -42,6 +47,8 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
     Args:
         path: of the checkpoint.
         module: to train on.
+        data: to train with, after `setup`; None, or one that is not set up on this process, is not looked at.
+        processes: that will train.
         config: all settings, as YAML.
         allowed: whether settings that are SAFE may differ.
 
@@ -49,7 +56,8 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
         One line for each safe change.
 
     Raises:
-        InputError: another architecture, or changes that are not safe or not allowed; the message lists the changes.
+        InputError: another architecture, other images or another global batch, or changes that are not safe or not
+            allowed; the message lists the changes.
     """
     checkpoint = read_checkpoint(path)
     own, weights = module.state_dict(), checkpoint["state_dict"]
@@ -61,13 +69,20 @@ def check_checkpoint(path: str, module: LightningModule, config: str, allowed: b
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
-    limit, done = read_settings(config, path).get("trainer", {}).get("max_epochs"), epochs_done(checkpoint) or 0
-    if limit is not None and -1 < limit < done:
-        raise InputError(f"{path} has {done} epochs behind it: trainer.max_epochs {limit} is too low")
+    limits = read_settings(config, path).get("trainer", {})
+    steps = int(checkpoint.get("global_step", 0))
+    for unit, done in (("epochs", epochs_done(checkpoint) or 0), ("steps", steps)):
+        limit = limits.get(f"max_{unit}")
+        if limit is not None and -1 < limit < done:
+            raise InputError(f"{path} has {done} {unit} behind it: trainer.max_{unit} {limit} is too low")
+    if "optimizer_states" not in checkpoint:
+        raise InputError(f"{path} has weights only, without the optimiser's state: resume from another checkpoint")
     changes = differences(read_settings(str(checkpoint.get("recviz", {}).get("config", config)), path), config)
     safe = {key: line for key, line in changes.items() if _is(key, SAFE)}
     if len(safe) < len(changes):
         raise InputError(f"{path} was made with other settings: {_shown(changes)}; make them agree")
+    if isinstance(data, ViewsDataModule):
+        data.check_same(checkpoint.get(type(data).__qualname__, {}), processes)
     if safe and not allowed:
         raise InputError(f"{path} was made with other settings: {_shown(safe)}; accept with --allow_changes true")
     return list(safe.values())

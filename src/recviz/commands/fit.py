@@ -122,7 +122,8 @@ def checked_checkpoint(cli: FitCLI) -> str | None:
     checkpoint: str | None = cli.config["ckpt_path"]
     if checkpoint is not None:
         allowed = cli.resumed is None or cli.config["allow_changes"] or not cli.resumed.changes(cli.config_text())
-        changes = check_checkpoint(checkpoint, cli.model, cli.config_text(), allowed)
+        data, processes = cli.datamodule if cli.trainer.local_rank == 0 else None, cli.trainer.world_size
+        changes = check_checkpoint(checkpoint, cli.model, data, processes, cli.config_text(), allowed)
         if changes and cli.trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
     return checkpoint
@@ -241,6 +242,8 @@ class FitCLI(LightningCLI):
         for name in STARTS:
             if self.config["ckpt_path"] is not None and name in options:
                 del options[name]
+        if self.resumed is not None:
+            self.resumed.continue_loggers(_listed(self.config["trainer"]["logger"]))
         self.config_init = instantiate(self.parser, self.config)
         self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
         self.trainer = self.instantiate_trainer()

@@ -23,12 +23,35 @@ class Resumed(NamedTuple):
     """None where the run was stopped before its first one."""
     metrics: list[dict[str, str]]
     """Rows of metrics.csv up to the checkpoint."""
+    loggers: list[tuple[str, str | int | None]] = []  # noqa: RUF012 (never changed)
+    """Class and version of the loggers beside metrics.csv."""
 
     def closing_probes(self) -> dict[int, Accuracies]:
         """What FinalProbe measured of the trained backbone, by its step."""
         names = [f"final/trained_{kind}" for kind in Accuracies._fields]
         rows = [row for row in self.metrics if all(row.get(name) for name in names)]
         return {int(row["step"]): Accuracies(*(float(row[name]) for name in names)) for row in rows}
+
+    def continue_loggers(self, settings: Sequence[Any]) -> None:
+        """Have loggers go on with the runs that they had, where their settings do not name others.
+
+        A CSVLogger begins another folder, since it would delete what is in its own.
+
+        Args:
+            settings: class_path and init_args of each; changed in place.
+        """
+        versions = list(self.loggers)
+        for setting in settings:
+            if not hasattr(setting, "init_args"):  # true or false
+                continue
+            name = str(setting["class_path"]).rpartition(".")[2]
+            known = next((each for each in versions if each[0] == name), None)
+            if known is None or name == "CSVLogger":
+                continue
+            versions.remove(known)
+            for option in ("version", "run_id", "experiment_key"):  # of W&B and TensorBoard, of MLflow, of Comet
+                if option in setting["init_args"] and setting["init_args"][option] is None:
+                    setting["init_args"][option] = known[1]
 
     def changes(self, config: str) -> dict[str, str]:
         """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
@@ -62,7 +85,8 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
     argv = ["--config", str(folder / "config.yaml"), *rest, "--run_dir", str(folder)]
     if checkpoint is not None:
         argv += ["--ckpt_path", str(checkpoint)]
-    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content))
+    loggers = [(str(name), version) for name, version in content.get("recviz", {}).get("loggers", [])]
+    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content), loggers)
 
 
 def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:

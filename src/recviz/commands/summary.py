@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.base import ViewsDataModule
 from recviz.machine import typed_command
+from recviz.position import position
 from recviz.probes.final import FinalProbe
 
 
@@ -23,12 +24,7 @@ def closing_summary(folder: Path, trainer: Trainer) -> str:
             lines.append(f"{'held-out images':<18}{'linear probe':>14}{'k-NN':>8}")
             lines += [f"{what:<18}{r.linear:>14.1%}{r.knn:>8.1%}" for what, r in callback.results.items()]
     last = "  ".join(f"{name} {value}" for name, value in _figures(trainer).items())
-    done, whole = trainer.fit_loop.epoch_progress.current.completed, trainer.max_epochs or -1
-    if done < whole and not trainer.interrupted and not 0 < trainer.max_steps <= trainer.global_step:
-        reason, option = "a callback", ""
-        if _out_of_time(trainer):
-            reason, option = "trainer.max_time", " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS"
-        lines.append(f"{reason} ended it after {done} of {whole} epochs; resume: {command} fit --resume {run}{option}")
+    lines += _unfinished(command, run, trainer)
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
         f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
@@ -70,6 +66,21 @@ def _next_steps(data: object, command: str, run: str) -> list[str]:
         del steps[1]
     width = max(len(step) for step, _ in steps)
     return [f"  {command} {step:<{width}}  # {purpose}" for step, purpose in steps]
+
+
+def _unfinished(command: str, run: str, trainer: Trainer) -> list[str]:
+    """How to resume a run that ended before its last epoch."""
+    done, whole = position(trainer), trainer.max_epochs or -1
+    if done.epoch >= whole or trainer.interrupted:
+        return []
+    reason, options = "a callback", ""
+    if _out_of_time(trainer):
+        reason, options = "trainer.max_time", " --trainer.max_time DAYS:HOURS:MINUTES:SECONDS"
+    elif 0 < trainer.max_steps <= trainer.global_step:
+        reason, options = "trainer.max_steps", " --trainer.max_steps -1 --allow_changes true"
+    within = f" and {done.batches} of {trainer.num_training_batches} steps" if done.batches else ""
+    resume = f"{command} fit --resume {run}{options}"
+    return [f"{reason} ended it after {done.epoch} of {whole} epochs{within}; resume: {resume}"]
 
 
 def _out_of_time(trainer: Trainer) -> bool:

@@ -77,11 +77,17 @@ def _without_objects(class_path: str, options: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_own(value: Any, parameter: inspect.Parameter | None) -> bool:
-    if parameter is None or isinstance(value, Namespace | Enum) or _is_plain(value):
+    if parameter is None or not _holds_object(value):
         return False
     if callable(value) and parameter.annotation not in (Any, "Any", parameter.empty):
         return False  # read again as a function or class
     return value is parameter.default or bool(value == parameter.default)
+
+
+def _holds_object(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple | set):
+        return any(map(_holds_object, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, (*_PLAIN, Enum, Namespace))
 
 
 def _is_plain(given: Any) -> bool:

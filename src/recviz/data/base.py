@@ -231,7 +231,7 @@ class ViewsDataModule(LightningDataModule):
         if self._go_on is None or epoch > self._go_on["epoch"]:  # also where loaders are made again each epoch
             sampler.set_epoch(epoch)
         else:
-            self._check_same(self._go_on)
+            self.check_same(self._go_on)
             sampler.go_on(self._go_on["epoch"], self._go_on["batches"])
         return self._loader(train, sampler)
 
@@ -250,24 +250,38 @@ class ViewsDataModule(LightningDataModule):
         if state_dict:
             self._go_on = dict(state_dict)
 
-    def identity(self) -> dict[str, Any]:
-        """What must not change while a run goes on."""
+    def identity(self, processes: int | None = None) -> dict[str, Any]:
+        """What must not change while a run goes on.
+
+        Args:
+            processes: that train. None: as many as there are now.
+        """
         if self._known is None:
             train = self._loaded_train()
             labels = b"" if train.labels is None else train.labels.numpy().tobytes()
             text = f"{train.images.identity()} {train.class_names}".encode()
             self._known = {"images": len(train.images), "data": hashlib.sha256(text + labels).hexdigest()[:16]}
-        return {**self._known, "global_batch": self.batch_size * world_size(), "processes": world_size()}
+        processes = processes or world_size()
+        return {**self._known, "global_batch": self.batch_size * processes, "processes": processes}
 
-    def _check_same(self, state: dict[str, Any]) -> None:
-        """Raise InputError unless a run may go on from a state with these data and processes."""
-        for name, value in self.identity().items():
+    def check_same(self, state: dict[str, Any], processes: int | None = None) -> None:
+        """Check that a run may resume with these data and processes. Needs `setup`.
+
+        Args:
+            state: what `state_dict` gave.
+            processes: that will train. None: as many as there are now.
+
+        Raises:
+            InputError: other images, another global batch, or other processes within an epoch.
+        """
+        for name, value in self.identity(processes).items():
             if state.get(name, value) == value or (name == "processes" and not state["batches"]):
                 continue
             what = {"data": "images of the fingerprint", "processes": "processes within an epoch"}
             raise InputError(
                 f"the checkpoint is of a run with {what.get(name, name.replace('_', ' '))} {state[name]}, and here it "
-                f"is {value}: go on with the same images and global batch, and within an epoch with as many processes"
+                f"is {value}: resume with the same images and global batch (data.batch_size × processes), and within "
+                "an epoch with as many processes"
             )
 
     def train_sampler(self, train: Split, seed: int) -> TrainBatches:

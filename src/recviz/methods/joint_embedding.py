@@ -134,6 +134,15 @@ class JointEmbedding(LightningModule):
         schedule = LambdaLR(optimizer, lambda step: warmup_cosine(step, total_steps, warmup_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Take the learning rate of a resumed run's first step from its schedule, which may have another length now."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True)
+                for group, base_lr, factor in groups:
+                    group["lr"] = base_lr * factor(schedule.last_epoch)
+
     @property
     def peak_lr(self) -> float:
         """Learning rate at the end of the warm-up; needs a trainer with its training data."""
