@@ -83,3 +83,13 @@ def test_log_lines_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) 
     log.addHandler(AboveBars())
     log.warning("skipped step %d", 3)
     assert capsys.readouterr() == ("", "skipped step 3\n")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_work_within_work_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("reading the data"), working("listing the images"):
+        time.sleep(0.6)
+    assert "listing" not in capsys.readouterr().err
+    with working("listing the images"):
+        time.sleep(0.6)
+    assert "listing" in capsys.readouterr().err

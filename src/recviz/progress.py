@@ -26,6 +26,8 @@ FIRST_LINE = 1.5
 
 LONGEST = 300.0
 
+_at_work = False  # whether `working` shows something
+
 
 def is_first_process() -> bool:
     """Whether this process is the one that speaks for a distributed job."""
@@ -111,8 +113,12 @@ def shown(
 
 @contextlib.contextmanager
 def working(what: str, patience: float = 1.0) -> Iterator[None]:
-    """Show that work of unknown length goes on, and for how long; see `progress`."""
-    done = threading.Event()
+    """Show that work of unknown length goes on, and for how long; see `progress`. Within another, it is silent."""
+    global _at_work
+    if _at_work:
+        yield
+        return
+    _at_work, done = True, threading.Event()
     with progress(what, patience=patience) as bar:
 
         def show() -> None:
@@ -125,6 +131,7 @@ def working(what: str, patience: float = 1.0) -> Iterator[None]:
         try:
             yield
         finally:
+            _at_work = False
             done.set()
             if not bar.disable:
                 thread.join()

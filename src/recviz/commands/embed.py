@@ -46,7 +46,8 @@ def run(argv: list[str]) -> None:
     if "--help" in argv or "-h" in argv:
         parser.parse_args(["--help"])
     source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
-    backbone, origin = read_backbone(source)
+    with working(f"reading {source}"):
+        backbone, origin = read_backbone(source)
     given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
     if not given and isinstance(origin.data, ViewsDataModule):
         own = origin.config["data"]

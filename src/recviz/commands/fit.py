@@ -73,14 +73,15 @@ def run(argv: list[str]) -> None:
     argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
     keep_compiled_code()
-    cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
-    trainer: Any = cli.trainer
-    check_steps(trainer)
-    if isinstance(cli.model, JointEmbedding):
-        check_trainer(trainer)
-    if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-        set_up_data(cli)
-    checkpoint = checked_checkpoint(cli)
+    with working("reading the settings and the data"):
+        cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
+        trainer: Any = cli.trainer
+        check_steps(trainer)
+        if isinstance(cli.model, JointEmbedding):
+            check_trainer(trainer)
+        if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
+            set_up_data(cli)
+        checkpoint = checked_checkpoint(cli)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
@@ -100,13 +101,13 @@ def set_up_data(cli: FitCLI) -> None:
         InputError: data that cannot be read, or a backbone that cannot take them.
     """
     name = type(cli.datamodule).__name__
-    with refusals(name), working(f"reading the data of {name}"):
+    with refusals(name):
         cli.datamodule.prepare_data()
         cli.datamodule.setup("fit")
     probe = cli.config_init["probe"]
     if probe.data is not None:
         name = type(probe.data).__name__
-        with refusals(name), working(f"reading the data of {name}"):
+        with refusals(name):
             probe.read_data(cli.datamodule)
     if isinstance(cli.model, JointEmbedding):
         for size in view_sizes(cli.datamodule):

@@ -12,6 +12,7 @@ from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
+from recviz.progress import working
 from recviz.reports.embedding import embed, skipped_too
 from recviz.reports.gallery import Hit, picture
 
@@ -38,7 +39,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--out must end in .png or .jpg, got {out}")
     if config.k < 1:
         raise InputError(f"--k must be at least 1, got {config.k}")
-    backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
+    with working("reading the checkpoint"):
+        backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
     data = LooseImages(Path(config.images), origin.view)
     photo, bank = one_image(query, origin.view), data.load_train()
     asked, known = (embed(backbone, data, split) for split in (photo, bank))

@@ -14,6 +14,7 @@ from recviz.commands.parsing import parse
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
+from recviz.progress import working
 from recviz.reports.embedding import embed, skipped_too
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
@@ -36,7 +37,8 @@ def run(argv: list[str]) -> None:
     out = Path(config.out)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder")
-    classifier = load_classifier(config.ckpt_path)
+    with working("reading the checkpoint"):
+        classifier = load_classifier(config.ckpt_path)
     data = LooseImages(Path(config.folder), classifier.origin.view)
     embedded = embed(classifier.backbone, data, data.load_train())
     with torch.no_grad():

@@ -74,18 +74,18 @@ def run(argv: list[str]) -> None:
         InputError: a checkpoint, backbone, data or setting that cannot work.
     """
     quiet_lightning()
-    probed = parse(argv)
-    config = probed.config
-    seed_everything(0, verbose=False)
-    objects = instantiate(options(), config)
-    backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
-    views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
-    check_backbone(backbone, views.size, train=config.protocol == "finetune")
-    check_writable(_results_path(probed))
-    if config.save is not None and not config.save.endswith(".ckpt"):
-        raise InputError(f"--save must end in .ckpt, got {config.save}")
-    data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
-    with working(f"reading the data of {type(data).__name__}"):
+    with working("reading the checkpoint and the data"):
+        probed = parse(argv)
+        config = probed.config
+        seed_everything(0, verbose=False)
+        objects = instantiate(options(), config)
+        backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
+        views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
+        check_backbone(backbone, views.size, train=config.protocol == "finetune")
+        check_writable(_results_path(probed))
+        if config.save is not None and not config.save.endswith(".ckpt"):
+            raise InputError(f"--save must end in .ckpt, got {config.save}")
+        data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
         train, test = labelled_splits(data)
         weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     if _of_other_images(probed, data, argv):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from recviz.data.images import shown
 from recviz.data.photo import EXTENSIONS
 from recviz.errors import InputError
+from recviz.progress import working
 
 _SUFFIXES = tuple(EXTENSIONS)
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
@@ -84,7 +85,8 @@ def images_below(folder: Path) -> Listing:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of images")
-    listing = list_images(folder)
+    with working(f"listing the images of {folder}"):
+        listing = list_images(folder)
     if not listing.flat and not listing.classes:
         raise InputError(no_images(folder, listing.left_out))
     return listing
