@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -15,9 +16,9 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recviz.commands.cells import _environments, _settings, locally, run_cell
+from recviz.commands.cells import Cell, _environments, _settings, locally, run_cell
 from recviz.commands.recipes import recipes_folder
-from recviz.commands.study import cells, read_study
+from recviz.commands.study import cells, read_study, references
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -86,6 +87,38 @@ def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
     code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 2
     assert "s/vicreg-half was done with other settings" in err
+
+
+def test_each_untrained_backbone_is_probed_once_as_its_cells_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe = ["--data.fraction", "1.0"]
+    done = []
+    for name, width, fraction, weights in (("a", 0.5, 0.5, None), ("b", 0.5, 1.0, "w.pth"), ("c", 0.25, 1.0, None)):
+        backbone = {"class_path": "recviz.backbones.resnet18", "init_args": {"width": width, "weights": weights}}
+        data = {"class_path": "recviz.PatternsDataModule", "init_args": {"fraction": fraction}}
+        settings = {"model": {"init_args": {"backbone": backbone}}, "data": data}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(json.dumps(settings))
+        done.append(Cell(str(tmp_path / name), "quickstart.yaml", [], [], probe))
+    commands = []
+
+    def finished(command: list[str], log: Path, environment: dict[str, str]) -> str:
+        commands.append(command)
+        if "0.25" in command:
+            return "it failed"
+        Path(command[-1]).write_text("[]")
+        return ""
+
+    monkeypatch.setattr("recviz.commands.study.finished", finished)
+    files = references(done, tmp_path)
+    config = ["--config", str(tmp_path / "a" / "config.yaml"), *probe, "--results", files[0]]
+    assert commands[0] == ["probe", "--backbone", "recviz.backbones.resnet18", "--backbone.width", "0.5", *config]
+    assert len(commands) == 2
+    assert len(files) == 1
+    assert "the untrained backbone was not probed: it failed" in capsys.readouterr().out
+    assert references(done, tmp_path) == files
+    assert len(commands) == 3  # of that which failed
 
 
 def test_a_cell_that_was_stopped_does_not_go_on_with_other_settings(recviz_command: Command) -> None:

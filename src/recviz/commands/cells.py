@@ -105,7 +105,7 @@ def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
         fit = ["fit", "--resume", cell.folder, *cell.extra] if begun else cell.fit
         checkpoint = str(folder / "checkpoints" / "last.ckpt")
         for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
-            if problem := _finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
+            if problem := finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
                 return problem
         write_whole(folder / NOTE, json.dumps(_settings(cell)))
         return ""
@@ -125,12 +125,24 @@ def _locked(lock: int) -> bool:
     return True
 
 
-def _finished(command: list[str], log: Path, environment: dict[str, str], lock: int) -> str:
+def finished(command: list[str], log: Path, environment: dict[str, str], lock: int | None = None) -> str:
+    """Run a command of recviz in a process of its own, whose output is appended to a file.
+
+    Args:
+        command: the arguments of recviz.
+        log: the file.
+        environment: variables beside those that are set.
+        lock: an open file that the process shares.
+
+    Returns:
+        The last line of a failure, "" for success.
+    """
     with log.open("a", encoding="utf-8") as output:
         start = output.tell()
         process = subprocess.Popen(
             [sys.executable, "-m", "recviz", *command],
-            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment}, pass_fds=(lock,),
+            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment},
+            pass_fds=() if lock is None else (lock,),
         )  # fmt: skip
         _running.add(process)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any, Literal, NamedTuple
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
-from recviz.commands.cells import Cell, is_done, locally, on_slurm
+from recviz.checkpoints import without_weights
+from recviz.commands.cells import Cell, finished, is_done, locally, on_slurm
 from recviz.commands.fit import TYPES, add_options
 from recviz.commands.parsing import check_arguments, value_errors
 from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.data.shards import plain_name
 from recviz.errors import InputError
 from recviz.progress import working
+from recviz.settings import read_settings_file
 
 DESCRIPTION = """Pretrain and probe every cell of a grid, then compare them.
 
@@ -83,7 +86,9 @@ def run(argv: list[str]) -> int:
                 failed = [name for name, problem in run_all(waiting) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    compare([cell.folder for cell in all_cells if is_done(cell)], folder)
+    done = [cell for cell in all_cells if is_done(cell)]
+    untrained = references(done, folder) if config.launcher == "local" else []
+    compare([cell.folder for cell in done], untrained, folder)
     if failed:
         print(f"{len(failed)} cells failed ({', '.join(failed)}): see their .log; the same command tries them again")
     return 1 if failed else 0
@@ -186,9 +191,41 @@ def arguments(options: Options) -> list[str]:
     return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
-def compare(folders: list[str], folder: Path) -> None:
-    """The report of all cells that are done."""
+def references(done: list[Cell], folder: Path) -> list[str]:
+    """Probe each backbone of the study before training, as its cells are probed: the rows to compare them with.
+
+    One that was probed before is not probed again. A failure is said, and costs its row alone.
+
+    Args:
+        done: the cells that were trained and probed.
+        folder: of the study; gets untrained-….json for each backbone, and untrained.log.
+
+    Returns:
+        The files of results.
+    """
+    commands: dict[Path, list[str]] = {}
+    for cell in done:
+        config = Path(cell.folder) / "config.yaml"
+        settings = read_settings_file(config)
+        backbone, data = without_weights(settings["model"]["init_args"]["backbone"]), settings["data"]
+        for name in cell.probe:  # what the probe's own options say makes no other backbone
+            data.get("init_args", {}).pop(name.removeprefix("--data."), None)
+        label = hashlib.sha256(json.dumps([backbone, data, cell.probe]).encode()).hexdigest()[:8]
+        options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}
+        command = ["probe", *arguments({"backbone": backbone["class_path"], **options}), "--config", str(config)]
+        commands.setdefault(folder / f"untrained-{label}.json", [*command, *cell.probe])
+    for path, command in commands.items():
+        if not path.is_file():
+            with working("probing the untrained backbone"):
+                problem = finished([*command, "--results", str(path)], folder / "untrained.log", {})
+            if problem:
+                print(f"the untrained backbone was not probed: {problem}")
+    return [str(path) for path in commands if path.is_file()]
+
+
+def compare(folders: list[str], untrained: list[str], folder: Path) -> None:
+    """The report of all cells that are done, and of their untrained backbones."""
     if folders:
         from recviz.commands import compare as command
 
-        command.run([*folders, "--out", str(folder / "report.html")])
+        command.run([*folders, *untrained, "--out", str(folder / "report.html")])

@@ -173,7 +173,7 @@ def _with_notes(rows: list[Run]) -> list[Run]:
         if run.kind != "run" or run.top1 is None:
             return None
         not_above = [
-            other.name.rpartition(", ")[2]
+            "untrained" if other.backbone else other.name
             for other in rows
             if other.kind == "reference"
             and other.top1 is not None
@@ -196,7 +196,7 @@ def terminal_table(table: Table, width: int) -> str:
     cells = []
     for column in table.columns:
         texts = [column.title, *(_line(_text(column, run)) for run in table.rows)]
-        cells.append([_cut(text, 36) for text in texts])
+        cells.append([_cut(text, 40) for text in texts])
     widths = [max(map(len, texts)) for texts in cells]
     shown = max((n for n in range(1, len(cells) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)
     rows = zip(*cells[:shown], strict=True)
@@ -210,7 +210,8 @@ def _line(text: str) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - length // 3 - 1]}…{text[-(length // 3) :]}"
+    """A text cut in its first half, since names differ at their ends."""
+    return text if len(text) <= length else f"{text[: length // 3]}…{text[length // 3 + 1 - length :]}"
 
 
 def _markdown(tables: Sequence[Table]) -> str:
