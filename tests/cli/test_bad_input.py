@@ -123,6 +123,37 @@ def test_help_of_each_command_shows_its_own_usage_first(recviz_command: Command,
     assert recviz_command("help", command)[1] == out
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [("fit --model.help VICReg", "covariance_weight"), ("probe --data.help CIFAR10DataModule", "--data.root"),
+     ("embed --data.help CIFAR10DataModule", "--data.root"), ("views --data.help CIFAR10DataModule", "--data.root")],
+)  # fmt: skip
+def test_help_of_a_class_needs_neither_a_recipe_nor_a_run(recviz_command: Command, args: str, said: str) -> None:
+    code, out, err = recviz_command(*args.split())
+    assert (code, err) == (0, "")
+    assert said in out
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "--trainer.strategy.class_path lightning.pytorch.strategies.DDPStrategy "
+        "--trainer.strategy.find_unused_parameters true",
+        "--trainer.callbacks+=LearningRateMonitor --trainer.callbacks.logging_interval epoch",
+        "--trainer.logger+=CSVLogger --trainer.logger.save_dir x",
+        "--trainer.max_time.minutes 5",
+        "--model.class_path recviz.SimCLR --model.init_args.temperature 0.3",
+        "--data.views TwoViews --data.views.a.flip 0.1",
+        "--model.backbone timm.create_model --model.backbone.model_name resnet10t",
+        "--probe.data PatternsDataModule --probe.data.train_size 64",
+        "--config wandb --config tensorboard",
+    ],
+)
+def test_names_that_jsonargparse_takes_are_taken(recviz_command: Command, args: str) -> None:
+    code, _, err = recviz_command("fit", "--config", "quickstart.yaml", *args.split(), "--print_config")
+    assert code == 0, err
+
+
 def test_no_recipe_names_each_bundled_one_with_a_phrase(recviz_command: Command) -> None:
     err = recviz_command("fit")[2]
     for path in recipes_folder().glob("*.yaml"):

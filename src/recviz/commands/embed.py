@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
-from recviz.commands.parsing import check_arguments, instantiate, option_value, parse
+from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse
 from recviz.commands.run_data import data_default
 from recviz.data.base import ViewsDataModule
 from recviz.data.loose import LooseImages
@@ -43,8 +43,8 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
     types = {"data": ViewsDataModule}
     check_arguments(parser, argv, types=types)
-    if "--help" in argv or "-h" in argv:
-        parser.parse_args(["--help"])
+    if asks_for_help(argv):
+        parse(parser, argv)
     source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
     with working(f"reading {source}"):
         backbone, origin = read_backbone(source)

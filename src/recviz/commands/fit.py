@@ -42,7 +42,7 @@ from recviz.checkpoints import STARTS
 from recviz.commands.changes import check_checkpoint
 from recviz.commands.failures import one_line_failures
 from recviz.commands.hardware import check_hardware
-from recviz.commands.parsing import check_arguments, instantiate, refusals, split_argv, value_errors
+from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, refusals, split_argv, value_errors
 from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
@@ -225,7 +225,7 @@ class FitCLI(LightningCLI):
         given = split_argv(args).options
         recipes = {Path(value): read_recipe(Path(value)) for name, value in given if name == "--config" and value}
         names = {name for name, _ in given}
-        if not recipes and not names & {"--help", "-h"} and not {"--model", "--data"} <= names:
+        if not recipes and not asks_for_help(args) and not {"--model", "--data"} <= names:
             check_arguments(parser, args, types=TYPES)
             raise InputError(f"{self.command} needs --config with a recipe, your own or {bundled()}")
         check_arguments(parser, args, types=TYPES, recipes=recipes)

@@ -89,6 +89,8 @@ class KnownSettings:
             if bases and key in self.names | {plain(f"{prefix}.{each}") for each in defaults.keys(branches=True)}:
                 self.names.add(key)
                 self._add_value(key, bases, defaults.get(f"{name}.class_path"))
+            elif _may_have_parts(hint) and not any(each.startswith(f"{key}.") for each in self.names):
+                self.opaque.add(key)
 
     def _add_value(self, key: str, bases: tuple[type, ...], default: str | None, implied: bool = True) -> None:
         """The settings of the object that `key` is set to; `implied`: of the base where no class is named."""
@@ -131,6 +133,15 @@ def classes_of(hint: Any) -> tuple[type, ...]:
     if arguments and typing.get_origin(hint) is list:
         return classes_of(arguments[0])
     return (hint,) if inspect.isclass(hint) and (issubclass(hint, FAMILIES) or _is_own(hint)) else ()
+
+
+def _may_have_parts(hint: Any) -> bool:
+    """Whether a value of a type hint may have settings of its own: an object of any class, or a dict."""
+    arguments = [part for part in typing.get_args(hint) if not isinstance(part, (str, int))]
+    if arguments and not all(isinstance(part, list) for part in arguments) and typing.get_origin(hint) is not dict:
+        return any(_may_have_parts(part) for part in arguments)
+    plain_value = inspect.isclass(hint) and hint.__module__ == "builtins" and hint is not dict
+    return not (plain_value or typing.get_origin(hint) is typing.Literal)
 
 
 def _is_own(base: type) -> bool:

@@ -66,6 +66,11 @@ def split_argv(argv: Sequence[str]) -> Arguments:
     return Arguments(options, words)
 
 
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether --help is among the arguments, or the help of a class, such as --model.help VICReg."""
+    return any(name in ("--help", "-h") or name.endswith(".help") for name, _ in split_argv(argv).options)
+
+
 def option_value(argv: Sequence[str], name: str) -> str | None:
     """What the command line gives an option, before the others can be parsed; None where it does not."""
     return next((value for option, value in split_argv(argv).options if option == name), None)
@@ -111,7 +116,7 @@ def check_arguments(
             not exist or is of another kind.
     """
     arguments = split_argv(argv)
-    if any(name in ("--help", "-h") or name.endswith(".help") for name, _ in arguments.options):
+    if asks_for_help(argv):
         return
     command = parser.prog
     options = [(name, value) for name, value in arguments.options if name not in FLAGS]
@@ -268,7 +273,7 @@ def essence(error: BaseException) -> str:
     leaf = " ".join(leaf.splitlines()[0].split())
     kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", union or leaf, re.M)
     got = re.search(r"(?:Got value|Given value): (.*)", "\n".join([texts[-1], union]))
-    kinds = [_readable(kind) for kind in kinds if "NoneType" not in kind and "path but" not in kind]
+    kinds = [_readable(kind) for kind in dict.fromkeys(kinds) if "NoneType" not in kind and "path but" not in kind]
     if kinds and got:
         hint = did_you_mean(nearest(got[1], [choice for kind in kinds for choice in _choices(kind)]))
         leaf = f"expected {' or '.join(kinds)}, got {got[1]!r}{hint}"

@@ -27,7 +27,7 @@ from recviz.checkpoints import (
 )
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
-from recviz.commands.parsing import check_arguments, instantiate, option_value, value_errors
+from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, value_errors
 from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
@@ -159,7 +159,7 @@ def parse(argv: Sequence[str]) -> Probed:
     check_arguments(parser, rest, types=TYPES)
     checkpoint, path, views, run_precision = None, None, None, "32-true"
     defaults: dict[str, Any] = {}
-    if not names & {"--help", "-h", "--backbone"}:
+    if not asks_for_help(rest) and "--backbone" not in names:
         path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
         checkpoint = read_checkpoint(path)
         settings = run_settings(checkpoint, path)
