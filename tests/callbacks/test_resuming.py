@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from recviz import OnlineProbe
@@ -18,7 +19,7 @@ from recviz.callbacks.metrics_file import MetricsFile, read_rows
 from recviz.callbacks.resuming import ExactResume
 from recviz.callbacks.stopping import StopSafely
 from recviz.commands.resume import newest_readable, rows_until
-from recviz.errors import StoppedError
+from recviz.errors import StoppedError, TrainingError
 from tests.endings import WHERE, EndsAt, EpochEMA
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
@@ -184,3 +185,14 @@ def test_epochs_of_which_some_batches_are_left_out(monkeypatch: pytest.MonkeyPat
 def test_a_stop_that_comes_too_early_is_not_granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(WHERE, "on_train_batch_end:2:stop")
     assert fit(tmp_path, min_steps=5).global_step == 5
+
+
+class Keeps(Callback):
+    def state_dict(self) -> dict[str, Any]:
+        return {"since": datetime.timedelta(1)}
+
+
+def test_a_state_that_would_not_be_read_back_ends_the_run_at_its_first_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"last\.ckpt could not be read back safely \(datetime\.timedelta\)"):
+        fit(tmp_path, others=[Keeps()])
+    assert not list(tmp_path.glob("checkpoints/*"))

@@ -405,3 +405,20 @@ def test_metrics_that_are_no_numbers_are_one_line(
     code, _, err = recviz_command("fit", "--resume", "run")
     assert code == 2
     assert f"run/metrics.csv, line 3: step must be a whole number, got '{text}'" in err
+
+
+@pytest.mark.slow
+def test_stochastic_weight_averaging_is_repeated_and_resumed_until_it_begins(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    swa = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"]
+    fit = [*FIT, "--data.root", str(whole.parent / "photos"), *swa]
+    assert recviz_command(*fit, "--run_dir", "whole")[0] == 0
+    assert recviz_command("fit", "--config", "whole/config.yaml", "--run_dir", "again")[0] == 0
+    assert_same_weights(tmp_path / "again", tmp_path / "whole")
+    assert recviz_command(*fit, "--run_dir", "run", "--trainer.max_steps", "4")[0] == 0
+    assert recviz_command("fit", "--resume", "run", "--trainer.max_steps", "-1", "--allow_changes", "true")[0] == 0
+    assert_same_weights(tmp_path / "run", tmp_path / "whole")
+    code, _, err = recviz_command("fit", "--resume", "run")
+    assert code == 2
+    assert "from after the start of StochasticWeightAveraging" in err

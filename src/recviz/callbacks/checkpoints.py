@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -21,7 +24,8 @@ class WholeCheckpoints(TorchCheckpointIO):
     not read back safely, and config.yaml has the settings.
 
     Raises:
-        TrainingError: a disk that is full, or a folder that cannot be written; earlier checkpoints stay.
+        TrainingError: a disk that is full, a folder that cannot be written, or a state of other objects than tensors,
+            numbers and text, which would not be read back; earlier checkpoints stay.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -31,9 +35,21 @@ class WholeCheckpoints(TorchCheckpointIO):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with whole_file(Path(path), Path(f"{path}.part")) as part:
                 super().save_checkpoint(kept, part, storage_options)
+                torch.load(part, weights_only=True, mmap=True, map_location="cpu")  # reads no tensor
+        except UnpicklingError as error:
+            raise TrainingError(
+                f"the checkpoint {path} could not be read back safely ({_kind(error)}): the states of callbacks, "
+                "schedules and module must be tensors, numbers and text; earlier checkpoints are whole"
+            ) from error
         except (OSError, RuntimeError) as error:  # the second is torch's word for a file that ends early
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error
+
+
+def _kind(error: UnpicklingError) -> str:
+    """The class or function that is refused, where torch names it."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return found[1] if found else str(error).splitlines()[0]
 
 
 class LastCheckpoint(ModelCheckpoint):

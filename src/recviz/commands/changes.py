@@ -69,6 +69,12 @@ def check_checkpoint(
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
                 "use the recipe it was made with"
             )
+    averaged = checkpoint.get("callbacks", {}).get("StochasticWeightAveraging") or {}
+    if averaged.get("scheduler_state") is not None:
+        raise InputError(
+            f"{path} is from after the start of StochasticWeightAveraging, which Lightning does not resume to the same "
+            "weights: resume from an earlier checkpoint, or train with EMAWeightAveraging"
+        )
     limits = read_settings(config, path).get("trainer", {})
     steps = int(checkpoint.get("global_step", 0))
     for unit, done in (("epochs", epochs_done(checkpoint) or 0), ("steps", steps)):
