@@ -44,11 +44,10 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
         start: float64 [D + 1, C].
         tolerance: the Newton decrement's share of the objective.
     """
-    objective = _Objective(x, labels, l2)
+    objective = _Objective(x, labels, l2, _gram(x))
     theta, (value, gradient, p) = start, objective(start)
-    gram = _gram(x)
     for step in range(_STEPS):
-        direction, decrement, solved = objective.newton_direction(gradient, p, gram)
+        direction, decrement, solved = objective.newton_direction(gradient, p)
         converged = solved and decrement <= tolerance * value
         length = 1.0
         while True:
@@ -75,8 +74,9 @@ def _gram(x: Tensor) -> Tensor:
 class _Objective:
     """The objective of one problem, its gradient and its Hessian's products."""
 
-    def __init__(self, x: Tensor, labels: Tensor, l2: float) -> None:
-        self.x, self.labels, self.l2 = x, labels, l2
+    def __init__(self, x: Tensor, labels: Tensor, l2: float, gram: Tensor) -> None:
+        self.x, self.labels, self.l2, self.gram = x, labels, l2, gram
+        self.kappa, self.factor = 0.0, gram
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
         """Value, gradient [D + 1, C] in float64, and class probabilities float32 [N, C]."""
@@ -98,14 +98,18 @@ class _Objective:
         value = losses / len(self.x) + self.l2 / 2 * weight.square().sum()
         return float(value), gradient, probabilities
 
-    def newton_direction(self, gradient: Tensor, p: Tensor, gram: Tensor) -> tuple[Tensor, float, bool]:
+    def newton_direction(self, gradient: Tensor, p: Tensor) -> tuple[Tensor, float, bool]:
         """−H⁻¹ · gradient in part, the Newton decrement, and whether the conjugate gradients got there.
 
-        The preconditioner takes all classes as equally uncertain: (κ · gram + l2)⁻¹ with κ the mean of p · (1 − p).
+        The preconditioner takes all classes as equally uncertain: (κ · gram + l2)⁻¹ with κ the mean of p · (1 − p),
+        and is kept while κ changes little.
         """
         kappa = float((p - p.square()).mean().clamp(min=1e-12))
-        damped = kappa * gram + self.l2 * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
-        factor = torch.linalg.cholesky(damped).float()
+        if not 0.5 < kappa / max(self.kappa, 1e-30) < 2:
+            damped = kappa * self.gram
+            damped.diagonal().add_(self.l2)
+            self.kappa, self.factor = kappa, torch.linalg.cholesky(damped).float()
+        factor = self.factor
 
         def precondition(r: Tensor) -> Tensor:
             return torch.cat([torch.cholesky_solve(r[:-1], factor), r[-1:] / kappa])
