@@ -207,8 +207,10 @@ def test_any_backbone_is_probed_trained_or_not(
         "50",
     ]
     for backbone, width in (("torchvision.models.resnet18", 512), ("tests.tiny.TinyBackbone", 16)):
-        code, _, err = recviz_command("probe", "--backbone", backbone, *data)
+        code, out, err = recviz_command("probe", "--backbone", backbone, *data)
         assert (code, err) == (0, "")
+        assert ("--data.views.size 96" in out) == (width == 512)  # a stem for 224 pixels
+        assert "converged in" in out
         assert results(Path("runs/results.json"))[-1]["feature_dim"] == width
 
 

@@ -87,7 +87,7 @@ def run(argv: list[str]) -> None:
             raise InputError(f"--save must end in .ckpt, got {config.save}")
         data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
         train, test = labelled_splits(data)
-        weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
+    weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     if _of_other_images(probed, data, argv):
         print(
             "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
@@ -96,6 +96,12 @@ def run(argv: list[str]) -> None:
         )
     if is_first_process():
         print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
+        if _has_large_stem(backbone) and views.size <= 64:
+            print(
+                "note: the backbone's first convolution is made for images of about 224 pixels, and these are "
+                f"{views.size}×{views.size}: --data.views.size 96 enlarges them",
+                flush=True,
+            )
     start = time.perf_counter()
     measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
     if measured is None:  # a process that only helped
@@ -262,6 +268,12 @@ def _views(views: TwoViews, backbone: nn.Module, argv: Sequence[str]) -> TwoView
     if size is None or _gives(argv, "data.views"):
         return views
     return TwoViews(size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _has_large_stem(backbone: nn.Module) -> bool:
+    """Whether the first convolution is strided and overlapping, as the 7×7 stem of ResNets for ImageNet."""
+    first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    return first is not None and first.kernel_size[0] > first.stride[0] >= 2 and first.kernel_size[0] >= 5
 
 
 def _of_other_images(probed: Probed, data: ViewsDataModule, argv: Sequence[str]) -> bool:
