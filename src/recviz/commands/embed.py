@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
-from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse
+from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse, set_defaults
 from recviz.commands.run_data import data_default
 from recviz.data.base import ViewsDataModule
 from recviz.data.loose import LooseImages
@@ -51,7 +51,8 @@ def run(argv: list[str]) -> None:
     given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
     if not given and isinstance(origin.data, ViewsDataModule):
         own = origin.config["data"]
-        parser.set_defaults({"data": data_default(own, (own.get("init_args") or {}).get("views"), argv)})
+        views = (own.get("init_args") or {}).get("views")
+        set_defaults(parser, {"data": data_default(own, views, argv)}, source or "the newest run")
     config = parse(parser, argv, types=types)
     data = instantiate(parser, config).data
     if config.limit < 0:

@@ -181,7 +181,9 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
         return objects
     except Exception as error:  # jsonargparse wraps some kinds of what classes raise
-        made, cause = raised[-1] if raised else (None, list(causes(error))[-1])
+        chain = list(causes(error))
+        own = next((each for each in chain if isinstance(each, InputError)), None)
+        made, cause = raised[-1] if raised else (None, own or chain[-1])
         if made is None and raised_in(cause).partition(".")[0] in ("jsonargparse", "argparse"):
             raise InputError(essence(error)) from error
         if not isinstance(cause, Exception):
@@ -197,6 +199,19 @@ def value_errors() -> Iterator[None]:
         yield
     except ArgumentError as error:
         raise InputError(essence(error)) from error
+
+
+def set_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: object) -> None:
+    """Set a parser's defaults to settings that a file says.
+
+    Raises:
+        InputError: a value that is not of its setting's type; the message names the source.
+    """
+    try:
+        parser.set_defaults(defaults)
+        parser.get_defaults()  # which checks their types
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise InputError(f"{source}: {essence(error)}") from error
 
 
 @contextlib.contextmanager

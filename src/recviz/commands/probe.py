@@ -27,7 +27,14 @@ from recviz.checkpoints import (
 )
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
-from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, value_errors
+from recviz.commands.parsing import (
+    asks_for_help,
+    check_arguments,
+    instantiate,
+    option_value,
+    set_defaults,
+    value_errors,
+)
 from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
@@ -183,8 +190,8 @@ def parse(argv: Sequence[str]) -> Probed:
         if views is not None:
             data.setdefault("init_args", {})["views"] = views
         defaults["data"] = data
+    set_defaults(parser, defaults, ", ".join(map(str, [*([] if path is None else [path]), *recipes])))
     with value_errors():
-        parser.set_defaults(defaults)
         check_arguments(parser, rest, types=TYPES)
         config = parser.parse_args(rest)
     if config.data is None:
