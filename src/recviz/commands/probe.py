@@ -38,6 +38,7 @@ from recviz.commands.parsing import (
 from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
+from recviz.commands.written import settings_text
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
 from recviz.data.skipping import readable
@@ -113,7 +114,7 @@ def run(argv: list[str]) -> None:
     measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
     if measured is None:  # a process that only helped
         return
-    settings = yaml.safe_load(options().dump(config, skip_validation=True))
+    settings = yaml.safe_load(settings_text(options(), config))
     entry = {
         "protocol": config.protocol,
         "checkpoint": None if probed.path is None else str(probed.path),
