@@ -39,7 +39,9 @@ document.body.append(said);
 
 def embedded() -> Embedded:
     thumbnails = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 3, 40, 40) * 60
-    return Embedded(torch.randn(4, 5), torch.tensor([0, 1, 0, 1]), NAMES, ["cat", "<i>dog"], thumbnails)
+    return Embedded(
+        torch.randn(4, 5), torch.tensor([0, 1, 0, 1]), NAMES, ["cat", "<i>dog"], thumbnails, torch.arange(4)
+    )
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -69,7 +71,7 @@ def test_the_gallery_shows_names_as_text() -> None:
 
 def test_the_gallery_says_name_class_and_similarity() -> None:
     page = gallery.page(Embedded(torch.eye(3) + 0.5, torch.tensor([0, 0, 1]), ["a/b.jpg", "c", "d"], ["x", "y"],
-                                 torch.zeros(3, 3, 32, 32, dtype=torch.uint8)), {}, "run", rows=1)  # fmt: skip
+                                 torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.arange(3)), {}, "run", rows=1)  # fmt: skip
     cells = re.findall(r"<td.*?</td>", page)
     lines = [re.findall(r"<small>(.*?)</small>", cell) for cell in cells]
     assert sorted(name for _, name, *_ in lines) == ["b.jpg", "c", "d"]
