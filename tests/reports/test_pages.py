@@ -70,8 +70,10 @@ def test_the_gallery_shows_names_as_text() -> None:
 
 
 def test_the_gallery_says_name_class_and_similarity() -> None:
-    page = gallery.page(Embedded(torch.eye(3) + 0.5, torch.tensor([0, 0, 1]), ["a/b.jpg", "c", "d"], ["x", "y"],
-                                 torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.arange(3)), {}, "run", rows=1)  # fmt: skip
+    black = torch.zeros(3, 3, 32, 32, dtype=torch.uint8)
+    names, classes = ["a/b.jpg", "c", "d"], ["x", "y"]
+    three = Embedded(torch.eye(3) + 0.5, torch.tensor([0, 0, 1]), names, classes, black, torch.arange(3))
+    page = gallery.page(three, {}, "run", rows=1)
     cells = re.findall(r"<td.*?</td>", page)
     lines = [re.findall(r"<small>(.*?)</small>", cell) for cell in cells]
     assert sorted(name for _, name, *_ in lines) == ["b.jpg", "c", "d"]
