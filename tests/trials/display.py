@@ -100,6 +100,9 @@ TRIALS = {
         "trainer.strategy spawn is for notebooks",
         2,
     ),
+    "validation after more batches than an epoch has": Trial(
+        "fit $Q --trainer.val_check_interval 1000", "trainer.val_check_interval 1000 is above the 6 batches", 2
+    ),
     "barebones": Trial("fit $Q --trainer.barebones true", "leave trainer.barebones at its default", 2),
     "no checkpoints": Trial("fit $Q --trainer.enable_checkpointing false", "leave trainer.enable_checkpointing", 2),
 }

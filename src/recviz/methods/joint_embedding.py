@@ -123,7 +123,15 @@ class JointEmbedding(LightningModule):
         trainer = self.trainer
         check_trainer(trainer)
         if trainer.train_dataloader is None:
-            trainer.fit_loop.setup_data()
+            try:
+                trainer.fit_loop.setup_data()
+            except ValueError as error:
+                interval, batches = trainer.val_check_interval, trainer.num_training_batches
+                if isinstance(interval, int) and interval > batches:
+                    raise InputError(
+                        f"trainer.val_check_interval {interval} is above the {batches} batches of an epoch"
+                    ) from error
+                raise
         if trainer.num_training_batches == float("inf"):
             raise InputError("the loader does not tell its length: set trainer.limit_train_batches, an epoch's steps")
         if trainer.num_training_batches == 0:
