@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,12 +55,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"no checkpoint at {path}")
     try:
         check_archive(path)
+        if not zipfile.is_zipfile(path):
+            raise InputError(f"it is no whole archive of torch.save{_run_beside(path)}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"].items()
     except Exception as error:  # of a damaged file, torch raises many kinds
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from error
     return dict(checkpoint)
+
+
+def _run_beside(path: Path) -> str:
+    """Names the run that another file than a checkpoint lies in, if it does."""
+    return f"; its run is --ckpt_path {path.parent}" if checkpoint_of(path.parent).is_file() else ""
 
 
 def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:

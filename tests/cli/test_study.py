@@ -16,9 +16,9 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recviz.commands.cells import Cell, _environments, _settings, locally, run_cell
+from recviz.commands.trials import Trial, _environments, _settings, locally, run_trial
 from recviz.commands.recipes import recipes_folder
-from recviz.commands.study import cells, read_study, references
+from recviz.commands.study import trials, read_study, references
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -56,40 +56,41 @@ def write(content: object, name: str = "study.yaml") -> None:
 @pytest.mark.parametrize("name", ["study-cifar100.yaml", "study-smoke.yaml"])
 def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
     study = read_study(recipes_folder() / name)
-    found = cells(study, tmp_path, [])
+    found = trials(study, tmp_path, [])
     assert len(found) == (24 if "cifar" in name else 8)
-    assert len({cell.folder for cell in found}) == len(found)
+    assert len({trial.folder for trial in found}) == len(found)
 
 
 def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
-    """A cell is done, one was stopped before its first checkpoint, two were not begun."""
+    """A trial is done, one was stopped before its first checkpoint, two were not begun."""
     write({**STUDY, "grid": {"data": {"half": {"data.fraction": 0.5}}}})
     assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
     shutil.copytree("s/half", "s/vicreg-all", ignore=shutil.ignore_patterns("*.json", "checkpoints"))
     config = Path("s/vicreg-all/config.yaml")
     config.write_text(config.read_text().replace("fraction: 0.5", "fraction: 1.0"))
     write(STUDY)
-    half = next(cell for cell in cells(read_study(Path("study.yaml")), Path("s"), []) if cell.folder == "s/vicreg-half")
-    assert run_cell(half) == ""
+    study = read_study(Path("study.yaml"))
+    half = next(trial for trial in trials(study, Path("s"), []) if trial.folder == "s/vicreg-half")
+    assert run_trial(half) == ""
     done = Path("s/vicreg-half/results.json").read_text()
     code, out, err = recviz_command("study", "--config", "study.yaml", "--folder", "s", "--jobs", "2")
     assert (code, err) == (0, "")
-    assert "4 cells in s, 1 done before" in out
+    assert "4 trials in s, 1 done before" in out
     assert Path("s/vicreg-half/results.json").read_text() == done
-    for cell in ("vicreg-half", "vicreg-all", "simclr-half", "simclr-all"):
-        assert f"\n{cell} " in out
+    for trial in ("vicreg-half", "vicreg-all", "simclr-half", "simclr-all"):
+        assert f"\n{trial} " in out
     assert "|---" not in out  # the whole table is in the file
     assert {"report.html", "report.md", "report-accuracy-data.png"} < {path.name for path in Path("s").iterdir()}
     code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 0
-    assert "4 cells in s, 4 done before" in out
+    assert "4 trials in s, 4 done before" in out
     write({**STUDY, "probe": {}})
     code, _, err = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 2
     assert "s/vicreg-half was done with other settings" in err
 
 
-def test_each_untrained_backbone_is_probed_once_as_its_cells_are(
+def test_each_untrained_backbone_is_probed_once_as_its_trials_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     probe = ["--data.fraction", "1.0"]
@@ -100,7 +101,7 @@ def test_each_untrained_backbone_is_probed_once_as_its_cells_are(
         settings = {"model": {"init_args": {"backbone": backbone}}, "data": data}
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(json.dumps(settings))
-        done.append(Cell(str(tmp_path / name), "quickstart.yaml", [], [], probe))
+        done.append(Trial(str(tmp_path / name), "quickstart.yaml", [], [], probe))
     commands = []
 
     def finished(command: list[str], log: Path, environment: dict[str, str]) -> str:
@@ -121,7 +122,7 @@ def test_each_untrained_backbone_is_probed_once_as_its_cells_are(
     assert len(commands) == 3  # of that which failed
 
 
-def test_a_cell_that_was_stopped_does_not_go_on_with_other_settings(recviz_command: Command) -> None:
+def test_a_trial_that_was_stopped_does_not_go_on_with_other_settings(recviz_command: Command) -> None:
     write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.3}}}})
     assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
     Path("s/one/study.json").unlink()  # as it is before the probe is done
@@ -132,12 +133,12 @@ def test_a_cell_that_was_stopped_does_not_go_on_with_other_settings(recviz_comma
         assert "s/one was begun with other settings: give another --folder, or remove it" in err
 
 
-def test_options_for_every_cell_count_unless_they_say_where_or_on_what() -> None:
+def test_options_for_every_trial_count_unless_they_say_where_or_on_what() -> None:
     write(STUDY)
     study = read_study(Path("study.yaml"))
 
     def settings(*extra: str) -> object:
-        return _settings(cells(study, Path("s"), list(extra))[0])
+        return _settings(trials(study, Path("s"), list(extra))[0])
 
     assert settings("--data.root", "here", "--trainer.devices=2", "--data.num_workers", "3") == settings()
     assert settings("--trainer.max_epochs", "20") != settings()
@@ -154,13 +155,13 @@ def test_the_gpus_that_a_job_was_given_are_dealt_out(
     assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in _environments(4)] == dealt
 
 
-def test_a_cell_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:
+def test_a_trial_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:
     grid = {"lr": {"good": {}, "bad": {"model.base_lr": -1}}}
     write({**STUDY, "grid": grid})
     code, out, _ = recviz_command("study", "--config", "study.yaml", "--folder", "s")
     assert code == 1
     assert "bad: recviz: error: base_lr and warmup_epochs must not be negative" in out
-    assert "1 cells failed (bad): see their .log" in out
+    assert "1 trial failed (bad): see the .log" in out
     assert "| good |" in out
     assert not Path("s/bad").exists()
 
@@ -177,7 +178,7 @@ def test_an_array_of_jobs(recviz_command: Command) -> None:
     assert Path("s/one/results.json").is_file()
 
 
-def test_dry_run_and_options_for_every_cell(recviz_command: Command) -> None:
+def test_dry_run_and_options_for_every_trial(recviz_command: Command) -> None:
     write(STUDY)
     code, out, _ = recviz_command("study", "--config", "study.yaml", "--dry_run", "true", "--data.seed", "3")
     assert code == 0
@@ -201,10 +202,10 @@ def test_the_minutes_of_each_run_are_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     times = iter([0.0, 60.0, 60.0, 240.0])
-    monkeypatch.setattr("recviz.commands.cells.time.perf_counter", lambda: next(times))
-    monkeypatch.setattr("recviz.commands.cells.run_cell", lambda cell, slot: "")
+    monkeypatch.setattr("recviz.commands.trials.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("recviz.commands.trials.run_trial", lambda trial, slot: "")
     write(STUDY)
-    two = cells(read_study(Path("study.yaml")), Path("s"), [])[:2]
+    two = trials(read_study(Path("study.yaml")), Path("s"), [])[:2]
     assert list(locally(1)(two)) == [("vicreg-half", ""), ("vicreg-all", "")]
     assert capsys.readouterr().out == "vicreg-half: done (1.0 min)\nvicreg-all: done (3.0 min)\n"
 
@@ -252,10 +253,10 @@ def test_a_folder_in_use_and_a_missing_extra(recviz_command: Command, monkeypatc
     assert "pip install submitit" in err
 
 
-def test_a_cell_that_runs_already_is_left_alone(tmp_path: Path) -> None:
+def test_a_trial_that_runs_already_is_left_alone(tmp_path: Path) -> None:
     """Its process holds the lock, also when the study that started it is gone."""
     write(STUDY)
-    cell = cells(read_study(Path("study.yaml")), Path("s"), [])[0]
+    trial = trials(read_study(Path("study.yaml")), Path("s"), [])[0]
     Path("s").mkdir()
     lock = os.open("s/vicreg-half.lock", os.O_CREAT | os.O_RDWR)
     code = f"import fcntl, time; fcntl.flock({lock}, fcntl.LOCK_EX); print('locked', flush=True); time.sleep(60)"
@@ -264,7 +265,7 @@ def test_a_cell_that_runs_already_is_left_alone(tmp_path: Path) -> None:
     try:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert run_cell(cell) == "it is running already"
+        assert run_trial(trial) == "it is running already"
         assert not Path("s/vicreg-half.log").exists()
     finally:
         holder.kill()

@@ -288,3 +288,21 @@ def test_tiny_backbone_restores_its_mode() -> None:
 
     extract_features(backbone, [(torch.zeros(2, 3, 32, 32), torch.zeros(2))], lambda images: images)
     assert all(part.training for part in backbone.modules())
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        (lambda: FinalProbe(), ["raw pixels: ", "untrained backbone: ", "trained backbone: "]),
+        (lambda: OnlineProbe(data=tiny_data(train_size=60)), ["online probe, epoch 1: "]),
+    ],
+    ids=["closing", "online on other data"],
+)
+def test_a_probe_that_did_not_converge_warns(
+    probe: Any, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("recviz.probes.logistic._STEPS", 1)
+    tiny_trainer(probe(), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
+    warned = [message for message in caplog.messages if "NOT CONVERGED (1 Newton steps, gradient" in message]
+    assert len(warned) == len(said)
+    assert all(name in message for name, message in zip(said, warned, strict=True))

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import without_weights
-from recviz.commands.cells import Cell, finished, is_done, locally, on_slurm
+from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.commands.fit import TYPES, add_options
 from recviz.commands.parsing import check_arguments, value_errors
 from recviz.commands.recipes import find_recipe, read_recipe
@@ -21,12 +21,12 @@ from recviz.errors import InputError
 from recviz.progress import working
 from recviz.settings import read_settings_file
 
-DESCRIPTION = """Pretrain and probe every cell of a grid, then compare them.
+DESCRIPTION = """Pretrain and probe every trial of a grid, then compare them.
 
---config names a study: a base recipe, options for every cell, and the axes of the grid, each with named values that are
-options of recviz fit. Every cell is a run folder in --folder; cells that are done are skipped, and cells that were
-stopped go on where they were. Further options, such as --data.root DIR or --seed_everything 1, go to recviz fit in
-every cell."""
+--config names a study: a base recipe, options for every trial, and the axes of the grid, each with named values that
+are options of recviz fit. Every trial is a run folder in --folder; trials that are done are skipped, and trials that
+were stopped are resumed. Further options, such as --data.root DIR or --seed_everything 1, go to recviz fit in every
+trial."""
 
 KEYS = {"base", "options", "grid", "probe", "slurm"}
 OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
@@ -52,7 +52,7 @@ def run(argv: list[str]) -> int:
     """Parse, run what is not done yet, compare all.
 
     Returns:
-        0 where every cell is done, 1 where some failed.
+        0 where every trial is done, 1 where some failed.
 
     Raises:
         InputError: a study that cannot be read or whose settings recviz fit refuses; a folder in use.
@@ -68,10 +68,10 @@ def run(argv: list[str]) -> int:
     folder = Path(config.folder or f"runs/{path.stem}")
     if config.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {config.jobs}")
-    all_cells = cells(study, folder, rest)
-    check_options(study, all_cells, rest)
+    all_trials = trials(study, folder, rest)
+    check_options(study, all_trials, rest)
     if config.dry_run:
-        print("\n".join(" ".join(["recviz", *cell.fit]) for cell in all_cells))
+        print("\n".join(" ".join(["recviz", *trial.fit]) for trial in all_trials))
         return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,18 +79,19 @@ def run(argv: list[str]) -> int:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         with FileLock(folder / "study.lock", timeout=0):
-            waiting = [cell for cell in all_cells if not is_done(cell)]
-            print(f"{len(all_cells)} cells in {folder}, {len(all_cells) - len(waiting)} done before", flush=True)
+            waiting = [trial for trial in all_trials if not is_done(trial)]
+            print(f"{len(all_trials)} trials in {folder}, {len(all_trials) - len(waiting)} done before", flush=True)
             run_all = on_slurm(study.slurm, folder) if config.launcher == "slurm" else locally(config.jobs)
-            with working("training and probing; what each cell says stands in its .log"):
+            with working("training and probing; what each trial says stands in its .log"):
                 failed = [name for name, problem in run_all(waiting) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    done = [cell for cell in all_cells if is_done(cell)]
+    done = [trial for trial in all_trials if is_done(trial)]
     untrained = references(done, folder) if config.launcher == "local" else []
-    compare([cell.folder for cell in done], untrained, folder)
+    compare([trial.folder for trial in done], untrained, folder)
     if failed:
-        print(f"{len(failed)} cells failed ({', '.join(failed)}): see their .log; the same command tries them again")
+        count = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
+        print(f"{count} failed ({', '.join(failed)}): see the .log of each; the same command tries again")
     return 1 if failed else 0
 
 
@@ -99,7 +100,7 @@ def options() -> ArgumentParser:
     parser = ArgumentParser(prog="recviz study", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", type=str | None, default=None, help="a study's file, or the name of a shipped one")
     parser.add_argument("--folder", type=str | None, default=None, help="of all runs (default: runs/<study>)")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time; the cores are shared out")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time; the cores are shared out")
     parser.add_argument("--launcher", type=Literal["local", "slurm"], default="local", help="slurm: one array of jobs")
     parser.add_argument("--dry_run", type=bool, default=False, help="print the commands, and run nothing")
     return parser
@@ -117,8 +118,8 @@ def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
     return own, rest
 
 
-def check_options(study: Study, all_cells: list[Cell], rest: list[str]) -> None:
-    """Check the names of the options of every cell, before any is run.
+def check_options(study: Study, all_trials: list[Trial], rest: list[str]) -> None:
+    """Check the names of the options of every trial, before any is run.
 
     Raises:
         InputError: an option that neither the study nor recviz fit has, or that the study sets itself.
@@ -128,8 +129,8 @@ def check_options(study: Study, all_cells: list[Cell], rest: list[str]) -> None:
     for name in ("seed_everything", "model", "data"):
         parser.add_argument(f"--{name}", default=None)
     recipe = find_recipe(study.base)
-    for cell in all_cells:
-        given = [*cell.options, *rest]
+    for trial in all_trials:
+        given = [*trial.options, *rest]
         if taken := next((arg for arg in given if arg.partition("=")[0] in TAKEN), None):
             raise InputError(f"{taken.partition('=')[0]} is the study's own: it gives each run a folder in --folder")
         check_arguments(parser, given, types=TYPES, recipes={recipe: read_recipe(recipe)})
@@ -169,7 +170,7 @@ def read_study(path: Path) -> Study:
     return study
 
 
-def cells(study: Study, folder: Path, extra: list[str]) -> list[Cell]:
+def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
     """Every combination of the axes' values; the last axis moves fastest."""
     found = []
     for names in itertools.product(*study.grid.values()):
@@ -177,8 +178,8 @@ def cells(study: Study, folder: Path, extra: list[str]) -> list[Cell]:
         chosen: Options = dict(study.options)
         for axis, name in zip(study.grid, names, strict=True):
             chosen.update(study.grid[axis][name])
-        found.append(Cell(str(target), study.base, arguments(chosen), extra, arguments(study.probe)))
-    folders = [cell.folder for cell in found]
+        found.append(Trial(str(target), study.base, arguments(chosen), extra, arguments(study.probe)))
+    folders = [trial.folder for trial in found]
     for path in folders:
         if folders.count(path) > 1 or Path(path).name == "slurm":
             raise InputError(f"the grid's names make the folder {path} twice, or one that is taken: rename a value")
@@ -191,29 +192,29 @@ def arguments(options: Options) -> list[str]:
     return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
-def references(done: list[Cell], folder: Path) -> list[str]:
-    """Probe each backbone of the study before training, as its cells are probed: the rows to compare them with.
+def references(done: list[Trial], folder: Path) -> list[str]:
+    """Probe each backbone of the study before training, as its trials are probed: the rows to compare them with.
 
     One that was probed before is not probed again. A failure is said, and costs its row alone.
 
     Args:
-        done: the cells that were trained and probed.
+        done: the trials that were trained and probed.
         folder: of the study; gets untrained-….json for each backbone, and untrained.log.
 
     Returns:
         The files of results.
     """
     commands: dict[Path, list[str]] = {}
-    for cell in done:
-        config = Path(cell.folder) / "config.yaml"
+    for trial in done:
+        config = Path(trial.folder) / "config.yaml"
         settings = read_settings_file(config)
         backbone, data = without_weights(settings["model"]["init_args"]["backbone"]), settings["data"]
-        for name in cell.probe:  # what the probe's own options say makes no other backbone
+        for name in trial.probe:  # what the probe's own options say makes no other backbone
             data.get("init_args", {}).pop(name.removeprefix("--data."), None)
-        label = hashlib.sha256(json.dumps([backbone, data, cell.probe]).encode()).hexdigest()[:8]
+        label = hashlib.sha256(json.dumps([backbone, data, trial.probe]).encode()).hexdigest()[:8]
         options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}
         command = ["probe", *arguments({"backbone": backbone["class_path"], **options}), "--config", str(config)]
-        commands.setdefault(folder / f"untrained-{label}.json", [*command, *cell.probe])
+        commands.setdefault(folder / f"untrained-{label}.json", [*command, *trial.probe])
     for path, command in commands.items():
         if not path.is_file():
             with working("probing the untrained backbone"):
@@ -224,7 +225,7 @@ def references(done: list[Cell], folder: Path) -> list[str]:
 
 
 def compare(folders: list[str], untrained: list[str], folder: Path) -> None:
-    """The report of all cells that are done, and of their untrained backbones."""
+    """The report of all trials that are done, and of their untrained backbones."""
     if folders:
         from recviz.commands import compare as command
 

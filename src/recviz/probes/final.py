@@ -24,10 +24,11 @@ class Accuracies(NamedTuple):
 
 
 class FinalProbe(Callback):
-    """Linear probe (fitted to convergence) and k-NN of raw pixels, the untrained and the trained backbone.
+    """Linear probe (fit_linear, l2 = 1e-4) and k-NN of raw pixels, the untrained and the trained backbone.
 
     All three by one protocol: frozen, eval mode, images without augmentation, fitted on the pretraining data's
-    training split, measured on its held-out split after the last epoch. Logged as final/….
+    training split, measured on its held-out split after the last epoch. Logged as final/…. A warning names a linear
+    probe whose solver stopped before the optimum.
 
     Args:
         k: neighbours of the k-NN.
@@ -105,6 +106,9 @@ class FinalProbe(Callback):
         features, labels = gather_rows(held_out.features), gather_rows(held_out.labels)
         classes = len(data.class_names)
         with torch.autocast(device.type, enabled=False), working(f"{what}, linear classifier and k-NN"):
-            linear = fit_linear(train_features, train_labels, classes, l2=1e-4)(features)
+            classify = fit_linear(train_features, train_labels, classes, l2=1e-4)
+            linear = classify(features)
             knn = knn_predict(features, train_features, train_labels, classes, self.k, self.temperature)
+        if trainer.is_global_zero:
+            classify.warn_unless_converged(what)
         return Accuracies(accuracy(linear, labels), accuracy(knn, labels))

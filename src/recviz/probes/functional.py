@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ from torch.nn import functional as F
 from recviz.distributed import tick
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
+
+
+_log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
@@ -44,6 +48,14 @@ class LinearClassifier(NamedTuple):
         """Logits float32 [N, C] of features [N, D], on the features' device."""
         logits = features.to(self.weight) @ self.weight + self.bias
         return logits.to(features.device, torch.float32)
+
+    def warn_unless_converged(self, what: str) -> None:
+        """Log one warning line where the solver stopped before the optimum; `what` names the probe."""
+        if not self.converged:
+            _log.warning(
+                "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not the "
+                "optimum's", what, self.steps, self.gradient,
+            )  # fmt: skip
 
 
 @torch.no_grad()

@@ -28,8 +28,9 @@ class OnlineProbe(Callback):
     `validation_step` returns are classified. This costs next to nothing, and lags behind the backbone.
 
     With `data`, which may be any labelled data, its training split is encoded by the frozen backbone at the end of
-    every `every_n_epochs` epochs, a linear probe is fitted to convergence, and its held-out split is classified:
-    the way for pretraining data without labels.
+    every `every_n_epochs` epochs, a linear probe is fitted (fit_linear, l2 = 1e-4), and its held-out split is
+    classified: the way for pretraining data without labels. A warning says so where the solver stopped before the
+    optimum.
 
     It never touches the module's gradients, BatchNorm statistics, schedule or random numbers, so that training with
     it equals training without. Over many processes each sample counts once and all share one head and one bank.
@@ -219,6 +220,8 @@ class OnlineProbe(Callback):
             )
         features, labels = gather_rows(train.features), gather_rows(train.labels)
         classify = fit_linear(features, labels, self.num_classes, l2=1e-4)
+        if trainer.is_global_zero:
+            classify.warn_unless_converged(f"online probe, epoch {trainer.current_epoch + 1}")
         if not self._metrics:
             self._make_metrics(pl_module.device)
         for metric in self._metrics.values():

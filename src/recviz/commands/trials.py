@@ -1,4 +1,4 @@
-"""The cells of a study: one run each, trained and probed in processes of their own, here or on SLURM."""
+"""The trials of a study: one run each, trained and probed in processes of their own, here or on SLURM."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from recviz.files import read_json, write_whole
 from recviz.machine import usable_cores
 
 NOTE = "study.json"
-"""In the folder of a cell that is done: what it was done with."""
+"""In the folder of a trial that is done: what it was done with."""
 
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-"""Settings that cells of one study may differ in without a word."""
+"""Settings that trials of one study may differ in without a word."""
 
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-class Cell(NamedTuple):
+class Trial(NamedTuple):
     """One run of the grid."""
 
     folder: str
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
     options: list[str]
     """Of recviz fit, after the recipe."""
     extra: list[str]
-    """More of them, which this call gave for every cell."""
+    """More of them, which this call gave for every trial."""
     probe: list[str]
     """Options of recviz probe beside the checkpoint."""
 
@@ -55,43 +55,43 @@ class Cell(NamedTuple):
         return Path(f"{self.folder}.json")
 
 
-def is_done(cell: Cell) -> bool:
-    """Whether a cell was trained to its end and probed, with these settings.
+def is_done(trial: Trial) -> bool:
+    """Whether a trial was trained to its end and probed, with these settings.
 
     Raises:
         InputError: it was done, or begun, with others.
     """
-    done = Path(cell.folder) / NOTE
-    for note, what in ((done, "done"), (cell.begun, "begun")):
-        if Path(cell.folder).is_dir() and note.is_file() and read_json(note) != _settings(cell):
-            raise InputError(f"{cell.folder} was {what} with other settings: give another --folder, or remove it")
+    done = Path(trial.folder) / NOTE
+    for note, what in ((done, "done"), (trial.begun, "begun")):
+        if Path(trial.folder).is_dir() and note.is_file() and read_json(note) != _settings(trial):
+            raise InputError(f"{trial.folder} was {what} with other settings: give another --folder, or remove it")
     return done.is_file()
 
 
-def _settings(cell: Cell) -> dict[str, list[str]]:
-    """What makes a cell what it is: neither where its files lie, nor on which hardware it runs."""
+def _settings(trial: Trial) -> dict[str, list[str]]:
+    """What makes a trial what it is: neither where its files lie, nor on which hardware it runs."""
     kept: list[str] = []
-    for arg in cell.extra:
+    for arg in trial.extra:
         if arg.startswith("--"):
             key = arg[2:].partition("=")[0]
             counts = not any(fnmatchcase(key, pattern) for pattern in (*FREE, *HARDWARE))
         kept += [arg] if counts else []
-    return {"fit": ["fit", "--config", cell.base, *cell.options, *kept], "probe": cell.probe}
+    return {"fit": ["fit", "--config", trial.base, *trial.options, *kept], "probe": trial.probe}
 
 
-def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
-    """Train and probe one cell, each in a process of its own; their output goes to FOLDER.log.
+def run_trial(trial: Trial, environment: dict[str, str] | None = None) -> str:
+    """Train and probe one trial, each in a process of its own; their output goes to FOLDER.log.
 
-    The processes hold a lock on FOLDER.lock, so that a cell is left alone while a run goes on whose study was killed.
+    The processes hold a lock on FOLDER.lock, so that a trial is left alone while a run goes on whose study was killed.
 
     Args:
-        cell: to run.
+        trial: to run.
         environment: variables beside those that are set.
 
     Returns:
         The last line of a failure, "" for success.
     """
-    folder = Path(cell.folder)
+    folder = Path(trial.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:
@@ -101,13 +101,13 @@ def run_cell(cell: Cell, environment: dict[str, str] | None = None) -> str:
         if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
             shutil.rmtree(folder)  # a run that was killed before it wrote anything
         if not begun:
-            write_whole(cell.begun, json.dumps(_settings(cell)))
-        fit = ["fit", "--resume", cell.folder, *cell.extra] if begun else cell.fit
+            write_whole(trial.begun, json.dumps(_settings(trial)))
+        fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
         checkpoint = str(folder / "checkpoints" / "last.ckpt")
-        for command in (fit, ["probe", "--ckpt_path", checkpoint, *cell.probe]):
+        for command in (fit, ["probe", "--ckpt_path", checkpoint, *trial.probe]):
             if problem := finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
                 return problem
-        write_whole(folder / NOTE, json.dumps(_settings(cell)))
+        write_whole(folder / NOTE, json.dumps(_settings(trial)))
         return ""
     finally:
         os.close(lock)
@@ -157,27 +157,27 @@ def finished(command: list[str], log: Path, environment: dict[str, str], lock: i
     return f"killed by signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
 
 
-def locally(jobs: int) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
-    """Run cells on this machine, `jobs` at a time; cores and GPUs are dealt out."""
+def locally(jobs: int) -> Callable[[list[Trial]], Iterable[tuple[str, str]]]:
+    """Run trials on this machine, `jobs` at a time; cores and GPUs are dealt out."""
 
-    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
+    def run_all(waiting: list[Trial]) -> Iterable[tuple[str, str]]:
         slots: queue.Queue[dict[str, str]] = queue.Queue()
         for slot in _environments(jobs):
             slots.put(slot)
 
-        def one(cell: Cell) -> tuple[str, float]:
+        def one(trial: Trial) -> tuple[str, float]:
             slot, started = slots.get(), time.perf_counter()
             try:
-                return run_cell(cell, slot), (time.perf_counter() - started) / 60
+                return run_trial(trial, slot), (time.perf_counter() - started) / 60
             finally:
                 slots.put(slot)
 
         before = signal.signal(signal.SIGTERM, _interrupt)
         pool = ThreadPoolExecutor(jobs)
         try:
-            for cell, (problem, minutes) in zip(waiting, pool.map(one, waiting), strict=True):
-                print(f"{Path(cell.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
-                yield Path(cell.folder).name, problem
+            for trial, (problem, minutes) in zip(waiting, pool.map(one, waiting), strict=True):
+                print(f"{Path(trial.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
+                yield Path(trial.folder).name, problem
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(_running):  # runs save themselves when they are told to stop
@@ -193,7 +193,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _environments(jobs: int) -> list[dict[str, str]]:
-    """Variables of each of the cells that run at a time."""
+    """Variables of each of the trials that run at a time."""
     if jobs == 1:
         return [{}]
     import torch
@@ -204,8 +204,8 @@ def _environments(jobs: int) -> list[dict[str, str]]:
     return [{**threads, **({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})} for slot in range(jobs)]
 
 
-def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]], Iterable[tuple[str, str]]]:
-    """Submit cells as one array of SLURM jobs, and wait for them.
+def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Trial]], Iterable[tuple[str, str]]]:
+    """Submit trials as one array of SLURM jobs, and wait for them.
 
     Args:
         parameters: of submitit's executor, such as slurm_partition; "cluster" names another of its kinds.
@@ -217,13 +217,13 @@ def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]],
         raise missing_package("--launcher slurm", error.name or "submitit") from error
     settings = dict(parameters)
     if int(settings.get("tasks_per_node", settings.get("slurm_ntasks_per_node", 1))) != 1:
-        raise InputError("a study's cell is one task: leave slurm's tasks per node at 1")
+        raise InputError("a study's trial is one task: leave slurm's tasks per node at 1")
     executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.pop("cluster", "slurm"))
     executor.update_parameters(**settings)
 
-    def run_all(waiting: list[Cell]) -> Iterable[tuple[str, str]]:
-        jobs = executor.map_array(run_cell, waiting)
-        for cell, job in zip(waiting, jobs, strict=True):
+    def run_all(waiting: list[Trial]) -> Iterable[tuple[str, str]]:
+        jobs = executor.map_array(run_trial, waiting)
+        for trial, job in zip(waiting, jobs, strict=True):
             try:
                 problem = str(job.result())
             except KeyboardInterrupt:
@@ -232,7 +232,7 @@ def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Cell]],
                 raise
             except Exception as error:  # a job that was cancelled, ran out of memory or time
                 problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            print(f"{Path(cell.folder).name}: {problem or 'done'}", flush=True)
-            yield Path(cell.folder).name, problem
+            print(f"{Path(trial.folder).name}: {problem or 'done'}", flush=True)
+            yield Path(trial.folder).name, problem
 
     return run_all
