@@ -301,7 +301,10 @@ def without_weights(backbone: Any) -> dict[str, Any]:
     options = (setting.get("init_args") or {}) if isinstance(setting, dict) else None
     if not isinstance(options, dict) or not isinstance(setting.get("class_path"), str):
         raise TypeError(f"{str(backbone)[:60]} has no class_path, or init_args that are no table")
-    return {**setting, "init_args": {k: v for k, v in options.items() if k not in STARTS}}
+    kept = {**setting, "init_args": {k: v for k, v in options.items() if k not in STARTS}}
+    if isinstance(more := setting.get("dict_kwargs"), dict):
+        kept["dict_kwargs"] = {k: v for k, v in more.items() if k not in STARTS}
+    return kept
 
 
 def _prepared(about: dict[str, Any]) -> Origin:

@@ -15,6 +15,7 @@ MISFITS = {
     "SaysNoWidth": "feature_dim",
     "OneSize": "takes images of 96×96 pixels, but not of 32×32",
 }
+NAMED = "torchvision.models.get_model --model.backbone.name"
 TIMM = "timm.create_model --{0}.model_name"
 
 TRIALS = {
@@ -35,6 +36,19 @@ TRIALS = {
         "feature_dim 192",
     ),
     "GoogLeNet with its auxiliary classifiers": Trial(f"{FIT} torchvision.models.googlenet", "feature_dim 1024"),
+    "a model of torchvision by its name": Trial(f"{FIT} {NAMED} shufflenet_v2_x0_5", "feature_dim 1024"),
+    "arguments that torchvision's function gives too": Trial(
+        f"{FIT} torchvision.models.swin_t", "torchvision.models.get_model with name swin_t", 2
+    ),
+    "a width that torchvision's function gives too": Trial(
+        f"{FIT} torchvision.models.wide_resnet50_2", "torchvision.models.get_model with name wide_resnet50_2", 2
+    ),
+    "a block that torchvision's function gives too": Trial(
+        f"{FIT} torchvision.models.shufflenet_v2_x0_5", "torchvision.models.get_model with name shufflenet_v2_x0_5", 2
+    ),
+    "weights of torchvision, for which its function gives arguments": Trial(
+        f"{FIT} torchvision.models.googlenet --model.backbone.weights IMAGENET1K_V1", "get_model with name googlenet", 2
+    ),
     "Inception on 32 pixels": Trial(f"{PROBE} torchvision.models.inception_v3", "but not of 32×32", 2),
     "a bug in a backbone, in a probe": Trial(f"{PROBE} tests.misfits.FailsAlways", raises=RuntimeError),
     "a fault in a backbone after some batches, in a probe": Trial(

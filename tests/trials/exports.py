@@ -48,6 +48,13 @@ TRIALS = {
     },
     "a timm model's own function as timm": Trial(exported("timm.models.resnet10t", "timm", "t"), SAME),
     "torchvision's ResNet as timm": Trial(exported("torchvision.models.resnet18", "timm", "t"), SAME),
+    "torchvision's ResNet by its name as timm": Trial(
+        exported("torchvision.models.get_model --model.backbone.name resnet18", "timm", "t"), SAME
+    ),
+    "a run's other file": Trial(
+        f"fit {QUICK} --run_dir r\nexport --ckpt_path r/config.yaml --out b.pth --format state_dict",
+        "r/config.yaml is not a checkpoint .* no whole archive of torch.save; its run is --ckpt_path r", 2, never="mmap",
+    ),
     "torchvision's MobileNet as timm": Trial(
         exported("torchvision.models.mobilenet_v3_small", "timm", "new/t"), "timm has no model mobilenet_v3_small", 2
     ),

@@ -10,7 +10,7 @@ import ast
 import contextlib
 import re
 from argparse import ArgumentError
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -189,6 +189,9 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         if not isinstance(cause, Exception):
             raise
         failure = blamed(cause, getattr(made, "__name__", None))
+        if raised_in(cause).partition(".")[0] in ("torchvision", "jsonargparse") and isinstance(failure, InputError):
+            paths = [str(value) for key, value in config.items() if key.endswith("class_path")]
+            failure = InputError(f"{failure}{by_name(paths)}")
         raise failure from (error if failure is not cause else cause.__cause__)
 
 
@@ -292,7 +295,22 @@ def essence(error: BaseException) -> str:
     if kinds and got:
         hint = did_you_mean(nearest(got[1], [choice for kind in kinds for choice in _choices(kind)]))
         leaf = f"expected {' or '.join(kinds)}, got {got[1]!r}{hint}"
-    return (f"--{setting}: " if setting else "") + (leaf if len(leaf) <= 300 else f"{leaf[:299]}…")
+    leaf = leaf if len(leaf) <= 300 else f"{leaf[:299]}…"
+    failed = re.findall(r"Problem with given class_path '([\w.]+)'", "\n".join(texts))
+    return (f"--{setting}: " if setting else "") + leaf + by_name(failed)
+
+
+def by_name(class_paths: Iterable[str]) -> str:
+    """Names torchvision's get_model where one of its functions failed.
+
+    jsonargparse looks behind a function's **kwargs and passes the defaults that it finds there. Some functions of
+    torchvision, such as swin_t and wide_resnet50_2, give these arguments themselves.
+    """
+    for path in class_paths:
+        name = path.rpartition(".")[2]
+        if path.startswith("torchvision.models.") and name != "get_model":
+            return f"; torchvision.models.get_model with name {name} passes only the arguments that are given to it"
+    return ""
 
 
 def _readable(kind: str) -> str:

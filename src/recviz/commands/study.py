@@ -213,6 +213,7 @@ def references(done: list[Trial], folder: Path) -> list[str]:
             data.get("init_args", {}).pop(name.removeprefix("--data."), None)
         label = hashlib.sha256(json.dumps([backbone, data, trial.probe]).encode()).hexdigest()[:8]
         options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}
+        options |= {f"backbone.dict_kwargs.{name}": value for name, value in backbone.get("dict_kwargs", {}).items()}
         command = ["probe", *arguments({"backbone": backbone["class_path"], **options}), "--config", str(config)]
         commands.setdefault(folder / f"untrained-{label}.json", [*command, *trial.probe])
     for path, command in commands.items():

@@ -16,8 +16,10 @@ from recviz.projector import projector
 class SimCLR(JointEmbedding):
     """SimCLR (Chen, Kornblith, Norouzi, Hinton, ICML 2020, arXiv 2002.05709).
 
-    The defaults are the authors' for a ResNet-50 on ImageNet, but for the BatchNorm after their projector's last layer,
-    which this projector has not. On CIFAR-10 they use temperature 0.5 and base_lr 1.0.
+    The defaults are the authors' for a ResNet-50 on ImageNet. On CIFAR-10 they use temperature 0.5 and base_lr 1.0.
+    The projector deviates from their code in three ways. It has no BatchNorm after the last layer. Its hidden layers
+    have biases, as VICReg's; theirs have none, and the BatchNorm after each subtracts a bias again. Its weights begin
+    as PyTorch's nn.Linear; theirs are normal with a standard deviation of 0.01.
 
     Args:
         backbone: see JointEmbedding.

@@ -218,6 +218,8 @@ def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]
     import timm
 
     given, function = arguments(origin.backbone), str(origin.backbone["class_path"]).rpartition(".")[2]
+    if origin.backbone["class_path"] == "torchvision.models.get_model":
+        function = str(given.pop("name"))
     if isinstance(backbone, ResNet):
         stem, width = given.get("stem", "imagenet"), given.get("width", 1)
         if stem != "imagenet" or width != 1:
