@@ -16,9 +16,9 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from recviz.commands.trials import Trial, _environments, _settings, locally, run_trial
 from recviz.commands.recipes import recipes_folder
-from recviz.commands.study import trials, read_study, references
+from recviz.commands.study import read_study, references, trials
+from recviz.commands.trials import Trial, _environments, _settings, locally, run_trial
 
 Command = Callable[..., tuple[int, str, str]]
 

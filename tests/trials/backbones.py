@@ -49,6 +49,7 @@ TRIALS = {
     "weights of torchvision, for which its function gives arguments": Trial(
         f"{FIT} torchvision.models.googlenet --model.backbone.weights IMAGENET1K_V1", "get_model with name googlenet", 2
     ),
+    "a name that torchvision does not have": Trial(f"{FIT} {NAMED} resnet81", "did you mean resnet18", 2),
     "Inception on 32 pixels": Trial(f"{PROBE} torchvision.models.inception_v3", "but not of 32×32", 2),
     "a bug in a backbone, in a probe": Trial(f"{PROBE} tests.misfits.FailsAlways", raises=RuntimeError),
     "a fault in a backbone after some batches, in a probe": Trial(

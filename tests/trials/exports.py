@@ -53,7 +53,9 @@ TRIALS = {
     ),
     "a run's other file": Trial(
         f"fit {QUICK} --run_dir r\nexport --ckpt_path r/config.yaml --out b.pth --format state_dict",
-        "r/config.yaml is not a checkpoint .* no whole archive of torch.save; its run is --ckpt_path r", 2, never="mmap",
+        "r/config.yaml is not a checkpoint .* no whole archive of torch.save; its run is --ckpt_path r",
+        2,
+        never="mmap",
     ),
     "torchvision's MobileNet as timm": Trial(
         exported("torchvision.models.mobilenet_v3_small", "timm", "new/t"), "timm has no model mobilenet_v3_small", 2

@@ -57,6 +57,11 @@ TRIALS = {
         "EarlyStopping watches 'val_loss', .* train/total",
         code=2,
     ),
+    "EarlyStopping on train_loss": Trial(
+        "fit $Q --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train_loss", "it logs .*train/total", 2
+    ),
+    "LearningRateFinder": Trial("fit $Q --trainer.callbacks LearningRateFinder", "leave it out", code=2),
+    "BatchSizeFinder": Trial("fit $Q --trainer.callbacks BatchSizeFinder", "leave it out", code=2),
     "EarlyStopping on what is logged": Trial(
         "fit $Q --trainer.callbacks EarlyStopping --trainer.callbacks.monitor probe/knn", "next:"
     ),

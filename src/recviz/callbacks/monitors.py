@@ -54,7 +54,7 @@ class Monitors(Callback):
             name = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
             if name is None or name in known or not getattr(callback, "strict", True):
                 continue
-            close = difflib.get_close_matches(name, sorted(known), n=1)
+            close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.75)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise InputError(
                 f"{type(callback).__name__} watches {name!r}, which this run does not log{hint or ':'}"

@@ -105,6 +105,8 @@ class KnownSettings:
         elif found := find_class(chosen, bases, key):
             if found.__module__.startswith("timm.") and found.__name__ == "create_model":
                 _check_timm(self.given.get(f"{key}.model_name"), key)
+            elif found.__module__.startswith("torchvision.") and found.__name__ == "get_model":
+                _check_torchvision(self.given.get(f"{key}.name"), key)
             self._add_parts(key, found)
         else:
             self.opaque.add(key)
@@ -154,6 +156,14 @@ def _check_timm(name: object, key: str) -> None:
 
     if isinstance(name, str) and ":" not in name and not timm.is_model(name):
         raise InputError(f"--{key}.model_name: timm has no {name!r}{did_you_mean(nearest(name, timm.list_models()))}")
+
+
+def _check_torchvision(name: object, key: str) -> None:
+    """Check the name of torchvision.models.get_model, which raises KeyError where there is none such."""
+    from torchvision.models import list_models
+
+    if isinstance(name, str) and name.lower() not in (names := list_models()):
+        raise InputError(f"--{key}.name: torchvision has no {name!r}{did_you_mean(nearest(name, names))}")
 
 
 def find_class(path: str, bases: tuple[type, ...], key: str) -> Callable[..., Any] | None:

@@ -13,6 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.error import URLError
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -182,7 +183,7 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         return objects
     except Exception as error:  # jsonargparse wraps some kinds of what classes raise
         chain = list(causes(error))
-        own = next((each for each in chain if isinstance(each, InputError)), None)
+        own = next((each for each in chain if isinstance(each, InputError | URLError)), None)
         made, cause = raised[-1] if raised else (None, own or chain[-1])
         if made is None and raised_in(cause).partition(".")[0] in ("jsonargparse", "argparse"):
             raise InputError(essence(error)) from error
@@ -243,6 +244,8 @@ def blamed(error: Exception, what: str | None) -> Exception:
     prefix = f"{what}: " if what else ""
     if isinstance(error, InputError):
         return error
+    if isinstance(error, URLError):
+        return InputError(f"{prefix}cannot download a file that these settings ask for: {error.reason}")
     if isinstance(error, ModuleNotFoundError):
         package = PACKAGES.get(what or "", error.name)
         if package is not None:

@@ -12,10 +12,10 @@ from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import without_weights
-from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.commands.fit import TYPES, add_options
 from recviz.commands.parsing import check_arguments, value_errors
 from recviz.commands.recipes import find_recipe, read_recipe
+from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.data.shards import plain_name
 from recviz.errors import InputError
 from recviz.progress import working

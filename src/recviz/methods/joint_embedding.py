@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -230,6 +230,11 @@ def check_trainer(trainer: Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler):
             check_accumulation(max(callback.scheduling.values()), "GradientAccumulationScheduler")
+        if isinstance(callback, BatchSizeFinder | LearningRateFinder):
+            raise InputError(
+                f"{type(callback).__name__} trains before the run, whose schedule and batches are fixed by then: leave "
+                "it out, and set model.base_lr and data.batch_size"
+            )
 
 
 def check_accumulation(batches: int, setting: str) -> None:

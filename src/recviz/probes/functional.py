@@ -14,7 +14,6 @@ from recviz.distributed import tick
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
 
-
 _log = logging.getLogger(__name__)
 
 
