@@ -190,9 +190,10 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         if not isinstance(cause, Exception):
             raise
         failure = blamed(cause, getattr(made, "__name__", None))
-        if raised_in(cause).partition(".")[0] in ("torchvision", "jsonargparse") and isinstance(failure, InputError):
+        where = raised_in(cause) if made is None else str(getattr(made, "__module__", ""))
+        if isinstance(failure, InputError) and where.startswith("torchvision.models."):
             paths = [str(value) for key, value in config.items() if key.endswith("class_path")]
-            failure = InputError(f"{failure}{by_name(paths)}")
+            failure = InputError(f"{str(failure).rstrip('.')}{by_name(paths)}")
         raise failure from (error if failure is not cause else cause.__cause__)
 
 
@@ -299,8 +300,9 @@ def essence(error: BaseException) -> str:
         hint = did_you_mean(nearest(got[1], [choice for kind in kinds for choice in _choices(kind)]))
         leaf = f"expected {' or '.join(kinds)}, got {got[1]!r}{hint}"
     leaf = leaf if len(leaf) <= 300 else f"{leaf[:299]}…"
-    failed = re.findall(r"Problem with given class_path '([\w.]+)'", "\n".join(texts))
-    return (f"--{setting}: " if setting else "") + leaf + by_name(failed)
+    unfilled = "arguments are required" in leaf
+    made = re.findall(r"Problem with given class_path '([\w.]+)'", "\n".join(texts)) if unfilled else []
+    return (f"--{setting}: " if setting else "") + leaf + by_name(made)
 
 
 def by_name(class_paths: Iterable[str]) -> str:
