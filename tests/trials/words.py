@@ -42,6 +42,10 @@ TRIALS = {
         "study --config study-smoke.yaml --seed_everything 3 --compile true --dry_run true",
         "--seed_everything 3 --compile true --run_dir",
     ),
+    "a study's commands for a shell": Trial(
+        "study --config study-smoke.yaml --dry_run true", r"--model.projector_dims '\[256, 64\]'"
+    ),
+    "a study without --config": Trial("study study-smoke.yaml", "recviz study --config study-smoke.yaml", code=2),
     "a study's run folder": Trial(
         "study --config study-smoke.yaml --run_dir x", "--run_dir is the study's own", code=2
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 from recviz.checkpoints import without_weights
 from recviz.commands.fit import TYPES, add_options
-from recviz.commands.parsing import check_arguments, value_errors
+from recviz.commands.parsing import check_arguments, parse
 from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.data.shards import plain_name
@@ -59,8 +60,7 @@ def run(argv: list[str]) -> int:
     """
     parser = options()
     own, rest = split_arguments(argv)
-    with value_errors():
-        config = parser.parse_args(own)
+    config = parse(parser, own)
     if config.config is None:
         raise InputError("--config needs the name of a study, such as --config study-smoke.yaml")
     path = find_recipe(config.config)
@@ -71,7 +71,7 @@ def run(argv: list[str]) -> int:
     all_trials = trials(study, folder, rest)
     check_options(study, all_trials, rest)
     if config.dry_run:
-        print("\n".join(" ".join(["recviz", *trial.fit]) for trial in all_trials))
+        print("\n".join(shlex.join(["recviz", *trial.fit]) for trial in all_trials))
         return 0
     try:
         folder.mkdir(parents=True, exist_ok=True)
