@@ -52,6 +52,17 @@ class EndsAt(Callback):
             os.kill(os.getpid(), signal.Signals[way])
 
 
+class EndsAfter(Callback):
+    """Ends the run after so many steps, on each process."""
+
+    def __init__(self, step: int = -1) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.should_stop = True
+
+
 class EpochEMA(EMAWeightAveraging):
     """An average of the weights after every step and every epoch."""
 

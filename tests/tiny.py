@@ -33,10 +33,10 @@ class TinyBackbone(nn.Module):
         return out
 
 
-def tiny_vicreg(**settings: Any) -> VICReg:
+def tiny_vicreg(method: type[VICReg] = VICReg, **settings: Any) -> VICReg:
     """VICReg on TinyBackbone, always with the same weights."""
     torch.manual_seed(0)
-    return VICReg(**{"backbone": TinyBackbone(), "projector_dims": [16, 16], "warmup_epochs": 1, **settings})
+    return method(**{"backbone": TinyBackbone(), "projector_dims": [16, 16], "warmup_epochs": 1, **settings})
 
 
 def tiny_data(**settings: Any) -> PatternsDataModule:

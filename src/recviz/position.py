@@ -41,7 +41,9 @@ def position(trainer: Any) -> Position:
     if batches.started > batches.processed:  # in a batch
         return within._replace(exact=False)
     if trainer.validating or batches.completed < batches.processed:  # after a batch, which is not counted yet
-        exact = loop.val_loop.batch_progress.is_last_batch if trainer.validating else not validates(trainer)
+        exact = not validates(trainer)
+        if trainer.validating:
+            exact = loop.val_loop.batch_progress.is_last_batch != validates_since_it_stops(trainer)
         after = within._replace(logged_steps=steps + 1, exact=exact and not last)
         return Position(epochs.started, 0, False, steps + 1, exact=False) if last else after
     if last and batches.ready == batches.completed:  # an exception before the end of an epoch
@@ -59,6 +61,11 @@ def validates(trainer: Any) -> bool:
         return bool(loop.epoch_loop.batch_progress.is_last_batch)
     batch = loop.total_batch_idx if every is None else loop.batch_idx
     return bool((batch + 1) % trainer.val_check_batch == 0)
+
+
+def validates_since_it_stops(trainer: Any) -> bool:
+    """Whether a validation that begins is one that only a run has that a callback or its module stops here."""
+    return trainer.should_stop and not trainer.sanity_checking and not validates(trainer)
 
 
 def go_to(place: Position, loops: dict[str, Any], counts_steps: bool) -> None:

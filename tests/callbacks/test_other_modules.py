@@ -182,7 +182,7 @@ def test_hyperparameters_of_any_kind_do_not_spoil_a_checkpoint(tmp_path: Path) -
 def test_layers_that_are_made_late_are_no_other_architecture(tmp_path: Path) -> None:
     module, path = Plain(TinyBackbone()), tmp_path / "a.ckpt"
     weights = {**module.state_dict(), "late.weight": torch.ones(2)}
-    torch.save({"state_dict": weights, "global_step": 1}, path)
+    torch.save({"state_dict": weights, "global_step": 1, "optimizer_states": []}, path)
     assert check_checkpoint(str(path), module, None, 1, "trainer: {max_epochs: 3}\n", allowed=False) == []
     torch.save({"state_dict": {"layer.weight": torch.ones(2)}, "global_step": 1}, path)
     with pytest.raises(InputError, match=r"another architecture: layer\.weight is \(2,\) there and \(1, 4\) here"):

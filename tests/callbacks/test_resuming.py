@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from recviz import OnlineProbe
+from recviz import OnlineProbe, VICReg
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.metrics_file import MetricsFile, read_rows
 from recviz.callbacks.resuming import ExactResume
@@ -38,7 +39,7 @@ DEFAULT = {(hook, step) for hook, step in zip(cycle(ANY_STEP), range(1, END))} |
 }
 
 
-def fit(folder: Path, max_steps: int = -1, others: Any = (), **settings: Any) -> Trainer:
+def fit(folder: Path, max_steps: int = -1, others: Any = (), method: type[VICReg] = VICReg, **settings: Any) -> Trainer:
     """Train in a folder, from its newest checkpoint where there is one, as `recviz fit` does."""
     checkpoint, content = newest_readable(folder)
     stop = StopSafely(folder / "checkpoints/last.ckpt")
@@ -50,7 +51,7 @@ def fit(folder: Path, max_steps: int = -1, others: Any = (), **settings: Any) ->
         logger=[MetricsFile(folder, rows_until(folder / "metrics.csv", content))],
         **{"log_every_n_steps": 2, "val_check_interval": VALIDATES, **settings},
     )  # fmt: skip
-    trainer.fit(tiny_vicreg(), tiny_data(), ckpt_path=checkpoint, weights_only=True)
+    trainer.fit(tiny_vicreg(method), tiny_data(), ckpt_path=checkpoint, weights_only=True)
     return trainer
 
 
@@ -108,9 +109,29 @@ def test_a_run_that_a_callback_stopped(
     assert_same(tmp_path, whole)
 
 
+class EndsItself(VICReg):
+    """Ends the run by its own hook, which comes after that of the callbacks."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if f"on_train_batch_end:{self.trainer.global_step}:stop" == os.environ.get(WHERE):
+            self.trainer.should_stop = True
+
+
 def steps(*default: int) -> list[Any]:
     """Every step before the end; by default those only, and the others where there is time."""
     return [pytest.param(step, marks=() if step in default else pytest.mark.slow) for step in range(1, END)]
+
+
+@pytest.mark.parametrize("step", steps(3, 4))
+def test_a_run_that_the_module_itself_stopped(
+    monkeypatch: pytest.MonkeyPatch, whole: Path, tmp_path: Path, step: int
+) -> None:
+    monkeypatch.setenv(WHERE, f"on_train_batch_end:{step}:stop")
+    monkeypatch.setattr(EndsAt, "on_train_batch_end", Callback.on_train_batch_end)
+    assert fit(tmp_path, method=EndsItself).global_step == step
+    monkeypatch.delenv(WHERE)
+    fit(tmp_path)
+    assert_same(tmp_path, whole)
 
 
 @pytest.mark.parametrize("step", steps(1, 4, 7, 8))
@@ -185,6 +206,12 @@ def test_epochs_of_which_some_batches_are_left_out(monkeypatch: pytest.MonkeyPat
 def test_a_stop_that_comes_too_early_is_not_granted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(WHERE, "on_train_batch_end:2:stop")
     assert fit(tmp_path, min_steps=5).global_step == 5
+
+
+def test_the_patience_of_a_resumed_run_is_the_one_that_is_given(tmp_path: Path) -> None:
+    fit(tmp_path, max_steps=3, others=[EarlyStopping("train/invariance", patience=1000)])
+    fit(tmp_path, max_steps=4, others=[more := EarlyStopping("train/invariance", patience=2000)])
+    assert more.patience == 2000
 
 
 class Keeps(Callback):

@@ -127,3 +127,43 @@ def test_one_process_that_is_told_stops_all(runs: Runs, rank: int) -> None:
     assert last(runs.folder / name)["global_step"] == STEPS + 2
     assert runs.run(["fit", "--resume", name], 2).codes == [0, 0]
     assert_same(runs.folder / name, runs.folder / "whole2")
+
+
+OFTEN = ["--trainer.val_check_interval", "2", "--trainer.callbacks", "tests.endings.EndsAfter"]
+NEVER = ["--trainer.callbacks.step", "-1"]
+
+
+@pytest.fixture(scope="module")
+def often(runs: Runs) -> Path:
+    """A whole run on two processes that validates within its epochs."""
+    ended = runs.run([*fit(2), *OFTEN, "--run_dir", "often"], 2, log="often-views")
+    assert ended.codes == [0, 0], ended.output
+    return runs.folder / "often"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "endings"),
+    {
+        "max_steps": [["--trainer.max_steps", "5"]],
+        "max_steps at the end of an epoch": [["--trainer.max_steps", "8"]],
+        "a callback": [["--trainer.callbacks.step", "7"]],
+        "a callback where validation is due": [["--trainer.callbacks.step", "6"]],
+        "a chain": [
+            ["--trainer.max_steps", "1"], ["--trainer.max_steps", "3"], ["--trainer.callbacks.step", "5"],
+            ["--trainer.max_steps", "11"],
+        ],
+    }.items(),
+)  # fmt: skip
+def test_two_processes_that_end_within_an_epoch(runs: Runs, often: Path, name: str, endings: list[list[str]]) -> None:
+    folder = name.replace(" ", "-")
+    begin, steps = [*fit(2), *OFTEN, "--run_dir", folder], 0
+    for ending in endings:
+        ended = runs.run([*begin, *ending], 2, log=f"{folder}-views")
+        assert ended.codes == [0, 0], ended.output
+        assert steps < last(runs.folder / folder)["global_step"] < EPOCHS * STEPS
+        steps = last(runs.folder / folder)["global_step"]
+        begin = ["fit", "--resume", folder, "--allow_changes", "true", "--trainer.max_steps", "-1", *NEVER]
+    assert runs.run(begin, 2, log=f"{folder}-views").codes == [0, 0]
+    assert_same(runs.folder / folder, often)
+    assert views(runs.folder, folder, 2) == views(runs.folder, "often", 2)

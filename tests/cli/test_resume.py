@@ -324,6 +324,18 @@ def test_settings_that_an_older_version_lacked_are_no_changes(
     assert (code, err) == (0, "")
 
 
+def test_tensorboard_shows_no_points_of_steps_that_were_done_again(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fit = [*FIT, "--data.root", str(whole.parent / "photos"), "--config", "tensorboard.yaml", "--run_dir", "run"]
+    assert recviz_command(*fit)[0] == 0
+    stopped_after(tmp_path / "run", 1, tmp_path / "killed")
+    assert recviz_command("fit", "--resume", "killed")[0] == 0
+    shown = events.EventAccumulator("killed/lightning_logs/version_0").Reload().Scalars("train/total")
+    assert [point.step for point in shown] == list(range(12))
+
+
 @pytest.mark.parametrize("name", ["tensorboard", pytest.param("wandb", marks=pytest.mark.slow)])
 def test_other_loggers_go_on_with_their_run(
     recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
 from recviz.callbacks.metrics_file import MetricsFile
-from recviz.position import Position, go_to, position
+from recviz.position import Position, go_to, position, validates_since_it_stops
 
 
 class ExactResume(Callback):
@@ -54,7 +54,10 @@ class ExactResume(Callback):
         about["rows"] = next((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)), 0)
         others = [logger for logger in trainer.loggers if not isinstance(logger, MetricsFile)]
         about["loggers"] = [[type(other).__name__, other.version] for other in others]
-        logs = (trainer.global_step % trainer.log_every_n_steps == 0) if self._closing == "step" else self._closing  # type: ignore[attr-defined]
+        scheduled = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
+            about["rows"] -= bool(trainer.logged_metrics)  # Lightning logs the last step before it ends a run early
+        logs = scheduled if self._closing == "step" else self._closing
         if place.exact and logs and not (self._closing == "epoch" and place.begun):
             metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
             row = {name: float(value) for name, value in metrics.items()}
@@ -68,6 +71,9 @@ class ExactResume(Callback):
         """
         if "current_model_state" in checkpoint and not _averages(trainer):
             pl_module.load_state_dict(checkpoint["current_model_state"])
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, EarlyStopping) and each.state_key in checkpoint["callbacks"]:
+                checkpoint["callbacks"][each.state_key]["patience"] = each.patience  # which Lightning would put back
         if place := checkpoint.get("recviz", {}).get("position"):
             go_to(Position(**place), checkpoint["loops"]["fit_loop"], counts_steps=trainer.max_steps != -1)
 

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
 from recviz.machine import typed_command
-from recviz.position import position
+from recviz.position import position, validates_since_it_stops
 from recviz.progress import say
 
 REQUEUE_CODE = 75
@@ -52,6 +52,7 @@ class StopSafely(Callback):
         self._received = 0
         self._before: dict[int, Any] = {}
         self._steps: int | None = None  # max_steps, while a callback's wish stands for it
+        self._saved = False  # where the run ends, before the validation of its end
         self._requeue_signal: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,12 +92,21 @@ class StopSafely(Callback):
             self._steps = trainer.max_steps
             trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = False, trainer.global_step
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save before the validation that Lightning adds where the module itself asked for the end.
+
+        Its own on_train_batch_end comes after that of the callbacks.
+        """
+        if validates_since_it_stops(trainer):
+            trainer.save_checkpoint(self.checkpoint)
+            self._saved = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, where the run ends within an epoch."""
         if self._steps is not None:
             trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = True, self._steps
             self._steps = None
-        if not is_whole(trainer):
+        if not is_whole(trainer) and not self._saved:
             trainer.save_checkpoint(self.checkpoint)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

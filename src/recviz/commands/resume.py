@@ -25,6 +25,8 @@ class Resumed(NamedTuple):
     """Rows of metrics.csv up to the checkpoint."""
     loggers: list[tuple[str, str | int | None]] = []  # noqa: RUF012 (never changed)
     """Class and version of the loggers beside metrics.csv."""
+    logged_steps: int = 0
+    """The step that loggers get next."""
 
     def closing_probes(self) -> dict[int, Accuracies]:
         """What FinalProbe measured of the trained backbone, by its step."""
@@ -52,6 +54,11 @@ class Resumed(NamedTuple):
             for option in ("version", "run_id", "experiment_key"):  # of W&B and TensorBoard, of MLflow, of Comet
                 if option in setting["init_args"] and setting["init_args"][option] is None:
                     setting["init_args"][option] = known[1]
+            if (
+                name == "TensorBoardLogger"
+            ):  # hides what a run that was killed has logged since; the closing probe stays
+                purge_step = self.logged_steps + (self.logged_steps in self.closing_probes())
+                setting["dict_kwargs"] = {"purge_step": purge_step, **(setting.get("dict_kwargs") or {})}
 
     def changes(self, config: str) -> dict[str, str]:
         """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
@@ -85,8 +92,10 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
     argv = ["--config", str(folder / "config.yaml"), *rest, "--run_dir", str(folder)]
     if checkpoint is not None:
         argv += ["--ckpt_path", str(checkpoint)]
-    loggers = [(str(name), version) for name, version in content.get("recviz", {}).get("loggers", [])]
-    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content), loggers)
+    about = content.get("recviz", {})
+    loggers = [(str(name), version) for name, version in about.get("loggers", [])]
+    logged_steps = int(about.get("position", {}).get("logged_steps", 0))
+    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content), loggers, logged_steps)
 
 
 def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
