@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def test_train_and_val_folders(tmp_path: Path, memory_size: int | None, val: str
             assert_is_picture(split.images.clean(torch.tensor([i]))[0], label, index)
         else:
             assert split.images.name(i).endswith(f"class{label}/{index:03d}.png")
+
+
+def test_a_class_has_one_name_however_its_accents_are_spelled(tmp_path: Path) -> None:
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make_folder(tmp_path / "train", names=[nfc, "cat"])
+    make_folder(tmp_path / "train", names=[nfd], start=4)
+    make_folder(tmp_path / "val", names=[nfd])
+    (tmp_path / "train" / "cat" / "000.png").rename(tmp_path / "train" / "cat" / f"{nfd}.png")
+    (tmp_path / "list.txt").write_text(f"{nfc}/000.png\n{nfc}.png\n{nfd}/005.png\n")
+    data = is_set_up(module(tmp_path))
+    assert data.train is not None
+    assert data.val is not None
+    assert data.class_names == data.val.class_names == [nfc, "cat"]
+    assert (len(data.train.images), len(data.val.images)) == (12, 4)
+    assert len(is_set_up(module(tmp_path, train_list=str(tmp_path / "list.txt"))).train.images) == 3  # type: ignore[union-attr]
 
 
 def test_val_comes_before_test(tmp_path: Path) -> None:
@@ -117,6 +133,7 @@ def test_flat_train_with_labelled_val(tmp_path: Path) -> None:
     assert data.val is not None
     assert data.val.labels is not None
     assert data.val.labels.tolist() == [0, 0, 1, 1]
+    assert data.notes == [f"no probe can run on {tmp_path / 'val'}, since the training images have no labels"]
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recviz.data.images import shown
-from recviz.data.listing import counted, folders_with_images, has_flat_images, list_images, sub_folders
+from recviz.data.listing import counted, folders_with_images, has_flat_images, list_images, spelled, sub_folders
 from recviz.errors import InputError
 
 NAMES = {
@@ -106,13 +106,14 @@ def class_root(folder: Path, known: frozenset[str] = frozenset()) -> tuple[Path,
 
     Args:
         folder: of the split.
-        known: names of classes; a single folder of such a name is a class, any other single folder is looked into.
+        known: `spelled` names of classes; a single folder of such a name is a class, any other single folder is looked
+            into.
     """
     seen = set()
     while (place := folder.resolve()) not in seen:
         seen.add(place)
         folders = folders_with_images(folder)
-        if len(folders) != 1 or folders[0] in known or has_flat_images(folder):
+        if len(folders) != 1 or spelled(folders[0]) in known or has_flat_images(folder):
             break
         folder = folder / folders[0]
     return folder, folders
@@ -166,10 +167,10 @@ def _split_folders(here: Path, folders: list[str]) -> _Group | None:
 
 def _of_splits(here: Path, group: _Group, others: list[str], notes: list[str]) -> Layout:
     train, classes = class_root(here / group.folders["train"][0])
-    known = frozenset(classes) if len(classes) > 1 else frozenset()
+    known = frozenset(map(spelled, classes)) if len(classes) > 1 else frozenset()
     held_out = [here / name for role in ("val", "test") for name in group.folders.get(role, [])]
     roots = [class_root(folder, known) for folder in held_out]
-    labelled = [place for place, (_, names) in enumerate(roots) if len(names) > 1 or known & set(names)]
+    labelled = [place for place, (_, names) in enumerate(roots) if len(names) > 1 or known & set(map(spelled, names))]
     if labelled:
         notes += [f"{shown(str(folder))} is not used" for i, folder in enumerate(held_out) if i != labelled[0]]
     elif not known:

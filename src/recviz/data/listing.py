@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,8 @@ class Listing(NamedTuple):
     flat: list[str]
     """Images right in the folder, sorted."""
     classes: dict[str, list[str]]
-    """By sub-folder, in order of the names, the images anywhere below it, sorted; only sub-folders that have any."""
+    """By `spelled` name of a sub-folder, in order of the names, the images anywhere below it, sorted; only sub-folders
+    that have any."""
     left_out: Counter[str]
     """Number of other files by extension, "" for none."""
     empty: list[str]
@@ -58,14 +60,26 @@ def list_images(folder: Path) -> Listing:
                 else:
                     left_out[extension(path)] += 1
             if files:
-                classes[entry.name] = sorted(files)
+                name = spelled(entry.name)
+                classes[name] = sorted([*classes.get(name, []), *files])
             else:
                 empty.append(entry.name)
         elif _is_image(entry.name):
             flat.append(entry.path)
         else:
             left_out[extension(entry.name)] += 1
-    return Listing(flat, classes, left_out, empty)
+    return Listing(flat, dict(sorted(classes.items())), left_out, empty)
+
+
+def spelled(name: str) -> str:
+    """A name in the one of its Unicode spellings (NFC) by which classes are told apart.
+
+    An accent is one character with its letter on Linux and Windows, and two in what macOS and its archives write.
+
+    >>> spelled("cafe\N{COMBINING ACUTE ACCENT}") == "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def all_images(folder: Path) -> list[str]:
@@ -145,11 +159,12 @@ def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) ->
     by_name: dict[str, list[tuple[str, str]]] = {}
     for name, paths in found.items():
         for path in paths:
-            for key in (os.path.basename(path), f"{name}/{os.path.basename(path)}"):
+            file = spelled(os.path.basename(path))
+            for key in (file, f"{name}/{file}"):
                 by_name.setdefault(key, []).append((name, path))
     kept: dict[str, list[str]] = {name: [] for name in found}
     for line in listed:
-        files = by_name.get(line, [])
+        files = by_name.get(spelled(line), [])
         if len(files) != 1:
             raise InputError(
                 f"data.train_list: {shown(line)} matches {len(files)} images in {folder}, expected exactly one"
