@@ -147,7 +147,7 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 def test_an_unreadable_file_is_named(tmp_path: Path, suffix: str, how: str) -> None:
     path = save(tmp_path / f"broken{suffix}", Image.fromarray(picture(0, 0, (200, 200))))
     path.write_bytes(BROKEN[how](path.read_bytes()))
-    with pytest.raises(UnreadableImageError, match=f"broken{suffix}: .+"):
+    with pytest.raises(UnreadableImageError, match=rf"broken\{suffix}: [^/]+$"):
         FileImages([path], plain_views()).crops(torch.tensor([0]), seed=0)
 
 

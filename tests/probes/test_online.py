@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from recviz import OnlineProbe, TwoViews
-from recviz.errors import InputError
+from recviz.errors import InputError, TrainingError
 from recviz.probes.final import FinalProbe
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
@@ -159,6 +159,24 @@ def test_features_and_labels_of_other_shapes_or_ranges_are_refused(change: Any, 
             return {**output, "features": features, "labels": labels}
 
     with pytest.raises(InputError, match=said):
+        tiny_trainer(OnlineProbe(), epochs=1).fit(Odd(), datamodule=tiny_data())
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        (lambda features: features.repeat(1, 2), InputError, "training_step gave 12 and validation_step 24"),
+        (lambda features: features / 0, TrainingError, "features of validation_step are NaN or infinite in epoch 1"),
+    ],
+    ids=["another width", "NaN"],
+)
+def test_validation_features_unlike_those_of_training_are_refused(change: Any, error: Any, said: str) -> None:
+    class Odd(Oracle):
+        def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+            output = super().validation_step(batch, batch_idx)
+            return {**output, "features": change(output["features"])}
+
+    with pytest.raises(error, match=said):
         tiny_trainer(OnlineProbe(), epochs=1).fit(Odd(), datamodule=tiny_data())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def splits(*names: str) -> Maker:
 def flat(*names: str) -> Maker:
     """A maker of d/<name>/*.png for each name."""
     return lambda here: [make_flat(here / "d" / name, 6, label=label) for label, name in enumerate(names)]
+
+
+def accents(here: Path) -> None:
+    """Splits that spell the accent of a class differently, as archives of macOS do."""
+    for split, form in {"train": "NFC", "val": "NFD"}.items():
+        make_folder(here / "d" / split, names=["cat", unicodedata.normalize(form, "café")])  # type: ignore[arg-type]
 
 
 def both(*makers: Maker) -> Maker:
@@ -201,6 +208,19 @@ TRIALS = {
         "fit $F --data.root d --run_dir r\nneighbours --ckpt_path r --images photos --query photos/000.png",
         ("photos/001.png", "1 skipped"),
         given=probe_file,
+    ),
+    "predict with other files beside the images": Trial(
+        "fit $F --data.root d --run_dir r\nprobe --ckpt_path r --save p.ckpt\npredict d --ckpt_path p.ckpt",
+        "10 images in predictions.csv; left out: 5 .heic, 5 .npy, 5 .pdf",
+        given=other_files,
+    ),
+    "flat training images beside a labelled val": Trial(
+        "fit $F --data.root d",
+        "no probe can run on d/val, since the training images have no labels",
+        given=both(flat("train"), splits("val")),
+    ),
+    "one class in two spellings of Unicode": Trial(
+        "fit $F --data.root d", (r"of 2 classes \(café, cat\)", "held out: 8 images from d/val"), given=accents
     ),
     "home folders on the command line and in a recipe": Trial(
         "fit $F --config=~/own.yaml\nprobe --ckpt_path=~/runs/r --data.num_workers 0 --results=~/results.json",

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping
 
-from recviz.commands.parsing import first_line, raised_in
+from recviz.commands.parsing import blamed, first_line, raised_in
 from recviz.errors import InputError, TrainingError
 from recviz.machine import typed_command
 
@@ -24,9 +24,9 @@ _LOADER = ("torch.utils.data.dataloader", "torch.utils.data._utils.signal_handli
 def one_line_failures(folder: Path) -> Iterator[None]:
     """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
 
-    Settings that Lightning refuses by MisconfigurationException, a metric that EarlyStopping does not find, and errors
-    of wandb become InputError. Whatever else
-    is raised, CUDA's and NCCL's errors among it, passes as it is.
+    Settings that Lightning refuses by MisconfigurationException, a metric that EarlyStopping does not find, packages
+    that are not installed, and errors of wandb become InputError. Whatever else is raised, CUDA's and NCCL's errors
+    among it, passes as it is.
 
     Args:
         folder: of the run, for what to do next.
@@ -41,6 +41,8 @@ def one_line_failures(folder: Path) -> Iterator[None]:
         ) from error
     except MisconfigurationException as error:
         raise InputError(first_line(error)) from error
+    except ModuleNotFoundError as error:
+        raise blamed(error, None) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

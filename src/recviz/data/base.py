@@ -167,6 +167,8 @@ class ViewsDataModule(LightningDataModule):
         train, val = self.load_train(), self.load_val()
         if train.labels is not None and val is not None:
             val = aligned(val, train.class_names) if val.labels is not None else None
+        if train.labels is None and val is not None:
+            self.notes.append(f"no probe can run on {val.source}, since the training images have no labels")
         if self.classes is not None:
             train, val = keep_classes(train, self.classes), keep_classes(val, self.classes) if val else None
         if val is not None and val.labels is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -305,6 +306,7 @@ def _reasons() -> Iterator[None]:
         raise
     except Exception as error:  # decoders raise what they like: OSError, struct.error, IndexError, RuntimeError …
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = re.sub(r"^decode_\w+, \S+:\d+, ", "", reason)  # a line of torchvision's source
         raise UnreadableError(reason) from error
 
 

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from recviz.augment.views import OneView, TwoViews
 from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, row_counts
-from recviz.errors import InputError
+from recviz.errors import InputError, TrainingError
 from recviz.probes.encoding import encode_split
 from recviz.probes.functional import Features, fit_linear, knn_predict
 
@@ -179,11 +179,23 @@ class OnlineProbe(Callback):
         if self.data is not None or self.num_classes == 1:
             return
         rows = _rows(outputs, "validation_step")
-        if rows is not None and not self.num_classes:
+        if rows is None or trainer.sanity_checking or self._without_labels:
+            return
+        if not self.num_classes:
             raise _classes_missing()
-        if rows is None or not self._head or trainer.sanity_checking:
+        if not self._head:
             return
         features, labels = rows
+        if features.shape[1] != len(self._head[0]):
+            raise InputError(
+                f"OnlineProbe needs features [N, D] of one width D: training_step gave {len(self._head[0])} and "
+                f"validation_step {features.shape[1]}"
+            )
+        if not features.isfinite().all():
+            raise TrainingError(
+                f"features of validation_step are NaN or infinite in epoch {trainer.current_epoch + 1}: "
+                "the online probe cannot measure them"
+            )
         self._check_range(labels)
         self._classified += len(labels)
         weight, bias = self._head

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages, FileImages
 from recviz.data.images import shown as as_text
+from recviz.data.listing import counted
 from recviz.data.lists import list_text
 from recviz.data.skipping import report
 from recviz.data.splits import Split
@@ -50,6 +51,8 @@ class Embedded(NamedTuple):
     """int64 [N], which images of the split these are: all but those that could not be read."""
     skipped: tuple[str, ...] = ()
     """One line for each image that could not be read."""
+    left_out: str = ""
+    """Numbers of files that are no images, by extension."""
 
     def name(self, index: int) -> str:
         """The name of an image, for people."""
@@ -107,12 +110,14 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
     )
     labels = None if split.labels is None else found.labels.cpu()
     thumbs = torch.cat(thumbnails)
-    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, tuple(skipped))
+    left_out = counted(split.left_out)
+    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, tuple(skipped), left_out)
 
 
 def skipped_too(embedded: Embedded) -> str:
-    """The number of images that could not be read, to be added to a line; "" where there are none."""
-    return f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
+    """Numbers of images that could not be read and of other files, to be added to a line; "" where there are none."""
+    skipped = f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
+    return skipped + (f"; left out: {embedded.left_out}" if embedded.left_out else "")
 
 
 def _thumbnails(images: Tensor, side: int) -> Tensor:
