@@ -149,9 +149,12 @@ class Origin(NamedTuple):
 
 
 def checkpoint_of(source: str | Path) -> Path:
-    """The last checkpoint of a run folder; any other path as it is."""
+    """The last checkpoint of a run folder or of its folder checkpoints; any other path as it is."""
     path = user_path(source)
-    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    own = path / "last.ckpt"
+    return own if own.is_file() else path / "checkpoints" / "last.ckpt"
 
 
 def load_backbone(source: str | Path) -> nn.Module:
@@ -246,6 +249,7 @@ def load_classifier(path: str | Path) -> Classifier:
     Raises:
         InputError: another kind of file.
     """
+    path = checkpoint_of(path)
     checkpoint = read_checkpoint(path)
     try:
         about = json.loads(checkpoint["recviz"]["probe"])

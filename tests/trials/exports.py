@@ -51,6 +51,12 @@ TRIALS = {
     "torchvision's ResNet by its name as timm": Trial(
         exported("torchvision.models.get_model --model.backbone.name resnet18", "timm", "t"), SAME
     ),
+    "a run's folder of checkpoints": Trial(
+        f"fit {QUICK} --run_dir r\nexport --ckpt_path r/checkpoints --out b.pth --format state_dict", SAME
+    ),
+    "a run, which has no classifier": Trial(
+        f"fit {QUICK} --run_dir r\npredict --ckpt_path r photos", "r/checkpoints/last.ckpt holds no classifier", 2
+    ),
     "a run's other file": Trial(
         f"fit {QUICK} --run_dir r\nexport --ckpt_path r/config.yaml --out b.pth --format state_dict",
         "r/config.yaml is not a checkpoint .* no whole archive of torch.save; its run is --ckpt_path r",
