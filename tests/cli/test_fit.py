@@ -258,7 +258,11 @@ def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("callback", "settings", "line"),
     [
-        (Timer(timedelta(microseconds=1)), {}, "trainer.max_time ended it after 1 of 3 epochs; resume: "),
+        (
+            Timer(timedelta(microseconds=1)),
+            {},
+            "trainer.max_time ended it after 0 of 3 epochs and 1 of 4 steps; resume: ",
+        ),
         (LambdaCallback(on_train_epoch_end=stop), {}, "a callback ended it after 1 of 3 epochs; resume: "),
         (Timer(timedelta(days=1)), {}, None),
         (Timer(timedelta(days=1)), {"max_steps": 1}, None),

@@ -94,3 +94,13 @@ def test_what_was_given_is_given_again(tmp_path: Any, monkeypatch: pytest.Monkey
             assert callback.given[:8] == Strange().given[:8]
             assert "betas" in first
             assert "nothing: null" in first
+
+
+@pytest.mark.parametrize(("given", "limit"), [("1", 1), ("1.0", 1.0), ("2", 2), ("0.5", 0.5)])
+def test_a_limit_of_one_batch_stays_one(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, given: str, limit: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = settings([*FIT, f"--trainer.limit_train_batches={given}"])
+    (tmp_path / "config.yaml").write_text(first.config_text())
+    for found in (first, settings(["--config", "config.yaml", "--run_dir", "run"])):
+        read = found.trainer.limit_train_batches
+        assert (type(read), read) == (type(limit), limit)

@@ -27,6 +27,7 @@ def epochs_with_a_probe(folder: Path) -> None:
 
 TRIALS = {
     "no epoch": Trial("fit $Q --trainer.max_epochs 0", "trainer.max_epochs is 0: there is nothing to train", 2),
+    "one batch an epoch": Trial("fit $Q --trainer.limit_train_batches 1 --trainer.max_epochs 3", "1 steps? × 3 epochs"),
     "no step": Trial("fit $Q --trainer.max_steps 0", "trainer.max_steps is 0", 2),
     "no batch asked for": Trial("fit $Q --trainer.limit_train_batches 0", "trainer.limit_train_batches is 0", 2),
     "no time": Trial("fit $Q --trainer.max_time 00:00:00:00", "no training step was taken", 2),

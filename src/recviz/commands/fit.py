@@ -184,6 +184,31 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
 
 
+class WholeLimits(Trainer):
+    """Lightning's Trainer with limits that a parser keeps apart: 1 is one batch, and 1.0 is all of them.
+
+    Lightning annotates them as Optional[Union[int, float]]. Python caches such types, and may give the one of
+    Union[float, int] that another library made before, so that 1 becomes 1.0.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            **kwargs,
+        )
+
+
 class FitCLI(LightningCLI):
     """Lightning's CLI with recviz's callbacks and run folder; it parses and instantiates, and runs nothing."""
 
@@ -200,6 +225,7 @@ class FitCLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            trainer_class=WholeLimits,
             save_config_callback=None,
             seed_everything_default=0,
             parser_kwargs={
