@@ -265,7 +265,11 @@ def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
         ),
         (LambdaCallback(on_train_epoch_end=stop), {}, "a callback ended it after 1 of 3 epochs; resume: "),
         (Timer(timedelta(days=1)), {}, None),
-        (Timer(timedelta(days=1)), {"max_steps": 1}, None),
+        (
+            Timer(timedelta(days=1)),
+            {"max_steps": 1},
+            "trainer.max_steps ended it after 0 of 3 epochs and 1 of 4 steps; resume: ",
+        ),
     ],
 )
 def test_the_closing_lines_tell_a_run_that_ended_early(
