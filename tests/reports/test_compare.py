@@ -250,7 +250,10 @@ def test_names_with_html_in_them_are_shown_as_text(tmp_path: Path, recviz_comman
     assert r"\|x" in text
 
 
-def test_control_characters_do_not_reach_the_terminal(tmp_path: Path, recviz_command: Command) -> None:
+def test_control_characters_do_not_reach_the_terminal(
+    tmp_path: Path, recviz_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     make_run(tmp_path / "one", 0.4, method="\x1b[31mred\nline")
     make_run(tmp_path / "two", 0.4)
     _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
