@@ -56,6 +56,12 @@ def test_linear_probe_is_scikit_learns(l2: float) -> None:
     check_against_scikit_learn(train, test, 4, l2)
 
 
+@pytest.mark.parametrize("l2", L2_PATH)
+def test_linear_probe_of_fewer_samples_than_features_is_scikit_learns(l2: float) -> None:
+    train, test = (Features(*clusters(60, 200, classes=4, spread=1.5, seed=seed)) for seed in (0, 1))
+    check_against_scikit_learn(train, test, 4, l2)
+
+
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("l2", L2_PATH)

@@ -69,14 +69,14 @@ def _length(trainer: Trainer) -> str:
     epochs, most = trainer.max_epochs, trainer.max_steps
     parts = []
     if epochs is not None and epochs >= 0:
-        parts.append(f"{trainer.num_training_batches} steps × {_plural(epochs, 'epoch')}")
+        parts.append(f"{_plural(int(trainer.num_training_batches), 'step')} × {_plural(epochs, 'epoch')}")
     if most >= 0:
         parts.append("at most " * bool(parts) + _plural(most, "step"))
     return ", ".join(parts)
 
 
 def _plural(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def _count(module: nn.Module) -> str:
@@ -99,5 +99,5 @@ def _describe(data: object) -> str:
     """What recviz's datamodules were taken for; the class of any other."""
     lines = getattr(data, "description", None) or [type(data).__name__]
     if tail := getattr(data, "tail", 0):
-        lines = [*lines, f"batches are whole: each epoch leaves out {tail:,} images, others each time"]
+        lines = [*lines, f"batches are whole: each epoch leaves out {_plural(tail, 'image')}, others each time"]
     return "\n".join(lines)

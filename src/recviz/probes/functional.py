@@ -146,14 +146,14 @@ def fit_linear(
         features, labels = features.cpu(), labels.cpu()
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         x, mean, scale = _standardised(features)
-        present, y = torch.unique(
-            labels, return_inverse=True
-        )  # a class without samples would have its bias at -infinity
+        x, basis = _in_the_span_of_rows(x)
+        present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples has no optimum
         start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
         penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
         solution = solve(x, y, penalty, start)
-        weight, bias = start.new_zeros(x.shape[1], num_classes), start.new_full((num_classes,), _NEVER)
-        weight[:, present] = solution.theta[:-1] * scale[:, None]
+        weight, bias = start.new_zeros(len(scale), num_classes), start.new_full((num_classes,), _NEVER)
+        found = solution.theta[:-1]  # [D, C], or [N, C] in that basis
+        weight[:, present] = (found if basis is None else basis @ found) * scale[:, None]
         bias[present] = solution.theta[-1] - mean @ weight[:, present]
     return LinearClassifier(weight, bias, penalty, solution.converged, solution.steps, solution.gradient)
 
@@ -176,6 +176,17 @@ def _standardised(features: Tensor, columns: int = 64) -> tuple[Tensor, Tensor, 
         means.append(low + mean * half)
         scales.append(torch.where(half > 0, factor / half, 0))
     return x, torch.cat(means), torch.cat(scales)
+
+
+def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Rows [N, D] in an orthonormal basis [D, N] of their span, and it, where D is above N; else the rows, and None.
+
+    The optimal weight lies in that span, with the same norm, so that N columns give the same optimum as D.
+    """
+    if x.shape[1] <= len(x):
+        return x, None
+    basis, triangle = torch.linalg.qr(x.T.double())
+    return triangle.T.to(x.dtype).contiguous(), basis
 
 
 def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
