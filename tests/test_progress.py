@@ -79,7 +79,7 @@ def test_a_command_whose_imports_take_long_says_so(
 
 
 def test_log_lines_go_to_stderr_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    log = logging.getLogger("recviz.anything")
+    log = logging.getLogger("elsewhere")
     log.addHandler(AboveBars())
     log.warning("skipped step %d", 3)
     assert capsys.readouterr() == ("", "skipped step 3\n")

@@ -168,6 +168,7 @@ def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:
     assert compiled._programs.cache_info().currsize == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_compiled_programs_make_the_same_views_of_any_batch_without_compiling_again() -> None:
     stepwise, programmed = pair(BUSY, SHARP)

@@ -195,6 +195,7 @@ def test_loaders_that_are_made_again_each_epoch(monkeypatch: pytest.MonkeyPatch,
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_epochs_of_which_some_batches_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fit(tmp_path / "whole", limit_train_batches=3)
     for step in (2, 3, 7):

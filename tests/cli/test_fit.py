@@ -240,6 +240,7 @@ def test_a_non_finite_loss_stops_the_run_with_one_line(recviz_command: Command) 
     assert "in step" in err
 
 
+@pytest.mark.slow
 def test_two_processes_count_each_image_once(tmp_path: Path) -> None:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = [sys.executable, "-m", "recviz", *QUICK, "--trainer.devices", "2", "--trainer.strategy", "ddp"]

@@ -379,6 +379,7 @@ def test_names_with_html_are_escaped_in_every_page(recviz_command: Command, worl
         assert not re.search(r"<script>alert", text)
 
 
+@pytest.mark.slow
 def test_commands_write_below_their_out_only(
     recviz_command: Command, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

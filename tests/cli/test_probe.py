@@ -407,6 +407,7 @@ def test_a_list_of_training_files_is_all_that_is_trained_on(
     assert "11 training and 8 test images of 2 classes" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "protocol", [["--no-cache"], ["--protocol", "official", "--epochs", "1"]], ids=["linear", "official"]
 )

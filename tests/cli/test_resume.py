@@ -126,6 +126,7 @@ def test_a_torn_checkpoint_is_passed_over(recviz_command: Command, whole: Path, 
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_starts_again(recviz_command: Command, whole: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
