@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from recviz.callbacks.stopping import StopSafely
+from tests.cli.test_fit import QUICK, Command
 from tests.datasets import make_flat
+from tests.endings import WHERE
 
 FIT = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.views.size", "16", "--data.batch_size", "4"]
 FIT += ["--data.num_workers", "2", "--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]"]
@@ -43,3 +46,19 @@ def test_a_signal_to_the_group_stops_the_run_safely(tmp_path: Path, name: str, c
     assert "Traceback" not in err
     step = torch.load(last, weights_only=True)["global_step"]
     assert f"after step {step}," in err
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75)])
+def test_a_signal_before_the_first_step_stops_at_once(
+    recviz_command: Command, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """As in the closing probe of an untrained backbone; the run folder is gone, so that the command works again."""
+    fit = [*QUICK, "--trainer.callbacks", "tests.endings.EndsAt", "--trainer.max_epochs", "1", "--run_dir", "run"]
+    monkeypatch.setenv(WHERE, f"on_train_start:0:{name}")
+    monkeypatch.setattr(StopSafely, "on_train_batch_start", None)  # never reached
+    found, out, err = recviz_command(*fit)
+    assert found == code, err
+    stopped = {"SIGINT": "Ctrl-C"}.get(name, name)
+    assert f"stopped by {stopped} before a step was taken: run the same command again" in out + err
+    assert "Traceback" not in err
+    assert not Path("run").exists()

@@ -38,7 +38,8 @@ class StopSafely(Callback):
 
     Several processes agree before each step, so that one that was told is enough. Under SLURM, the requeue signal of
     Lightning's SLURMEnvironment (SIGUSR1 unless it was given another) also puts the job back into the queue, unless its
-    auto_requeue is False. A second Ctrl-C stops at once, without a checkpoint.
+    auto_requeue is False. A second Ctrl-C stops at once, without a checkpoint, and so does each signal in a single
+    process that has not begun a step, which has nothing to save.
 
     Args:
         checkpoint: the file to write.
@@ -54,6 +55,7 @@ class StopSafely(Callback):
         self._steps: int | None = None  # max_steps, while a callback's wish stands for it
         self._saved = False  # where the run ends, before the validation of its end
         self._requeue_signal: int | None = None
+        self._at_once = False  # whether there is nothing to save yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in Lightning's place, whose handlers save in the middle of a step, and agree by way of the device."""
@@ -63,9 +65,11 @@ class StopSafely(Callback):
         self._requeue_signal = slurm.requeue_signal if slurm is not None and slurm.auto_requeue else None
         for signum in {*_HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:
             self._before[signum] = signal.signal(signum, self._hear)
+        self._at_once = trainer.world_size == 1  # of several processes, perhaps not all were told
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop here, where every part of the earlier steps is done, if any process was told to."""
+        self._at_once = False
         received = host_max(self._received)
         if not received:
             return
@@ -75,12 +79,10 @@ class StopSafely(Callback):
         if received == self._requeue_signal and trainer.is_global_zero:
             requeue()
         barrier()  # no process leaves, and has the launcher end the others, before all of this is done
-        name = "Ctrl-C" if received == signal.SIGINT else signal.Signals(received).name
-        raise StoppedError(
-            f"stopped by {name} after step {trainer.global_step}, and saved: "
-            f"resume with {typed_command()} fit --resume {shlex.quote(str(self.checkpoint.parents[1]))}",
-            INTERRUPT_CODE if received == signal.SIGINT else REQUEUE_CODE,
-        )
+        raise _stopped(
+            received, f"after step {trainer.global_step}, and saved: resume with {typed_command()} fit --resume "
+            f"{shlex.quote(str(self.checkpoint.parents[1]))}",
+        )  # fmt: skip
 
     def take_over(self, trainer: Trainer) -> None:
         """Turn a wish to stop after this step, if it is granted now, into max_steps.
@@ -117,12 +119,21 @@ class StopSafely(Callback):
         self._before = {}
 
     def _hear(self, signum: int, frame: FrameType | None) -> None:
+        if self._at_once:
+            if signum == self._requeue_signal:
+                requeue()
+            raise _stopped(signum, "before a step was taken: run the same command again")
         if signum == signal.SIGINT:
             if self._received == signum:
                 raise KeyboardInterrupt
             say("stopping after this step; Ctrl-C again stops at once")
         if self._received != self._requeue_signal or self._requeue_signal is None:  # which a SIGTERM may follow
             self._received = signum
+
+
+def _stopped(signum: int, where: str) -> StoppedError:
+    name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+    return StoppedError(f"stopped by {name} {where}", INTERRUPT_CODE if signum == signal.SIGINT else REQUEUE_CODE)
 
 
 def is_whole(trainer: Trainer) -> bool:

@@ -47,7 +47,7 @@ from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.commands.written import settings_text
-from recviz.errors import InputError
+from recviz.errors import InputError, StoppedError
 from recviz.files import can_be_made, user_path
 from recviz.machine import keep_compiled_code
 from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
@@ -131,7 +131,7 @@ def checked_checkpoint(cli: FitCLI) -> str | None:
 
 
 def train(cli: FitCLI, checkpoint: str | None) -> None:
-    """Train; bad input that shows before the first checkpoint leaves no run folder.
+    """Train; bad input that shows before the first checkpoint leaves no run folder, nor does a stop before a step.
 
     Raises:
         InputError: settings that cannot work, or a run without a single step.
@@ -145,9 +145,10 @@ def train(cli: FitCLI, checkpoint: str | None) -> None:
             raise InputError(
                 "no training step was taken: a callback or trainer.max_time ended the run before its first"
             )
-    except InputError:
+    except (InputError, StoppedError) as error:
         began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)
-        if began and not (trainer.global_step and (cli.run_dir / "checkpoints").exists()):
+        kept = (cli.run_dir / "checkpoints").exists() and (trainer.global_step or isinstance(error, StoppedError))
+        if began and not kept:
             shutil.rmtree(cli.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C

@@ -24,7 +24,7 @@ class Accuracies(NamedTuple):
 
 
 class FinalProbe(Callback):
-    """Linear probe (fit_linear, l2 = 1e-4) and k-NN of raw pixels, the untrained and the trained backbone.
+    """Linear probe (fit_linear) and k-NN of raw pixels, the untrained and the trained backbone.
 
     All three by one protocol: frozen, eval mode, images without augmentation, fitted on the pretraining data's
     training split, measured on its held-out split after the last epoch. Logged as final/…. A warning names a linear
@@ -52,8 +52,11 @@ class FinalProbe(Callback):
         if not all(hasattr(data, name) for name in ("clean_dataloader", "views", "train", "val")):
             what = "the loaders that fit was given" if data is None else type(data).__name__
             raise InputError(f"FinalProbe needs one of recviz's DataModules, got {what}: leave it out of the callbacks")
-        if data.val is None or data.train.labels is None or len(data.class_names) < 2:
+        labels = data.train.labels
+        if data.val is None or labels is None or len(data.class_names) < 2:
             raise InputError("FinalProbe needs data with labels of two classes or more, and a held-out split")
+        if len(labels) == len(torch.unique(torch.as_tensor(labels))):
+            raise InputError("FinalProbe needs two training images of some class, to choose its penalty")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Probe the pixels and, before its first step, the backbone."""
@@ -106,7 +109,7 @@ class FinalProbe(Callback):
         features, labels = gather_rows(held_out.features), gather_rows(held_out.labels)
         classes = len(data.class_names)
         with torch.autocast(device.type, enabled=False), working(f"{what}, linear classifier and k-NN"):
-            classify = fit_linear(train_features, train_labels, classes, l2=1e-4)
+            classify = fit_linear(train_features, train_labels, classes)
             linear = classify(features)
             knn = knn_predict(features, train_features, train_labels, classes, self.k, self.temperature)
         if trainer.is_global_zero:

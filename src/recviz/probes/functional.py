@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recviz.distributed import tick
 from recviz.errors import InputError
-from recviz.probes.logistic import solve
+from recviz.probes.logistic import second_moments, solve
 
 _log = logging.getLogger(__name__)
 
@@ -117,8 +117,8 @@ def fit_linear(
     it converged. Means and standard deviations are float64; a column that is constant is ignored. Standardisation is
     folded into the classifier. Of several penalties, the one is taken whose classifiers are right about most samples
     in stratified 3-fold cross-validation (of equals, the strongest), and is then fitted to all. Penalties are tried
-    from the strongest on, until one is worse than the best by more than two standard errors of their difference. Give
-    training data only: nothing is to be chosen on the data that the probe is reported on.
+    from the strongest on, until one is worse than the best by more than two standard errors of their difference on the
+    parts held out so far. Give training data only: nothing is to be chosen on the data that the probe is reported on.
 
     Args:
         features: [N, D], of any floating type; on a device without float64 (MPS), they are fitted on the CPU.
@@ -149,8 +149,9 @@ def fit_linear(
         x, basis = _in_the_span_of_rows(x)
         present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples has no optimum
         start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
-        penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
-        solution = solve(x, y, penalty, start)
+        moments = second_moments(x)
+        penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path, moments)
+        solution = solve(x, y, penalty, start, moments)
         weight, bias = start.new_zeros(len(scale), num_classes), start.new_full((num_classes,), _NEVER)
         found = solution.theta[:-1]  # [D, C], or [N, C] in that basis
         weight[:, present] = (found if basis is None else basis @ found) * scale[:, None]
@@ -189,26 +190,29 @@ def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
     return triangle.T.to(x.dtype).contiguous(), basis
 
 
-def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
+def _best_penalty(
+    x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float], moments: Tensor
+) -> tuple[float, Tensor]:
     """The penalty that is right about most held-out samples, and the mean of its solutions, for a start."""
     fold = _folds(labels)
     if (fold < 0).all():
         raise InputError(
             f"choosing among penalties needs two samples of some class, got {len(labels)} samples of as many"
         )
-    held = [fold == i for i in torch.unique(fold[fold >= 0])]
-    starts, best, chosen, found = [start] * len(held), torch.zeros(len(x), device=x.device), path[0], start
+    folds = range(int(fold.max()) + 1)
+    starts, best, chosen, found = [start for _ in folds], torch.zeros(len(x), device=x.device), path[0], start
     for l2 in path:
         right = torch.zeros_like(best)  # 1 for a held-out sample that is classified right
-        for i, out in enumerate(held):
-            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], tolerance=1e-3).theta
+        for i in folds:
+            out = fold == i
+            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], moments, tolerance=1e-3).theta
             scores = torch.addmm(theta[-1].float(), x[out], theta[:-1].float())
             right[out] = (scores.argmax(dim=1) == labels[out]).float()
-        lead = right - best
-        if l2 == path[0] or lead.sum() > 0:
+            lead = (right - best)[(fold >= 0) & (fold <= i)]
+            if lead.sum() < -2 * lead.square().sum().sqrt():
+                return chosen, found
+        if l2 == path[0] or right.sum() > best.sum():
             best, chosen, found = right, l2, torch.stack(starts).mean(dim=0)
-        elif lead.sum() < -2 * lead.square().sum().sqrt():
-            break
     return chosen, found
 
 

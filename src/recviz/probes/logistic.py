@@ -11,6 +11,7 @@ TOLERANCE = 1e-7
 """Newton decrement, as a share of the objective, at which the optimum counts as reached."""
 
 _STEPS, _INNER = 100, 400  # most Newton steps, and most conjugate gradients of each
+_NEAR = 1e-3  # Newton decrement, as a share of the objective, from which on the objective is float64
 _INEXACT = 0.1  # share of the residual's energy that the conjugate gradients leave
 _ROWS = 8192  # turned into float64 at a time
 
@@ -29,7 +30,9 @@ class Solution(NamedTuple):
     """Whether the estimated distance of the objective to its optimum fell below the tolerance."""
 
 
-def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float = TOLERANCE) -> Solution:
+def solve(
+    x: Tensor, labels: Tensor, l2: float, start: Tensor, moments: Tensor, tolerance: float = TOLERANCE
+) -> Solution:
     """Minimise the mean cross-entropy of x · W + b plus l2 · ‖W‖² / 2, which is strictly convex in W.
 
     Newton's method with a backtracking line search. Each step solves its linear system by preconditioned conjugate
@@ -42,13 +45,17 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
         labels: int64 [N]; each of the C classes occurs.
         l2: penalty of the weight, above 0; the bias has none.
         start: float64 [D + 1, C].
+        moments: `second_moments` of x, or of data like it; only the speed depends on it.
         tolerance: the Newton decrement's share of the objective.
     """
-    objective = _Objective(x, labels, l2, _gram(x))
+    objective = _Objective(x, labels, l2, moments)
     theta, (value, gradient, p) = start, objective(start)
     for step in range(_STEPS):
         direction, decrement, solved = objective.newton_direction(gradient, p)
         converged = solved and decrement <= tolerance * value
+        if not converged and decrement <= _NEAR * value and objective.dtype != torch.float64:
+            objective.dtype = torch.float64
+            value, gradient, p = objective(theta)
         length = 1.0
         while True:
             candidate = theta + length * direction
@@ -65,8 +72,8 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
     return Solution(theta, value, float(gradient.norm()), _STEPS, False)
 
 
-def _gram(x: Tensor) -> Tensor:
-    """xᵀx / N, float64 [D, D], for the preconditioner; of evenly spaced rows where there are many more than columns."""
+def second_moments(x: Tensor) -> Tensor:
+    """xᵀx / N, float64 [D, D]; of evenly spaced rows where there are many more than columns."""
     some = x[:: max(1, len(x) // max(_ROWS, 4 * x.shape[1]))]
     return (some.T @ some).double() / len(some)
 
@@ -74,39 +81,40 @@ def _gram(x: Tensor) -> Tensor:
 class _Objective:
     """The objective of one problem, its gradient and its Hessian's products."""
 
-    def __init__(self, x: Tensor, labels: Tensor, l2: float, gram: Tensor) -> None:
-        self.x, self.labels, self.l2, self.gram = x, labels, l2, gram
-        self.kappa, self.factor = 0.0, gram
+    def __init__(self, x: Tensor, labels: Tensor, l2: float, moments: Tensor) -> None:
+        self.x, self.labels, self.l2, self.moments = x, labels, l2, moments
+        self.kappa, self.factor = 0.0, moments
+        self.dtype = torch.float32
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Value, gradient [D + 1, C] in float64, and class probabilities float32 [N, C]."""
-        weight, bias = theta[:-1], theta[-1]
+        """Value, gradient float64 [D + 1, C], each of products in `dtype`, and class probabilities float32 [N, C]."""
+        weight, bias = theta[:-1].to(self.dtype), theta[-1].to(self.dtype)
         probabilities = self.x.new_empty(len(self.x), theta.shape[1])
         losses, gradient = theta.new_zeros(()), torch.zeros_like(theta)
         parts = zip(*(torch.split(rows, _ROWS) for rows in (self.x, self.labels, probabilities)), strict=True)
         for rows, labels, kept in parts:
-            x, at = rows.double(), labels[:, None]
+            x, at = rows.to(self.dtype), labels[:, None]
             log_p = torch.addmm(bias, x, weight).log_softmax(dim=1)  # [n, C]
-            losses -= log_p.gather(1, at).sum()
+            losses -= log_p.gather(1, at).double().sum()
             p = log_p.exp_()
             kept.copy_(p)
             p.scatter_add_(1, at, p.new_full(at.shape, -1.0))
             gradient[:-1] += x.T @ p
             gradient[-1] += p.sum(dim=0)
         gradient /= len(self.x)
-        gradient[:-1] += self.l2 * weight
-        value = losses / len(self.x) + self.l2 / 2 * weight.square().sum()
+        gradient[:-1] += self.l2 * theta[:-1]
+        value = losses / len(self.x) + self.l2 / 2 * theta[:-1].square().sum()
         return float(value), gradient, probabilities
 
     def newton_direction(self, gradient: Tensor, p: Tensor) -> tuple[Tensor, float, bool]:
         """−H⁻¹ · gradient in part, the Newton decrement, and whether the conjugate gradients got there.
 
-        The preconditioner takes all classes as equally uncertain: (κ · gram + l2)⁻¹ with κ the mean of p · (1 − p),
+        The preconditioner takes all classes as equally uncertain: (κ · moments + l2)⁻¹ with κ the mean of p · (1 − p),
         and is kept while κ changes little.
         """
         kappa = float((p - p.square()).mean().clamp(min=1e-12))
         if not 0.5 < kappa / max(self.kappa, 1e-30) < 2:
-            damped = kappa * self.gram
+            damped = kappa * self.moments
             damped.diagonal().add_(self.l2)
             self.kappa, self.factor = kappa, torch.linalg.cholesky(damped).float()
         factor = self.factor
