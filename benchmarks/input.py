@@ -33,8 +33,8 @@ from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
 from recviz.augment.functional import random_crop_boxes
 from recviz.data.folder import load_folder
 from recviz.data.images import EncodedImages
-from recviz.data.packed import read_manifest
-from recviz.data.packing import Packing, encode, pack
+from recviz.data.packed.manifest import read_manifest
+from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo, resized
 from recviz.data.splits import Split
 

@@ -24,8 +24,8 @@ from torch import Tensor
 from recviz import LARS, OnlineProbe, TwoViews, VICReg
 from recviz.backbones import resnet18, resnet50
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import MemoryImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.optim import parameter_groups
 

@@ -12,8 +12,8 @@ from torch import nn
 
 import recviz
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import MemoryImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.probes.functional import accuracy, extract_features, fit_linear, knn_predict
 

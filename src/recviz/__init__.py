@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
     from recviz.data.huggingface import HuggingFaceDataModule as HuggingFaceDataModule
     from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
-    from recviz.data.packed import PackedDataModule as PackedDataModule
+    from recviz.data.packed.dataset import PackedDataModule as PackedDataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
     from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
     from recviz.losses.ntxent import NTXentLoss as NTXentLoss
@@ -43,7 +43,7 @@ _HOMES = {
     "HuggingFaceDataModule": "recviz.data.huggingface",
     "ImageFolderDataModule": "recviz.data.folder",
     "ImageNet100DataModule": "recviz.data.imagenet100",
-    "PackedDataModule": "recviz.data.packed",
+    "PackedDataModule": "recviz.data.packed.dataset",
     "PatternsDataModule": "recviz.data.patterns",
     "BarlowTwinsLoss": "recviz.losses.barlow_twins",
     "NTXentLoss": "recviz.losses.ntxent",

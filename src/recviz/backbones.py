@@ -12,7 +12,8 @@ from torchvision.models import GoogLeNet, Inception3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from recviz.errors import InputError
-from recviz.weights import HEADS, load_backbone_weights, vicreg_weights
+from recviz.weights.matching import HEADS, load_backbone_weights
+from recviz.weights.published import vicreg_weights
 
 TRIED = 2
 """Images that a backbone is tried on; BatchNorm in train mode needs more than one."""

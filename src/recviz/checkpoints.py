@@ -20,7 +20,7 @@ from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file
 from recviz.settings import read_settings
-from recviz.weights import check_archive
+from recviz.weights.files import check_archive
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule

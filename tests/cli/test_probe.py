@@ -17,7 +17,6 @@ import torch
 import yaml
 
 import recviz.cli
-from recviz import weights
 from recviz.backbones import resnet50
 from recviz.commands.results import record
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
@@ -173,7 +172,7 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
 ) -> None:
     (tmp_path / "published").mkdir()
     torch.save(resnet50().state_dict(), tmp_path / "published/resnet50.pth")
-    monkeypatch.setattr(weights, "VICREG_URL", f"file://{tmp_path}/published/{{name}}.pth")
+    monkeypatch.setattr("recviz.weights.published.VICREG_URL", f"file://{tmp_path}/published/{{name}}.pth")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make_cifar(tmp_path / "sets", "cifar10", 30, 10)

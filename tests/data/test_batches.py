@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews
 from recviz.data import ImageFolderDataModule
-from recviz.data.base import RawBatch
+from recviz.data.module import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_splits
 

@@ -16,7 +16,7 @@ from recviz.commands.pack import read_source
 from recviz.data import CIFAR10DataModule, HuggingFaceDataModule, ImageNet100DataModule, ViewsDataModule
 from recviz.data.imagenet100 import imagenet100_classes
 from recviz.data.images import EncodedImages
-from recviz.data.packing import Packing, pack
+from recviz.data.packed.writing import Packing, pack
 from tests.datasets import make_cifar, make_folder, make_splits, trust_cifar
 from tests.tiny import tiny_data
 

@@ -11,8 +11,8 @@ import torch
 
 from recviz.augment.views import TwoViews
 from recviz.data import ImageFolderDataModule
-from recviz.data.base import RawBatch
 from recviz.data.images import UnreadableImageError
+from recviz.data.module import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_flat, make_folder, make_splits
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from recviz.checkpoints import epochs_done, read_checkpoint
-from recviz.data.base import ViewsDataModule
+from recviz.data.module import ViewsDataModule
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.settings import leaves, read_settings

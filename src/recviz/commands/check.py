@@ -14,8 +14,8 @@ from recviz.data.checking import examine_all
 from recviz.data.images import shown
 from recviz.data.listing import counted, images_below
 from recviz.data.lists import list_text
-from recviz.data.packed import MANIFEST, read_index, read_manifest
-from recviz.data.shards import ShardStore, sha256_of
+from recviz.data.packed.manifest import MANIFEST, read_index, read_manifest
+from recviz.data.packed.store import ShardStore, sha256_of
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.machine import cache_folder, usable_cores

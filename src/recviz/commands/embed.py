@@ -13,8 +13,8 @@ from recviz.augment.views import OneView
 from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse, set_defaults
 from recviz.commands.run_data import data_default
-from recviz.data.base import ViewsDataModule
 from recviz.data.loose import LooseImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import write_whole

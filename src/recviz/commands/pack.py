@@ -15,7 +15,7 @@ from recviz.data.folder import load_folder
 from recviz.data.images import dim_images
 from recviz.data.layout import find_layout
 from recviz.data.listing import counted
-from recviz.data.packing import Packing, pack
+from recviz.data.packed.writing import Packing, pack
 from recviz.data.splits import Split, aligned
 from recviz.errors import InputError
 from recviz.files import user_path

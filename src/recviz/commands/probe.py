@@ -39,8 +39,8 @@ from recviz.commands.recipes import read_recipe, with_recipe_paths
 from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
 from recviz.commands.written import settings_text
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError

@@ -17,7 +17,7 @@ from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.hardware import check_hardware
 from recviz.commands.parsing import refusals
 from recviz.commands.results import frozen_table, trained_table
-from recviz.data.base import ViewsDataModule
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError

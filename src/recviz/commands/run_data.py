@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recviz.commands.parsing import option_value
-from recviz.data.base import PLACES, SELECTION
+from recviz.data.module import PLACES, SELECTION
 from recviz.files import user_path
 
 

@@ -17,7 +17,7 @@ from recviz.commands.fit import TYPES, add_options
 from recviz.commands.parsing import check_arguments, parse
 from recviz.commands.recipes import find_recipe, read_recipe
 from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
-from recviz.data.shards import plain_name
+from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.settings import read_settings_file

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
 from recviz.callbacks.progress import Bar, EpochLines, Figures
-from recviz.data.base import ViewsDataModule
+from recviz.data.module import ViewsDataModule
 from recviz.machine import typed_command
 from recviz.position import position
 from recviz.probes.final import FinalProbe

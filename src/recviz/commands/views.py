@@ -15,7 +15,7 @@ from recviz.augment.views import Crops, Views
 from recviz.commands.fit import FitCLI, quiet_lightning
 from recviz.commands.parsing import instantiate
 from recviz.commands.recipes import with_recipe_paths
-from recviz.data.base import ViewsDataModule
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import BatchReader
 from recviz.errors import InputError
 from recviz.machine import keep_compiled_code

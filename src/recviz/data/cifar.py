@@ -11,10 +11,10 @@ import torch
 from torchvision import datasets
 
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, TwoViews
-from recviz.data.base import ViewsDataModule
 from recviz.data.folder import in_memory, load_folder
 from recviz.data.images import EncodedImages, MemoryImages
 from recviz.data.layout import Layout, find_layout
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import user_path

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages, FileImages, MemoryImages, shown
 from recviz.data.layout import Layout, find_layout
 from recviz.data.listing import Listing, excluded_paths, keep_listed, list_images, no_images, without
 from recviz.data.lists import read_list
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import OnError, report
 from recviz.data.splits import Split, hold_out, named
 from recviz.errors import InputError

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError, missing_package

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import resources
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import ViewsDataModule
 from recviz.data.folder import load_folder, read_excluded
 from recviz.data.layout import find_layout
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import OnError
 from recviz.data.splits import Split
 from recviz.errors import InputError

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from recviz.augment.views import OneView
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import FileImages
 from recviz.data.listing import images_below
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.errors import InputError
 

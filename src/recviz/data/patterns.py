@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from recviz.augment.views import TwoViews
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import MemoryImages
+from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 
 PATTERNS = ["rows", "columns", "checks", "dots", "weave", "zigzag", "lattice", "diamonds", "waves", "corners"]

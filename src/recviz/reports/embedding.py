@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.data.base import ViewsDataModule
 from recviz.data.images import EncodedImages, FileImages
 from recviz.data.images import shown as as_text
 from recviz.data.listing import counted
 from recviz.data.lists import list_text
+from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import report
 from recviz.data.splits import Split
 from recviz.errors import InputError

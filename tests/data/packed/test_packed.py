@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from recviz.augment.views import TwoViews
 from recviz.commands.pack import read_source
 from recviz.data import PackedDataModule
-from recviz.data import packing as packing_module
-from recviz.data.packing import Packing, encode, pack
+from recviz.data.packed import writing as packing_module
+from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo
 from recviz.data.sampler import shard_order
 from recviz.data.skipping import OnError

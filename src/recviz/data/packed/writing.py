@@ -19,9 +19,9 @@ from torch import Tensor
 
 import recviz
 from recviz.data.images import EncodedImages, UnreadableImageError
-from recviz.data.packed import FORMAT, MANIFEST
+from recviz.data.packed.manifest import FORMAT, MANIFEST
+from recviz.data.packed.store import Shard, sha256_of
 from recviz.data.photo import Photo, UnreadableError, resized
-from recviz.data.shards import Shard, sha256_of
 from recviz.data.skipping import OnError, report
 from recviz.data.splits import Split
 from recviz.errors import InputError

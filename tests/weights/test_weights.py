@@ -14,7 +14,6 @@ import torchvision.models as tv
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recviz import weights
 from recviz.backbones import as_backbone, resnet18, resnet34, resnet50, resnet50x2, resnet200
 from recviz.errors import InputError
 from recviz.weights import load_backbone_weights
@@ -354,7 +353,7 @@ def test_published_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pyte
     published.mkdir()
     source = resnet50()
     torch.save(source.state_dict(), published / "resnet50.pth")
-    monkeypatch.setattr(weights, "VICREG_URL", f"file://{published}/{{name}}.pth")
+    monkeypatch.setattr("recviz.weights.published.VICREG_URL", f"file://{published}/{{name}}.pth")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     first = resnet50(weights="vicreg")
     (published / "resnet50.pth").unlink()
