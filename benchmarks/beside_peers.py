@@ -31,7 +31,7 @@ from peers.report import page
 from peers.rows import ALL, IMPORTS, NAMES, RECIPE, ROWS, Row
 
 import recviz
-from recviz.machine import processor
+from recviz.launch.machine import processor
 
 HERE = Path(__file__).parent
 BENCH = HERE.parent / "build" / "bench"

@@ -15,23 +15,23 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "files", "machine", "position", "progress", "seeds", "settings"}
+FOUNDATION = {"errors", "distributed", "files", "launch.machine", "position", "progress", "settings"}
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 MAY_IMPORT = {
     "errors": set(),
     "distributed": {"errors"},
     "files": {"errors"},
-    "machine": set(),
     "position": set(),
     "progress": set(),
-    "seeds": set(),
+    "launch.machine": set(),
+    "launch": FOUNDATION,
     "settings": {"errors", "files"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
-    "data": FOUNDATION | MATH | {"data"},
+    "data": FOUNDATION | MATH | {"launch", "data"},
     "probes": FOUNDATION | MATH | {"probes"},
     "checkpoints": FOUNDATION | MATH | {"data"},
-    "callbacks": FOUNDATION | MATH | {"methods", "callbacks"},
+    "callbacks": FOUNDATION | MATH | {"launch", "methods", "callbacks"},
     "reports": FOUNDATION | MATH | {"methods", "data", "probes", "callbacks", "checkpoints", "reports"},
 }
 LIGHTNING_FREE = FOUNDATION | MATH
@@ -41,6 +41,8 @@ def room(module: str) -> str:
     """The room of a dotted module name below recviz."""
     parts = module.split(".")
     pure = parts[:2] in (["probes", "functional"], ["probes", "logistic"])
+    if parts[:2] == ["launch", "machine"]:
+        return "launch.machine"
     return "probes.functional" if pure else parts[0]
 
 

@@ -17,7 +17,7 @@ from types import ModuleType
 import recviz
 from recviz.errors import InputError, StoppedError, TrainingError
 from recviz.files import with_home
-from recviz.machine import let_waiting_threads_sleep
+from recviz.launch.machine import let_waiting_threads_sleep
 from recviz.progress import say, working
 
 COMMANDS = {

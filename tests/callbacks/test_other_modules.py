@@ -22,15 +22,14 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
-from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.skipped import SkippedImages
-from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.checkpoints import read_checkpoint
 from recviz.commands.changes import check_checkpoint
 from recviz.errors import InputError, TrainingError
+from recviz.launch.stopping import LostWorkers, StopSafely
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg

@@ -18,9 +18,9 @@ from recviz import OnlineProbe, VICReg
 from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.metrics_file import MetricsFile, read_rows
 from recviz.callbacks.resuming import ExactResume
-from recviz.callbacks.stopping import StopSafely
 from recviz.commands.resume import newest_readable, rows_until
 from recviz.errors import StoppedError, TrainingError
+from recviz.launch.stopping import StopSafely
 from tests.endings import WHERE, EndsAt, EpochEMA
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import LambdaCallback, Timer
 from recviz.commands.fit import RUN_DIR, new_run_dir
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
-from recviz.machine import typed_command
+from recviz.launch.machine import typed_command
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 

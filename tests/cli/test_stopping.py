@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recviz.callbacks.stopping import StopSafely
+from recviz.launch.stopping import StopSafely
 from tests.cli.test_fit import QUICK, Command
 from tests.datasets import make_flat
 from tests.endings import WHERE

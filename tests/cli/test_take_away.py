@@ -23,7 +23,7 @@ import recviz.cli
 from recviz.checkpoints import Origin, make_backbone, read_backbone
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
-from recviz.machine import typed_command
+from recviz.launch.machine import typed_command
 from recviz.reports.cards import margin
 from recviz.reports.embedding import Embedded, embed, others, precision_at
 from recviz.reports.export import export, timm_config

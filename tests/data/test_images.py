@@ -18,7 +18,7 @@ from recviz.augment.view import View
 from recviz.augment.views import TwoViews
 from recviz.data.images import FileImages, MemoryImages, UnreadableImageError
 from recviz.data.photo import Photo
-from recviz.seeds import mixed_seed
+from recviz.launch.seeds import mixed_seed
 from tests.datasets import make_flat, picture
 
 

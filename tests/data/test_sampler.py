@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from recviz.data.sampler import OrderedBatches, TrainBatches
-from recviz.seeds import mixed_seed
+from recviz.launch.seeds import mixed_seed
 
 
 def test_train_batches_of_one_epoch() -> None:

@@ -6,15 +6,11 @@ from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.header import Header
-from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord
-from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
-from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 
 __all__ = [
@@ -27,13 +23,9 @@ __all__ = [
     "Header",
     "KeptCheckpoints",
     "LastCheckpoint",
-    "LostWorkers",
     "MetricsFile",
-    "RankWatch",
     "RunFolder",
     "RunRecord",
-    "SeededSteps",
     "SkippedImages",
-    "StopSafely",
     "Throughput",
 ]

@@ -12,9 +12,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from recviz.callbacks.stopping import StopSafely, is_whole
 from recviz.errors import TrainingError
 from recviz.files import whole_file
+from recviz.launch.stopping import StopSafely, is_whole
 
 
 class WholeCheckpoints(TorchCheckpointIO):

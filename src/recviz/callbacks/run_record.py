@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import recviz
 from recviz.augment.views import TwoViews
 from recviz.files import user_path, write_whole
-from recviz.machine import processor
+from recviz.launch.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
 from recviz.position import position
 

@@ -18,7 +18,7 @@ from recviz.data.packed.manifest import MANIFEST, read_index, read_manifest
 from recviz.data.packed.store import ShardStore, sha256_of
 from recviz.errors import InputError
 from recviz.files import whole_file
-from recviz.machine import cache_folder, usable_cores
+from recviz.launch.machine import cache_folder, usable_cores
 from recviz.progress import progress
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.

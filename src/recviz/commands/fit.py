@@ -26,30 +26,29 @@ from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
 from recviz.callbacks.header import Header
-from recviz.callbacks.lost_workers import LostWorkers
 from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.monitors import Monitors
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.callbacks.ranks import RankWatch
 from recviz.callbacks.resuming import ExactResume
 from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.run_record import RunRecord, view_sizes
-from recviz.callbacks.seeding import SeededSteps
 from recviz.callbacks.skipped import SkippedImages
-from recviz.callbacks.stopping import StopSafely
 from recviz.callbacks.throughput import Throughput
 from recviz.checkpoints import STARTS
 from recviz.commands.changes import check_checkpoint
-from recviz.commands.failures import one_line_failures
 from recviz.commands.hardware import check_hardware
-from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, refusals, split_argv, value_errors
+from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, split_argv, value_errors
 from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
 from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
 from recviz.commands.written import settings_text
 from recviz.errors import InputError, StoppedError
 from recviz.files import can_be_made, user_path
-from recviz.machine import keep_compiled_code
+from recviz.launch.failures import one_line_failures, refusals
+from recviz.launch.machine import keep_compiled_code
+from recviz.launch.ranks import RankWatch
+from recviz.launch.seeds import SeededSteps
+from recviz.launch.stopping import LostWorkers, StopSafely
 from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe

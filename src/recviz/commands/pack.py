@@ -19,7 +19,7 @@ from recviz.data.packed.writing import Packing, pack
 from recviz.data.splits import Split, aligned
 from recviz.errors import InputError
 from recviz.files import user_path
-from recviz.machine import typed_command, usable_cores
+from recviz.launch.machine import typed_command, usable_cores
 
 DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
 

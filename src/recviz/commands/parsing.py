@@ -16,27 +16,16 @@ from typing import Any, NamedTuple
 from urllib.error import URLError
 
 from jsonargparse import ArgumentParser, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.commands.known import KnownSettings, passed_on, plain
 from recviz.commands.recipes import is_recipe
-from recviz.errors import InputError, missing_package
+from recviz.errors import InputError
+from recviz.launch.failures import blamed, raised_in
 from recviz.settings import leaves
 
 FLAGS = ("--help", "-h", "--print_config", "--cache", "--no-cache")
 """Options that stand without a value."""
-
-PACKAGES = {
-    "CometLogger": "comet_ml",
-    "MLFlowLogger": "mlflow",
-    "NeptuneLogger": "neptune",
-    "RichModelSummary": "rich",
-    "RichProgressBar": "rich",
-    "TensorBoardLogger": "tensorboard",
-    "WandbLogger": "wandb",
-}
-"""Packages that classes of Lightning need, whose errors do not carry the name."""
 
 
 class Arguments(NamedTuple):
@@ -217,60 +206,6 @@ def set_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: objec
         parser.get_defaults()  # which checks their types
     except (ArgumentError, ValueError, TypeError) as error:
         raise InputError(f"{source}: {essence(error)}") from error
-
-
-@contextlib.contextmanager
-def refusals(what: str | None) -> Iterator[None]:
-    """Raise errors that say that the user's values are wrong as InputError; let all others pass. See blamed.
-
-    Args:
-        what: the class that is called with these values.
-    """
-    try:
-        yield
-    except Exception as error:
-        failure = blamed(error, what)
-        if failure is error:
-            raise
-        raise failure from error
-
-
-def blamed(error: Exception, what: str | None) -> Exception:
-    """What to raise for an exception of a class that was called with the user's values: InputError, or itself.
-
-    Args:
-        error: that was raised.
-        what: the class's name, if it is known.
-    """
-    prefix = f"{what}: " if what else ""
-    if isinstance(error, InputError):
-        return error
-    if isinstance(error, URLError):
-        return InputError(f"{prefix}cannot download a file that these settings ask for: {error.reason}")
-    if isinstance(error, ModuleNotFoundError):
-        package = PACKAGES.get(what or "", error.name)
-        if package is not None:
-            return missing_package(what or "a class of these settings", package)
-        return InputError(f"{prefix}{first_line(error)}")
-    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
-        return InputError(f"{prefix}{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
-    if isinstance(error, (ValueError, TypeError, MisconfigurationException)):
-        return InputError(f"{prefix}{first_line(error) or type(error).__name__}")
-    return error
-
-
-def first_line(error: BaseException, most: int = 300) -> str:
-    """An error's message as one line of at most `most` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def raised_in(error: BaseException) -> str:
-    """The name of the module whose code raised an exception."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

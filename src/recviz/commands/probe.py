@@ -44,7 +44,7 @@ from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import readable
 from recviz.data.splits import Split
 from recviz.errors import InputError
-from recviz.machine import typed_command
+from recviz.launch.machine import typed_command
 from recviz.probes.cache import weights_hash
 from recviz.progress import is_first_process, working
 

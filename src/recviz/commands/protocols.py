@@ -15,13 +15,13 @@ from torch import Tensor, nn
 import recviz
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.hardware import check_hardware
-from recviz.commands.parsing import refusals
 from recviz.commands.results import frozen_table, trained_table
 from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
-from recviz.machine import cache_folder
+from recviz.launch.failures import refusals
+from recviz.launch.machine import cache_folder
 from recviz.probes.cache import FeatureCache
 from recviz.probes.encoding import encode_split
 from recviz.probes.frozen import probe_frozen, wilson

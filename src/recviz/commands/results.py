@@ -17,7 +17,7 @@ from filelock import FileLock
 import recviz
 from recviz.errors import InputError
 from recviz.files import own_part, read_json, write_whole
-from recviz.machine import cache_folder
+from recviz.launch.machine import cache_folder
 from recviz.probes.frozen import FrozenResult, Share
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 
 from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.module import ViewsDataModule
-from recviz.machine import typed_command
+from recviz.launch.machine import typed_command
 from recviz.position import position
 from recviz.probes.final import FinalProbe
 

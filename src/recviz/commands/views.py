@@ -18,7 +18,7 @@ from recviz.commands.recipes import with_recipe_paths
 from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import BatchReader
 from recviz.errors import InputError
-from recviz.machine import keep_compiled_code
+from recviz.launch.machine import keep_compiled_code
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
 
 

@@ -19,9 +19,9 @@ from recviz.augment.functional import random_crop_boxes
 from recviz.augment.views import Crops, TwoViews
 from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, dim, resize_into
 from recviz.errors import InputError
-from recviz.machine import usable_cores
+from recviz.launch.machine import usable_cores
+from recviz.launch.seeds import mixed_seed
 from recviz.progress import progress
-from recviz.seeds import mixed_seed
 
 EVALUATION_MARGIN = 256 / 224
 """The short side of what evaluation cuts its centre from, in sides of the centre."""

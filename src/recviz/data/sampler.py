@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from recviz.distributed import rank, world_size
-from recviz.seeds import mixed_seed
+from recviz.launch.seeds import mixed_seed
 
 
 class Draw(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from recviz.augment.views import Crops
 from recviz.data.images import Images, UnreadableImageError, over_threads
 from recviz.errors import InputError
-from recviz.seeds import mixed_seed
+from recviz.launch.seeds import mixed_seed
 
 OnError = Literal["raise", "skip"]
 """Whether an image that cannot be read ends the run, or is replaced and reported."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from recviz.machine import usable_cores
+from recviz.launch.machine import usable_cores
 
 WORKER_TIMEOUT = 1800
 """Seconds without a batch, after which a worker process counts as hung and the run ends."""

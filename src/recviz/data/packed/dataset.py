@@ -19,7 +19,7 @@ from recviz.data.skipping import OnError
 from recviz.data.splits import Split, hold_out
 from recviz.errors import InputError
 from recviz.files import user_path
-from recviz.machine import cache_folder
+from recviz.launch.machine import cache_folder
 
 
 class PackedImages(EncodedImages):

@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,7 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
-from recviz.machine import typed_command
+from recviz.launch.machine import typed_command
 from recviz.position import position, validates_since_it_stops
 from recviz.progress import say
 
@@ -157,3 +158,16 @@ def requeue() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         print(f"recviz: cannot requeue job {job}: {error}", file=sys.stderr, flush=True)
+
+
+class LostWorkers(Callback):
+    """Waits a second before the loaders are taken down, where a connection broke.
+
+    A data worker that is killed while it sends breaks its connection before its death is signalled. The signal has
+    torch raise a RuntimeError that names the worker, but only as long as its loader stands.
+    """
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let the signal come."""
+        if isinstance(exception, (ConnectionError, EOFError)):
+            time.sleep(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recviz.machine import keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
+from recviz.launch.machine import keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(
@@ -65,7 +65,7 @@ def test_the_command_sets_the_policy_before_torch_is_loaded_and_an_import_sets_n
 
 def test_the_processor_has_the_name_that_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = tmp_path / "cpuinfo"
-    monkeypatch.setattr("recviz.machine.Path", lambda _: told)
+    monkeypatch.setattr("recviz.launch.machine.Path", lambda _: told)
     assert processor() == platform.machine()
     told.write_text("processor\t: 0\nmodel name\t: A CPU @ 2 GHz: fast\n")
     assert processor() == "A CPU @ 2 GHz: fast"

@@ -1,0 +1,129 @@
+"""Decides, by the kind of an exception and where it was raised, what of a run that failed is no bug."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping
+
+from recviz.errors import InputError, TrainingError, missing_package
+from recviz.launch.machine import typed_command
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+_LOADER = ("torch.utils.data.dataloader", "torch.utils.data._utils.signal_handling")
+
+PACKAGES = {
+    "CometLogger": "comet_ml",
+    "MLFlowLogger": "mlflow",
+    "NeptuneLogger": "neptune",
+    "RichModelSummary": "rich",
+    "RichProgressBar": "rich",
+    "TensorBoardLogger": "tensorboard",
+    "WandbLogger": "wandb",
+}
+"""Packages that classes of Lightning need, whose errors do not carry the name."""
+
+
+@contextlib.contextmanager
+def one_line_failures(folder: Path) -> Iterator[None]:
+    """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
+
+    Settings that Lightning refuses by MisconfigurationException, a metric that EarlyStopping does not find, packages
+    that are not installed, and errors of wandb become InputError. Whatever else is raised, CUDA's and NCCL's errors
+    among it, passes as it is.
+
+    Args:
+        folder: of the run, for what to do next.
+    """
+    again = f"resume with {typed_command()} fit --resume {shlex.quote(str(folder))}"
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the device is out of memory: lower data.batch_size, or set trainer.precision bf16-mixed "
+            f"({first_line(error)})"
+        ) from error
+    except MisconfigurationException as error:
+        raise InputError(first_line(error)) from error
+    except ModuleNotFoundError as error:
+        raise blamed(error, None) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise TrainingError(
+            f"cannot write {error.filename or folder}: {error.strerror}; earlier checkpoints are whole: {again}"
+        ) from error
+    except RuntimeError as error:
+        if raised_in(error) == EarlyStopping.__module__:
+            raise InputError(first_line(error)) from error
+        if raised_in(error) not in _LOADER:
+            raise
+        raise TrainingError(
+            f"{first_line(error, 160)} Perhaps memory or /dev/shm was full, or a read hangs: lower data.num_workers, "
+            f"and {again}"
+        ) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb."):
+            raise
+        raise InputError(f"wandb: {first_line(error)} (or --trainer.logger.offline true: nothing is sent)") from error
+
+
+@contextlib.contextmanager
+def refusals(what: str | None) -> Iterator[None]:
+    """Raise errors that say that the user's values are wrong as InputError; let all others pass. See blamed.
+
+    Args:
+        what: the class that is called with these values.
+    """
+    try:
+        yield
+    except Exception as error:
+        failure = blamed(error, what)
+        if failure is error:
+            raise
+        raise failure from error
+
+
+def blamed(error: Exception, what: str | None) -> Exception:
+    """What to raise for an exception of a class that was called with the user's values: InputError, or itself.
+
+    Args:
+        error: that was raised.
+        what: the class's name, if it is known.
+    """
+    prefix = f"{what}: " if what else ""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, URLError):
+        return InputError(f"{prefix}cannot download a file that these settings ask for: {error.reason}")
+    if isinstance(error, ModuleNotFoundError):
+        package = PACKAGES.get(what or "", error.name)
+        if package is not None:
+            return missing_package(what or "a class of these settings", package)
+        return InputError(f"{prefix}{first_line(error)}")
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)):
+        return InputError(f"{prefix}{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+    if isinstance(error, (ValueError, TypeError, MisconfigurationException)):
+        return InputError(f"{prefix}{first_line(error) or type(error).__name__}")
+    return error
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """An error's message as one line of at most `most` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def raised_in(error: BaseException) -> str:
+    """The name of the module whose code raised an exception."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals.get("__name__", "")) if trace is not None else ""
