@@ -15,24 +15,24 @@ import recviz
 SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
-FOUNDATION = {"errors", "distributed", "files", "launch.machine", "position", "progress", "settings"}
+FOUNDATION = {
+    "errors", "distributed", "files", "launch.machine", "progress", "runs.position", "runs.settings", "version"
+}  # fmt: skip
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
+BELOW_RUNS = FOUNDATION | MATH | {"launch", "methods", "data", "callbacks", "probes"}
 MAY_IMPORT = {
-    "errors": set(),
     "distributed": {"errors"},
     "files": {"errors"},
-    "position": set(),
-    "progress": set(),
-    "launch.machine": set(),
+    **{name: set() for name in ("errors", "launch.machine", "progress", "runs.position", "version")},
+    "runs.settings": {"errors", "files"},
     "launch": FOUNDATION,
-    "settings": {"errors", "files"},
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"launch", "data"},
-    "probes": FOUNDATION | MATH | {"probes"},
-    "checkpoints": FOUNDATION | MATH | {"data"},
+    "probes": FOUNDATION | MATH | {"launch", "probes"},
     "callbacks": FOUNDATION | MATH | {"launch", "methods", "callbacks"},
-    "reports": FOUNDATION | MATH | {"methods", "data", "probes", "callbacks", "checkpoints", "reports"},
+    "runs": BELOW_RUNS | {"runs"},
+    "reports": BELOW_RUNS | {"runs", "reports"},
 }
 LIGHTNING_FREE = FOUNDATION | MATH
 
@@ -40,10 +40,10 @@ LIGHTNING_FREE = FOUNDATION | MATH
 def room(module: str) -> str:
     """The room of a dotted module name below recviz."""
     parts = module.split(".")
-    pure = parts[:2] in (["probes", "functional"], ["probes", "logistic"])
-    if parts[:2] == ["launch", "machine"]:
-        return "launch.machine"
-    return "probes.functional" if pure else parts[0]
+    if parts[:2] in (["probes", "functional"], ["probes", "logistic"]):
+        return "probes.functional"
+    below = ("launch.machine", "runs.position", "runs.settings")  # which everyone may import
+    return name if (name := ".".join(parts[:2])) in below else parts[0]
 
 
 def imports(path: Path) -> list[str]:
@@ -72,7 +72,7 @@ def test_imports_follow_the_arrows(path: Path) -> None:
     for name in imports(path):
         if name.startswith("recviz."):
             target = room(name.removeprefix("recviz."))
-            assert target in allowed | {here, "__version__"}, f"{here} may not import {name}"
+            assert target in allowed | {here}, f"{here} may not import {name}"
         if here in LIGHTNING_FREE:
             assert not name.startswith(("lightning", "wandb", "matplotlib", "jsonargparse")), f"{here} imports {name}"
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from recviz.version import __version__
+
 if TYPE_CHECKING:
     from recviz.augment.view import View as View
     from recviz.augment.views import TwoViews as TwoViews
-    from recviz.checkpoints import load_backbone as load_backbone
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
     from recviz.data.cifar import CIFAR100DataModule as CIFAR100DataModule
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from recviz.optim import LARS as LARS
     from recviz.probes.offline import LinearProbe as LinearProbe
     from recviz.probes.online import OnlineProbe as OnlineProbe
+    from recviz.runs.checkpoints import load_backbone as load_backbone
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "View": "recviz.augment.view",
     "TwoViews": "recviz.augment.views",
-    "load_backbone": "recviz.checkpoints",
+    "load_backbone": "recviz.runs.checkpoints",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",
     "HuggingFaceDataModule": "recviz.data.huggingface",

@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from recviz.callbacks.collapse import CollapseMonitor, rankme, spread
-from recviz.callbacks.header import Header
 from recviz.callbacks.progress import EpochLines, duration
-from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.throughput import Throughput
+from recviz.runs.folder import RunFolder
+from recviz.runs.header import Header
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 

@@ -17,21 +17,21 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from recviz.callbacks.checkpoints import WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.progress import EpochLines
-from recviz.callbacks.run_folder import RunFolder
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
-from recviz.checkpoints import read_checkpoint
-from recviz.commands.changes import check_checkpoint
 from recviz.errors import InputError, TrainingError
 from recviz.launch.stopping import LostWorkers, StopSafely
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
+from recviz.runs.changes import check_checkpoint
+from recviz.runs.checkpoints import read_checkpoint
+from recviz.runs.folder import RunFolder
+from recviz.runs.saving import WholeCheckpoints
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 

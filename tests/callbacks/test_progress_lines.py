@@ -10,9 +10,9 @@ from lightning.pytorch import Callback
 
 import recviz.callbacks.throughput
 from recviz import OnlineProbe
-from recviz.callbacks.header import Header
 from recviz.callbacks.progress import Bar, EpochLines, _fitting
 from recviz.callbacks.throughput import Throughput
+from recviz.runs.header import Header
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 

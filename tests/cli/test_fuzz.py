@@ -22,7 +22,7 @@ from PIL import Image
 import recviz.cli
 from recviz.commands.recipes import recipes_folder
 from recviz.data.checking import examine
-from recviz.settings import leaves
+from recviz.runs.settings import leaves
 from tests.datasets import picture
 
 EXAMPLES = int(os.environ.get("RECVIZ_FUZZ", "40"))

@@ -26,12 +26,12 @@ MOMENTS = [  # what, how often a run does it, and when
     ("recviz.optim:LARS._plain_step", EPOCHS * STEPS, ("before",)),  # when half of the weights are new
     ("recviz.probes.online:OnlineProbe.on_train_batch_end", EPOCHS * STEPS, ("before", "after")),
     ("recviz.methods.joint_embedding:JointEmbedding.validation_step", EPOCHS, ("before", "after")),
-    ("recviz.callbacks.checkpoints:WholeCheckpoints.save_checkpoint", EPOCHS, ("before", "after")),
+    ("recviz.runs.saving:WholeCheckpoints.save_checkpoint", EPOCHS, ("before", "after")),
     ("os:fsync", EPOCHS, ("before", "torn", "after")),
     ("os:replace", EPOCHS, ("before", "after")),
-    ("recviz.callbacks.metrics_file:MetricsFile.log_metrics", EPOCHS * (STEPS + 2), ("before", "after")),
-    ("recviz.callbacks.metrics_file:MetricsFile._write_whole", 3, ("before", "after")),
-    ("recviz.callbacks.run_record:RunRecord._write", EPOCHS, ("before", "after")),
+    ("recviz.runs.metrics:MetricsFile.log_metrics", EPOCHS * (STEPS + 2), ("before", "after")),
+    ("recviz.runs.metrics:MetricsFile._write_whole", 3, ("before", "after")),
+    ("recviz.runs.record:RunRecord._write", EPOCHS, ("before", "after")),
 ]
 
 

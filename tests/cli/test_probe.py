@@ -18,7 +18,7 @@ import yaml
 
 import recviz.cli
 from recviz.backbones import resnet50
-from recviz.commands.results import record
+from recviz.runs.results import record
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
 
 Command = Callable[..., tuple[int, str, str]]

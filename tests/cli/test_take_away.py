@@ -20,13 +20,13 @@ from torch import nn
 
 import recviz
 import recviz.cli
-from recviz.checkpoints import Origin, make_backbone, read_backbone
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
 from recviz.reports.cards import margin
 from recviz.reports.embedding import Embedded, embed, others, precision_at
 from recviz.reports.export import export, timm_config
+from recviz.runs.checkpoints import Origin, make_backbone, read_backbone
 from tests.datasets import make_flat, make_folder, picture
 
 Command = Callable[..., tuple[int, str, str]]

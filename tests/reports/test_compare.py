@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from recviz.reports.plots import draw_plots
-from recviz.reports.records import heading
-from recviz.reports.runs import read_runs
+from recviz.runs.entries import heading
+from recviz.runs.run import read_runs
 
 Command = Callable[..., tuple[int, str, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

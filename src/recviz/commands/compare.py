@@ -12,7 +12,7 @@ from recviz.commands.parsing import parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import terminal_table, write_report
-from recviz.reports.runs import Run, read_runs
+from recviz.runs.run import Run, read_runs
 
 DESCRIPTION = """Compare runs: run folders, of finished runs or of those that still train, and results.json files.
 

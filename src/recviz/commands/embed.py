@@ -10,7 +10,6 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
-from recviz.checkpoints import Origin, newest_checkpoint, read_backbone
 from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse, set_defaults
 from recviz.commands.run_data import data_default
 from recviz.data.loose import LooseImages
@@ -21,6 +20,7 @@ from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import embed, precision_at, save, skipped_too
+from recviz.runs.checkpoints import Origin, newest_checkpoint, read_backbone
 
 DESCRIPTION = """Encode images with a run's backbone, and look at the features.
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.parsing import parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.export import FORMATS, Format, card_path, export
-from recviz.reports.records import heading
-from recviz.reports.runs import Run, read_runs
+from recviz.runs.checkpoints import newest_checkpoint, read_backbone
+from recviz.runs.entries import heading
+from recviz.runs.run import Run, read_runs
 
 DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
 torch_export) that takes images in 0..1 and normalises them itself. A card beside it says what it is and how to load it.

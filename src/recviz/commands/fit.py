@@ -20,28 +20,18 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.backbones import check_backbone
-from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
-from recviz.callbacks.header import Header
-from recviz.callbacks.metrics_file import MetricsFile
 from recviz.callbacks.monitors import Monitors
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.callbacks.resuming import ExactResume
-from recviz.callbacks.run_folder import RunFolder
-from recviz.callbacks.run_record import RunRecord, view_sizes
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
-from recviz.checkpoints import STARTS
-from recviz.commands.changes import check_checkpoint
 from recviz.commands.hardware import check_hardware
 from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, split_argv, value_errors
 from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
-from recviz.commands.resume import Resumed, take_resume
 from recviz.commands.summary import closing_summary
-from recviz.commands.written import settings_text
 from recviz.errors import InputError, StoppedError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import one_line_failures, refusals
@@ -53,6 +43,16 @@ from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_tr
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars, working
+from recviz.runs.changes import check_checkpoint
+from recviz.runs.checkpoints import STARTS
+from recviz.runs.exact import ExactResume
+from recviz.runs.folder import RunFolder
+from recviz.runs.header import Header
+from recviz.runs.metrics import MetricsFile
+from recviz.runs.record import RunRecord, view_sizes
+from recviz.runs.resume import Resumed, take_resume
+from recviz.runs.saving import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
+from recviz.runs.written import settings_text
 
 RUN_DIR = "RECVIZ_RUN_DIR"
 """Environment variable by which the first process of a run tells the others its folder."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from recviz.checkpoints import newest_checkpoint, read_backbone
 from recviz.commands.parsing import parse
 from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
@@ -15,6 +14,7 @@ from recviz.probes.functional import nearest_neighbours
 from recviz.progress import working
 from recviz.reports.embedding import embed, skipped_too
 from recviz.reports.gallery import Hit, picture
+from recviz.runs.checkpoints import newest_checkpoint, read_backbone
 
 DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features.
 

@@ -22,7 +22,7 @@ from recviz.commands.known import KnownSettings, passed_on, plain
 from recviz.commands.recipes import is_recipe
 from recviz.errors import InputError
 from recviz.launch.failures import blamed, raised_in
-from recviz.settings import leaves
+from recviz.runs.settings import leaves
 
 FLAGS = ("--help", "-h", "--print_config", "--cache", "--no-cache")
 """Options that stand without a value."""

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from recviz.checkpoints import load_classifier
 from recviz.commands.parsing import parse
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.progress import working
 from recviz.reports.embedding import embed, skipped_too
+from recviz.runs.checkpoints import load_classifier
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
 

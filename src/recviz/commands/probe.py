@@ -15,16 +15,6 @@ from torch import nn
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
 from recviz.backbones import as_backbone, check_backbone
-from recviz.checkpoints import (
-    backbone_weights,
-    checkpoint_of,
-    newest_checkpoint,
-    read_checkpoint,
-    run_data,
-    run_settings,
-    save_probe,
-    without_weights,
-)
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import (
@@ -36,9 +26,7 @@ from recviz.commands.parsing import (
     value_errors,
 )
 from recviz.commands.recipes import read_recipe, with_recipe_paths
-from recviz.commands.results import check_writable, describe, record
 from recviz.commands.run_data import data_default
-from recviz.commands.written import settings_text
 from recviz.data.images import EncodedImages
 from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import readable
@@ -47,6 +35,18 @@ from recviz.errors import InputError
 from recviz.launch.machine import typed_command
 from recviz.probes.cache import weights_hash
 from recviz.progress import is_first_process, working
+from recviz.runs.checkpoints import (
+    backbone_weights,
+    checkpoint_of,
+    newest_checkpoint,
+    read_checkpoint,
+    run_data,
+    run_settings,
+    save_probe,
+    without_weights,
+)
+from recviz.runs.results import check_writable, describe, record
+from recviz.runs.written import settings_text
 
 DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
 

@@ -12,10 +12,8 @@ from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
-import recviz
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.hardware import check_hardware
-from recviz.commands.results import frozen_table, trained_table
 from recviz.data.module import ViewsDataModule
 from recviz.data.splits import Split
 from recviz.distributed import gather_rows, part_company
@@ -28,6 +26,8 @@ from recviz.probes.frozen import probe_frozen, wilson
 from recviz.probes.functional import Features
 from recviz.probes.offline import LinearProbe
 from recviz.progress import working
+from recviz.runs.results import frozen_table, trained_table
+from recviz.version import __version__
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Of frozen features; weights stay in float32."""
@@ -134,7 +134,7 @@ def frozen_features(
         "weights": weights,
         "transform": (views.size, views.mean.tolist(), views.std.tolist()),
         "precision": (fabric._precision.precision, fabric.device.type),  # as it is on this device
-        "versions": (recviz.__version__, torch.__version__),
+        "versions": (__version__, torch.__version__),
     }
     splits = [split for split in (data.train, data.val) if split is not None]
     paths = [cache.path(data=fingerprint, **key) for fingerprint in fingerprints]

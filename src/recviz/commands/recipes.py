@@ -7,7 +7,7 @@ from typing import Any
 
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
-from recviz.settings import read_settings_file
+from recviz.runs.settings import read_settings_file
 
 _INSTALLED = Path(__file__).parents[1] / "configs"
 _CHECKOUT = Path(__file__).parents[3] / "configs"

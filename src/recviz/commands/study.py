@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
-from recviz.checkpoints import without_weights
 from recviz.commands.fit import TYPES, add_options
 from recviz.commands.parsing import check_arguments, parse
 from recviz.commands.recipes import find_recipe, read_recipe
@@ -20,7 +19,8 @@ from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
 from recviz.progress import working
-from recviz.settings import read_settings_file
+from recviz.runs.checkpoints import without_weights
+from recviz.runs.settings import read_settings_file
 
 DESCRIPTION = """Pretrain and probe every trial of a grid, then compare them.
 

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import Timer
 from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.module import ViewsDataModule
 from recviz.launch.machine import typed_command
-from recviz.position import position
 from recviz.probes.final import FinalProbe
+from recviz.runs.position import position
 
 
 def closing_summary(folder: Path, trainer: Trainer) -> str:

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from recviz.commands.changes import FREE
 from recviz.errors import InputError, missing_package
 from recviz.files import read_json, write_whole
 from recviz.launch.machine import usable_cores
+from recviz.runs.changes import FREE
 
 NOTE = "study.json"
 """In the folder of a trial that is done: what it was done with."""

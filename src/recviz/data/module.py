@@ -22,7 +22,7 @@ from recviz.data.splits import Split, aligned, keep_classes, named, stratified_f
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
-from recviz.position import position
+from recviz.runs.position import position
 
 PLACES = ("root", "path")
 """Settings that say which dataset a datamodule reads."""

@@ -18,8 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
 from recviz.launch.machine import typed_command
-from recviz.position import position, validates_since_it_stops
 from recviz.progress import say
+from recviz.runs.position import position, validates_since_it_stops
 
 REQUEUE_CODE = 75
 """Exit code of a run that SIGTERM or SIGUSR1 stopped: EX_TEMPFAIL, "try again"."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-import recviz
-from recviz.checkpoints import Origin
 from recviz.data.images import EVALUATION_MARGIN
+from recviz.runs.checkpoints import Origin
+from recviz.version import __version__
 
 _PREPARE = '''
 def prepare(path):
@@ -110,7 +110,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
     if form in _NOTES:
         lines += [_NOTES[form].format(size=origin.size, side=margin(origin.size)), ""]
     lines += [
-        f"Written by recviz {recviz.__version__}, whose code is under the MIT licence; what may be done with the "
+        f"Written by recviz {__version__}, whose code is under the MIT licence; what may be done with the "
         "weights also depends on the images that they were trained on.",
         "",
     ]
@@ -132,7 +132,7 @@ def _programs(origin: Origin, form: str, out: Path, feature_dim: int) -> list[st
     modules = sorted({name.rpartition(".")[0], "recviz.backbones"})
     make = f"recviz.backbones.as_backbone({_call(name, options)})"
     if any(isinstance(value, dict) for value in options.values()):  # objects, by their own class_path
-        modules, make = ["recviz.checkpoints"], f"recviz.checkpoints.make_backbone({origin.backbone!r})"
+        modules, make = ["recviz.runs.checkpoints"], f"recviz.runs.checkpoints.make_backbone({origin.backbone!r})"
     words = {
         "path": str(out), "local": f"local-dir:{out}", "size": origin.size, "side": margin(origin.size),
         "mean": _numbers(origin.mean), "std": _numbers(origin.std), "dim": feature_dim,

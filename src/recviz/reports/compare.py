@@ -14,8 +14,8 @@ from recviz.files import whole_file, write_whole
 from recviz.reports.page import PAGE
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
-from recviz.reports.records import Figure, heading
-from recviz.reports.runs import Run
+from recviz.runs.entries import Figure, heading
+from recviz.runs.run import Run
 
 
 class Column(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from recviz.callbacks.metrics_file import read_rows
 from recviz.files import whole_file
 from recviz.reports.panels import legend_above, panels, percent
+from recviz.runs.metrics import read_rows
 
 _NO_TERMS = ("train/total", "train/lr", "train/images_per_s", "train/hours")
 _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recviz.backbones import ResNet
-from recviz.checkpoints import EXPORT_KEY, Origin
 from recviz.errors import InputError, missing_package
 from recviz.files import made_folder, whole_file, write_whole
 from recviz.reports.cards import arguments, margin, model_card
+from recviz.runs.checkpoints import EXPORT_KEY, Origin
 
 Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
 FORMATS: tuple[str, ...] = get_args(Format)

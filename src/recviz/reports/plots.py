@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recviz.reports.panels import panels, percent
-from recviz.reports.runs import Run
+from recviz.runs.run import Run
 
 _TERMS = ("invariance", "variance", "covariance", "alignment", "uniformity", "redundancy", "gaussianity")
 _COLLAPSE = {

@@ -5,8 +5,8 @@ solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper 
 
 from __future__ import annotations
 
-from recviz.reports.records import Figure
-from recviz.reports.runs import Run
+from recviz.runs.entries import Figure
+from recviz.runs.run import Run
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
 _PAPER = ("VICReg's paper", "linear, 1000 epochs")

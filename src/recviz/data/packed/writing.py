@@ -17,7 +17,6 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-import recviz
 from recviz.data.images import EncodedImages, UnreadableImageError
 from recviz.data.packed.manifest import FORMAT, MANIFEST
 from recviz.data.packed.store import Shard, sha256_of
@@ -27,6 +26,7 @@ from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 from recviz.progress import progress
+from recviz.version import __version__
 
 SETTINGS = "packing.json"
 _KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -65,7 +65,7 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
         InputError: a folder of something else, an image that cannot be read, a full disk.
     """
     identity = {
-        "made_by": f"recviz {recviz.__version__}",
+        "made_by": f"recviz {__version__}",
         "settings": {**packing._asdict(), "on_error": on_error},
         "source": {name: split.fingerprint() for name, split in splits.items()},
     }

@@ -11,7 +11,7 @@ import pytest
 from recviz import files
 from recviz.errors import InputError
 from recviz.files import read_json, read_text
-from recviz.settings import read_settings, read_settings_file
+from recviz.runs.settings import read_settings, read_settings_file
 
 
 def laughs(kind: str, levels: int = 12) -> str:

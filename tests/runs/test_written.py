@@ -33,7 +33,7 @@ CALLBACKS = {
     "TQDMProgressBar": "",
     "Timer": "duration={hours: 3}",
     "WeightAveraging": "",
-    "tests.cli.test_written.Strange": "",
+    "tests.runs.test_written.Strange": "",
 }
 OTHERS = {
     "--trainer.logger=CSVLogger": "--trainer.logger.save_dir=logs",
@@ -69,7 +69,7 @@ def settings(args: list[str]) -> FitCLI:
     return FitCLI("fit", with_recipe_paths(args)[0])
 
 
-DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.cli.test_written.Strange")
+DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.runs.test_written.Strange")
 OPTIONS = {
     name: [f"--trainer.callbacks+={name}", *([f"--trainer.callbacks.{option}"] if option else [])]
     for name, option in CALLBACKS.items()

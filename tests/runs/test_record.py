@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recviz.augment import OneView, TwoViews
-from recviz.callbacks.run_record import train_gflops
+from recviz.runs.record import train_gflops
 from tests.tiny import tiny_vicreg
 
 

@@ -12,12 +12,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import recviz
 from recviz.augment.views import TwoViews
 from recviz.files import user_path, write_whole
 from recviz.launch.machine import processor
 from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
-from recviz.position import position
+from recviz.runs.position import position
+from recviz.version import __version__
 
 
 class RunRecord(Callback):
@@ -81,7 +81,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
     size = view_size(data)
     device = trainer.strategy.root_device
     return {
-        "recviz": recviz.__version__,
+        "recviz": __version__,
         "method": type(module).__name__,
         "parameters": {"backbone": parameters(module.backbone), "projector": parameters(module.projector)},
         "gflops": None if size is None else gflops(module.backbone, size, module.device),

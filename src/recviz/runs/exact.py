@@ -7,14 +7,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
-from recviz.callbacks.metrics_file import MetricsFile
-from recviz.position import Position, go_to, position, validates_since_it_stops
+from recviz.runs.metrics import MetricsFile
+from recviz.runs.position import Position, go_to, position, validates_since_it_stops
 
 
 class ExactResume(Callback):
     """Puts the position in training into each checkpoint, and resumes there.
 
-    A checkpoint's entry "recviz" gets `position` (see recviz.position), `rows` (how many rows
+    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `rows` (how many rows
     of metrics.csv were written), `closing_row` (the row that loggers get next, of a step or of a whole epoch) and
     `loggers` (class and version of each other logger: the id of a run of W&B, the folder of TensorBoard).
     """

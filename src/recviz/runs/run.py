@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recviz.callbacks.metrics_file import read_rows
 from recviz.errors import InputError
-from recviz.reports.records import Entry, Figure, Record, read_entries, read_record, short
-from recviz.settings import read_settings_file
+from recviz.runs.entries import Entry, Figure, Record, read_entries, read_record, short
+from recviz.runs.metrics import read_rows
+from recviz.runs.settings import read_settings_file
 
 Series = list[tuple[dict[str, float], float]]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-import recviz
 from recviz.errors import InputError
 from recviz.files import own_part, read_json, write_whole
 from recviz.launch.machine import cache_folder
 from recviz.probes.frozen import FrozenResult, Share
+from recviz.version import __version__
 
 
 def record(path: Path, entry: dict[str, Any]) -> Path:
@@ -30,7 +30,7 @@ def record(path: Path, entry: dict[str, Any]) -> Path:
     stamp = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "versions": {
-            "recviz": recviz.__version__,
+            "recviz": __version__,
             **{name: version(name) for name in ("torch", "torchvision", "lightning")},
         },
     }

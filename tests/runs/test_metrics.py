@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recviz.callbacks.metrics_file import MetricsFile, read_rows
 from recviz.errors import InputError
+from recviz.runs.metrics import MetricsFile, read_rows
 
 
 def test_rows_come_back_as_text_of_the_same_numbers(tmp_path: Path) -> None:

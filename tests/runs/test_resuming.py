@@ -15,12 +15,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from recviz import OnlineProbe, VICReg
-from recviz.callbacks.checkpoints import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
-from recviz.callbacks.metrics_file import MetricsFile, read_rows
-from recviz.callbacks.resuming import ExactResume
-from recviz.commands.resume import newest_readable, rows_until
 from recviz.errors import StoppedError, TrainingError
 from recviz.launch.stopping import StopSafely
+from recviz.runs.exact import ExactResume
+from recviz.runs.metrics import MetricsFile, read_rows
+from recviz.runs.resume import newest_readable, rows_until
+from recviz.runs.saving import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from tests.endings import WHERE, EndsAt, EpochEMA
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 

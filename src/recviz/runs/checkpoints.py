@@ -14,12 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-import recviz
 from recviz.augment.views import OneView, TwoViews
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file
-from recviz.settings import read_settings
+from recviz.runs.settings import read_settings
+from recviz.version import __version__
 from recviz.weights.files import check_archive
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
         without_weights(config["model"]["init_args"]["backbone"])
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is of recviz {own.get('version')}, whose settings recviz {recviz.__version__} does not read "
+            f"{path} is of recviz {own.get('version')}, whose settings recviz {__version__} does not read "
             f"({error!r}): give --backbone and --data instead"
         ) from error
     return dict(config)
@@ -234,7 +234,7 @@ def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]
         InputError: a file that cannot be written.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content = {"state_dict": weights, "recviz": {"version": recviz.__version__, "probe": json.dumps(about)}}
+    content = {"state_dict": weights, "recviz": {"version": __version__, "probe": json.dumps(about)}}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as part:

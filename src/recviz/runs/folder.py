@@ -8,9 +8,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchvision.io import write_png
 
-import recviz
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file, write_whole
+from recviz.version import __version__
 
 
 class RunFolder(Callback):
@@ -50,4 +50,4 @@ class RunFolder(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the settings."""
-        checkpoint.setdefault("recviz", {}).update(version=recviz.__version__, config=self.config)
+        checkpoint.setdefault("recviz", {}).update(version=__version__, config=self.config)

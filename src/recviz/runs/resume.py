@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recviz.callbacks.metrics_file import read_rows
-from recviz.checkpoints import read_checkpoint
-from recviz.commands.changes import differences
-from recviz.commands.recipes import read_recipe
 from recviz.errors import InputError
 from recviz.probes.final import Accuracies
+from recviz.runs.changes import differences
+from recviz.runs.checkpoints import read_checkpoint
+from recviz.runs.metrics import read_rows
+from recviz.runs.settings import read_settings_file
 
 
 class Resumed(NamedTuple):
@@ -62,7 +62,7 @@ class Resumed(NamedTuple):
 
     def changes(self, config: str) -> dict[str, str]:
         """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
-        return differences(read_recipe(self.folder / "config.yaml"), config)
+        return differences(read_settings_file(self.folder / "config.yaml"), config)
 
 
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:

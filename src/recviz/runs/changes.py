@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from recviz.checkpoints import epochs_done, read_checkpoint
 from recviz.data.module import ViewsDataModule
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.settings import leaves, read_settings
+from recviz.runs.checkpoints import epochs_done, read_checkpoint
+from recviz.runs.settings import leaves, read_settings
 
 FREE = (
     "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "trainer.enable_progress_bar",

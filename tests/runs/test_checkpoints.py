@@ -13,8 +13,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from recviz.checkpoints import EXPORT_KEY, load_backbone, load_classifier, read_backbone, save_probe
 from recviz.errors import InputError
+from recviz.runs.checkpoints import EXPORT_KEY, load_backbone, load_classifier, read_backbone, save_probe
 from tests.tiny import TinyBackbone
 
 TINY = {"class_path": "tests.tiny.TinyBackbone"}

@@ -1,0 +1,1 @@
+"""A run on disk: its folder, and whatever reads or writes what is in it."""
