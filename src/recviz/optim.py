@@ -1,11 +1,11 @@
-"""LARS, the warm-up cosine schedule and parameter groups."""
+"""LARS, schedules and parameter groups."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -160,6 +160,21 @@ def _whole_norms(norms: list[Tensor], owners: Tensor, count: int) -> Tensor:
     if len(norms) == count:
         return pieces
     return pieces.new_zeros(count).index_add(0, owners, pieces.square()).sqrt()
+
+
+class Schedule(NamedTuple):
+    """A setting that follows the global step: group[setting] = value(step) before each step, and no other state."""
+
+    group: MutableMapping[str, Any]
+    """A parameter group of the optimiser, or the settings of an EMA teacher."""
+    setting: str
+    value: Callable[[int], float]
+
+
+def cosine(step: int, total_steps: int, start: float, end: float) -> float:
+    """Half a cosine from `start` at step 0 to `end` at `total_steps`."""
+    progress = min(1.0, step / max(1, total_steps))
+    return end - (end - start) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final: float = 0.001) -> float:

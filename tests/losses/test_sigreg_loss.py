@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 
@@ -128,7 +127,7 @@ OTHER_SAMPLES: dict[str, Tensor] = {
 
 @pytest.mark.parametrize("name", OTHER_SAMPLES)
 def test_a_normal_sample_scores_lower_than(name: str) -> None:
-    loss = SIGRegLoss(num_slices=64).eval()
+    loss = SIGRegLoss(num_slices=64)
     other = OTHER_SAMPLES[name]
     assert loss(other, other).gaussianity > 3 * loss(NORMAL, NORMAL).gaussianity
     assert loss(NORMAL, other).gaussianity > 2 * loss(NORMAL, NORMAL).gaussianity
@@ -136,45 +135,27 @@ def test_a_normal_sample_scores_lower_than(name: str) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_collapse_scores_far_higher_than_a_normal_sample(value: float) -> None:
-    loss = SIGRegLoss(num_slices=64).eval()
+    loss = SIGRegLoss(num_slices=64)
     collapsed = leaves(torch.full((256, 2), value), torch.full((256, 2), value))
     score = loss(*collapsed).gaussianity
     assert score > 50 * loss(NORMAL[:256], NORMAL[:256]).gaussianity
     assert gradient(score, collapsed).isfinite().all()
 
 
-def test_each_training_call_draws_new_directions_and_evaluation_the_same() -> None:
+def test_each_step_has_its_own_directions_and_the_loss_no_state() -> None:
     a, b = pair(6, 5)
-    loss, again = SIGRegLoss(num_slices=4), SIGRegLoss(num_slices=4)
-    drawn = [loss(a, b).gaussianity.item() for _ in range(4)]
+    loss = SIGRegLoss(num_slices=4, seed=7)
+    drawn = [loss(a, b, step=step).gaussianity.item() for step in range(4)]
     assert len(set(drawn)) == 4
-    assert [again(a, b).gaussianity.item() for _ in range(4)] == drawn
-    loss.eval()
-    still = [loss(a, b).gaussianity.item() for _ in range(3)]
-    assert len(set(still)) == 1
-    assert loss.train()(a, b).gaussianity.item() == again(a, b).gaussianity.item()  # evaluation drew nothing
+    assert [loss(a, b, step=step).gaussianity.item() for step in range(4)] == drawn
     assert SIGRegLoss(num_slices=4, seed=99)(a, b).gaussianity.item() not in drawn
-
-
-@pytest.mark.parametrize("calls", [0, 1, 3])
-def test_a_saved_state_draws_on_from_where_it_was(calls: int) -> None:
-    a, b = pair(6, 5)
-    loss, resumed = SIGRegLoss(num_slices=4, seed=7), SIGRegLoss(num_slices=4, seed=7)
-    for _ in range(calls):
-        loss(a, b)
-    for _ in range(5):
-        resumed(a, b)
-    file = io.BytesIO()
-    torch.save(loss.state_dict(), file)
-    file.seek(0)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert [resumed(a, b) for _ in range(3)] == [loss(a, b) for _ in range(3)]
+    assert not loss.state_dict()
 
 
 @pytest.mark.parametrize(("n", "d"), SHAPES)
 def test_symmetric_in_the_views(n: int, d: int) -> None:
     a, b = leaves(*pair(n, d))
-    loss = SIGRegLoss(num_slices=8).eval()
+    loss = SIGRegLoss(num_slices=8)
     forth, back = loss(a, b), loss(b, a)
     torch.testing.assert_close(torch.stack(forth), torch.stack(back), rtol=1e-13, atol=0)
     torch.testing.assert_close(gradient(forth.total, (a, b)), gradient(back.total, (a, b)), rtol=1e-12, atol=1e-15)
@@ -185,13 +166,13 @@ def test_symmetric_in_the_views(n: int, d: int) -> None:
 def test_order_of_rows_changes_nothing(n: int, d: int, seed: int) -> None:
     a, b = pair(n, d)
     rows = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    loss = SIGRegLoss(num_slices=8).eval()
+    loss = SIGRegLoss(num_slices=8)
     torch.testing.assert_close(torch.stack(loss(a[rows], b[rows])), torch.stack(loss(a, b)), rtol=1e-12, atol=1e-14)
 
 
 def test_order_of_one_view_alone_changes_the_invariance_only() -> None:
     a, b = pair(12, 5)
-    loss = SIGRegLoss().eval()
+    loss = SIGRegLoss()
     before, after = loss(a, b), loss(a, b.flip(0))
     assert after.invariance > 1.5 * before.invariance
     torch.testing.assert_close(after.gaussianity, before.gaussianity)
@@ -201,7 +182,7 @@ def test_order_of_one_view_alone_changes_the_invariance_only() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_changes_no_bit(n: int, d: int, dtype: torch.dtype) -> None:
     a, b = leaves(*(z.to(dtype) for z in pair(n, d)))
-    loss = SIGRegLoss(num_slices=16).eval()
+    loss = SIGRegLoss(num_slices=16)
     plain = loss(a, b)
     with torch.autocast("cpu", torch.bfloat16):
         assert (a @ a.T).dtype == torch.bfloat16  # the projection would be so
@@ -215,7 +196,7 @@ def test_autocast_changes_no_bit(n: int, d: int, dtype: torch.dtype) -> None:
 
 def test_low_precision_embeddings_count_as_float32() -> None:
     a, b = (z.bfloat16() for z in pair(6, 10))
-    loss = SIGRegLoss().eval()
+    loss = SIGRegLoss()
     assert loss(a, b) == loss(a.float(), b.float())
 
 

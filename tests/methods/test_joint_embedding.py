@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from recviz import LARS, VICReg
 from recviz.errors import InputError
 from recviz.losses import VICRegLoss
-from recviz.methods.joint_embedding import check_trainer, schedule_steps
+from recviz.methods.checks import check_trainer, schedule_steps
 from tests.misfits import GivesMap
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
@@ -28,10 +28,8 @@ class Recorder(Callback):
         self.outputs: list[dict[str, Any]] = []
         self.rates: list[float] = []
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.outputs.append(outputs)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from recviz.errors import InputError
-from recviz.methods.joint_embedding import global_batch_size
+from recviz.methods.checks import global_batch_size
 
 
 class Throughput(Callback):

@@ -39,7 +39,8 @@ from recviz.launch.machine import keep_compiled_code
 from recviz.launch.ranks import RankWatch
 from recviz.launch.seeds import SeededSteps
 from recviz.launch.stopping import LostWorkers, StopSafely
-from recviz.methods.joint_embedding import JointEmbedding, check_steps, check_trainer
+from recviz.methods.checks import check_steps, check_trainer
+from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars, working

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from recviz.distributed import all_reduce_sum, sum_over_processes, with_gradient
-from recviz.losses.checks import check_count, check_weight, checked_rows, float32
+from recviz.losses.checks import check_count, check_weight, checked_views, float32
 from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
 
@@ -20,52 +21,63 @@ class BarlowTwinsTerms(NamedTuple):
     redundancy: Tensor
 
 
+class Standardised(NamedTuple):
+    """One view's centred rows, and the same over their standard deviation."""
+
+    centred: Centred
+    std: Tensor
+    """[D], biased and with eps below the root, over all processes' rows; a constant."""
+    rows: Rows
+    """Without gradient."""
+
+
+def standardise(z: Centred, counts: list[int], eps: float = 1e-5) -> Standardised:
+    """Divide the columns by their standard deviation over all processes' rows."""
+    std = torch.sqrt(z.squares.detach() / sum(counts) + eps).to(z.rows.dtype)  # [D]
+    return Standardised(z, std, Rows(z.rows.detach() / std, counts))
+
+
 def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
     """Diagonal of the cross-correlation matrix C of two views (paper, equation 2) over all processes' rows.
 
-    [D], in float64 where there is such, because what follows is its distance from 1. Communicates D float64,
-    all-reduced.
+    [D], in float64 where the device has it, because its distance from 1 follows. Communicates D float64, all-reduced.
     """
     diagonal = sum_over_processes((a.rows.to(a.squares.dtype) * b.rows).sum(dim=0))  # [D]
     return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
 
 
-def redundancy_term(
-    a: Centred, b: Centred, counts: list[int], eps: float = 1e-5, matrix_limit: int = MATRIX_LIMIT
-) -> Tensor:
+def redundancy_term(a: Standardised, b: Standardised, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
     """Σ_{i≠j} C_ij² of the cross-correlation matrix C (paper, equation 1, second sum), over all processes' rows.
 
     With â and b̂ the normalised rows, Σ C_ij² = ‖âᵀb̂‖² / N² = ⟨ââᵀ, b̂b̂ᵀ⟩ / N², so no D×D matrix is made where N < D:
     see gram.times_off_diagonal. With P = b̂ · offdiag(b̂ᵀâ) and E_i = Σ_j C_ij² the share of column i, the derivative
     by the centred rows is (2 P / N² − 2 â E / N) / σ, whose second part is the normalisation's.
 
-    Communicates, besides what `centre` does, both views' rows (N·D each, gathered) where N < D, else 2·D²
-    all-reduced; and D float64 and 2·D float32 all-reduced. Nothing in the backward pass.
+    Communicates, besides what `centre` does, both views' rows (N·D each, gathered once per view) where N < D, else
+    2·D² all-reduced; and D float64 and 2·D float32 all-reduced. Nothing in the backward pass.
     """
-    n = sum(counts)
-    stds = [torch.sqrt(z.squares.detach() / n + eps).to(z.rows.dtype) for z in (a, b)]  # [D]
-    x, y = (Rows(z.rows.detach() / std, counts) for z, std in zip((a, b), stds, strict=True))
+    x, y, n = a.rows, b.rows, sum(a.rows.counts)
     with torch.no_grad():
-        diagonal = all_reduce_sum((x.own.to(a.squares.dtype) * y.own).sum(dim=0))  # [D]
+        diagonal = all_reduce_sum((x.own.to(a.centred.squares.dtype) * y.own).sum(dim=0))  # [D]
         products = [
             times_off_diagonal(y, y, x, diagonal, matrix_limit),  # [n, D]
             times_off_diagonal(x, x, y, diagonal, matrix_limit),
         ]
         shares = torch.stack([(z.own * product).sum(dim=0) for z, product in zip((x, y), products, strict=True)])
         shares = all_reduce_sum(shares) / n**2  # [2, D]: Σ_j C_ij² without the diagonal, by row and by column
-        for z, product, share, std in zip((x, y), products, shares, stds, strict=True):
-            product.mul_(2 / n**2).addcmul_(z.own, share, value=-2 / n).div_(std)
-    return with_gradient(shares[0].sum(), [a.rows, b.rows], products)
+        for z, product, share in zip((a, b), products, shares, strict=True):
+            product.mul_(2 / n**2).addcmul_(z.rows.own, share, value=-2 / n).div_(z.std)
+    return with_gradient(shares[0].sum(), [a.centred.rows, b.centred.rows], products)
 
 
 class BarlowTwinsLoss(nn.Module):
     """total = scale · (Σ (1 − C_ii)² + redundancy_weight · Σ_{i≠j} C_ij²) (paper, equation 1), without Lightning.
 
-    C is the cross-correlation of the two views' embeddings, normalised per column over the rows of all processes by the
-    biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. Local views, where there are any,
-    are more pairs of the first sum: it is the mean over a and b, and over each of the two with each local view. Values
+    C is the cross-correlation of two views' embeddings, normalised per column over the rows of all processes by the
+    biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. With more than two views, both
+    sums are the mean over all pairs of views, the full graph of CMC (Tian et al., 2020, arXiv 1906.05849). Values
     are equal on each process, and DistributedDataParallel's mean of the gradients is the gradient of the global batch.
-    The math runs in float32 whatever the autocast.
+    The math runs in float32 under any autocast.
 
     Args:
         redundancy_weight: λ; the paper's 0.0051.
@@ -89,23 +101,20 @@ class BarlowTwinsLoss(nn.Module):
         self.scale = check_weight("scale", scale)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> BarlowTwinsTerms:
+    def forward(self, *views: Tensor) -> BarlowTwinsTerms:
         """Terms of one batch.
 
         Args:
-            a: embeddings [n, D] of the first view, float of any precision.
-            b: the same of the second view; row i of both is from the same image.
-            local: embeddings [n, D] of local views of the same images.
+            views: V ≥ 2 of embeddings [n, D], float of any precision; row i of all is from the same image.
 
         Raises:
-            InputError: see checks.checked_rows.
+            InputError: see checks.checked_views.
         """
-        counts = checked_rows("Barlow Twins", a, b, *local)
-        with torch.autocast(a.device.type, enabled=False):
-            x, y, *small = centre(float32(a, b, *local), counts)
-            pairs = [(x, y), *((z, other) for other in small for z in (x, y))]
-            errors = torch.stack([(1 - correlations(*pair, sum(counts))).square().sum() for pair in pairs])
-            invariance = errors.mean().to(x.rows.dtype)
-            redundancy = redundancy_term(x, y, counts, matrix_limit=self.matrix_limit)
+        counts = checked_views("Barlow Twins", *views)
+        with torch.autocast(views[0].device.type, enabled=False):
+            pairs = list(combinations([standardise(z, counts) for z in centre(float32(*views), counts)], 2))
+            errors = [(1 - correlations(a.centred, b.centred, sum(counts))).square().sum() for a, b in pairs]
+            invariance = torch.stack(errors).mean().to(pairs[0][0].std.dtype)
+            redundancy = torch.stack([redundancy_term(a, b, self.matrix_limit) for a, b in pairs]).mean()
             total = self.scale * (invariance + self.redundancy_weight * redundancy)
         return BarlowTwinsTerms(total, invariance, redundancy)

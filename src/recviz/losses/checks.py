@@ -1,6 +1,8 @@
-"""What every objective does with its input first."""
+"""Checks of the input and the settings of objectives."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,41 +11,52 @@ from recviz.distributed import row_counts
 from recviz.errors import InputError
 
 
-def checked_rows(objective: str, a: Tensor, *others: Tensor) -> list[int]:
-    """The rows of each process, after a look at the embeddings of a view, and of others beside it.
+def checked_views(objective: str, *views: Tensor, least: int = 2) -> list[int]:
+    """Check the embeddings of several views, and count the rows of each process.
 
-    The values are looked at in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
-    detect_anomaly=True), because the look makes the host wait for the device.
+    Values are checked in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
+    detect_anomaly=True), because the host has to wait for the device to see them.
+
+    Args:
+        objective: its name, for the message.
+        views: [n, D] each; row i of all is from the same image.
+        least: number of views required.
 
     Raises:
-        InputError: not floating point [n, D] of one shape, fewer than 2 rows over all processes, or, in anomaly
-            mode, values that are not finite.
+        InputError: fewer views, embeddings that are not floating point [n, D] of one shape, fewer than 2 rows over all
+            processes, or, in anomaly mode, NaN or infinity.
     """
-    views = (a, *others)
+    if len(views) < least:
+        raise InputError(f"{objective} needs the embeddings of at least {least} views, got {len(views)}")
+    first = tuple(views[0].shape)
     for z in views[1:]:
-        if z.shape != a.shape:
-            raise InputError(f"{objective} needs views of one shape, got {tuple(a.shape)} and {tuple(z.shape)}")
-    if a.ndim != 2:
-        raise InputError(f"{objective} needs embeddings of shape [n, D], got {tuple(a.shape)}")
-    if a.shape[1] == 0:
-        raise InputError(f"{objective} needs embeddings of at least one column, got {tuple(a.shape)}")
+        if z.shape != first:
+            raise InputError(f"{objective} needs views of one shape, got {first} and {tuple(z.shape)}")
+    if len(first) != 2:
+        raise InputError(f"{objective} needs embeddings of shape [n, D], got {first}")
+    if first[1] == 0:
+        raise InputError(f"{objective} needs embeddings of at least one column, got {first}")
     if not all(z.is_floating_point() for z in views):
         raise InputError(
             f"{objective} needs floating point embeddings, got {' and '.join(str(z.dtype) for z in views)}"
         )
     if torch.is_anomaly_enabled():
-        for name, z in zip(("a", "b", *(f"local {i}" for i in range(1, len(views)))), views, strict=False):
-            bad = ~z.isfinite()
-            if bad.any():
-                row, column = bad.nonzero()[0].tolist()
-                raise InputError(
-                    f"{objective} needs finite embeddings, got {z[row, column].item()} in row {row}, column {column} "
-                    f"of view {name} {tuple(z.shape)}, and {int(bad.sum())} such values in all"
-                )
-    counts = row_counts(a)
+        _check_finite(objective, views)
+    counts = row_counts(views[0])
     if sum(counts) < 2:
-        raise InputError(f"{objective} needs at least 2 samples per batch, got embeddings of shape {tuple(a.shape)}")
+        raise InputError(f"{objective} needs at least 2 samples per batch, got embeddings of shape {first}")
     return counts
+
+
+def _check_finite(objective: str, views: Sequence[Tensor]) -> None:
+    for number, z in enumerate(views, 1):
+        bad = ~z.isfinite()
+        if bad.any():
+            row, column = bad.nonzero()[0].tolist()
+            raise InputError(
+                f"{objective} needs finite embeddings, got {z[row, column].item()} in row {row}, column {column} "
+                f"of view {number} {tuple(z.shape)}, and {int(bad.sum())} such values in all"
+            )
 
 
 def check_weight(name: str, value: float) -> float:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import all_reduce_sum, gather_rows, rank, with_gradient
-from recviz.errors import InputError
-from recviz.losses.checks import check_count, check_positive, checked_rows, float32
+from recviz.losses.checks import check_count, check_positive, checked_views, float32
 from recviz.losses.gram import MATRIX_LIMIT, blocks
 
 
@@ -22,19 +21,23 @@ class NTXentTerms(NamedTuple):
     uniformity: Tensor
 
 
-def nt_xent(z: Tensor, temperature: float, counts: list[int], limit: int = MATRIX_LIMIT) -> NTXentTerms:
-    """Mean over anchors i, with positive j, of −sim(i, j) / τ + log Σ_{k≠i} exp(sim(i, k) / τ) (paper, equation 1).
+def nt_xent(z: Tensor, views: int, temperature: float, counts: list[int], limit: int = MATRIX_LIMIT) -> NTXentTerms:
+    """Mean over anchors i of −s_i + log Σ_{k≠i} exp(sim(i, k) / τ), s_i the mean of the positives' sim(i, j) / τ.
 
-    With p_ik the softmax of anchor i over the others, τ times the derivative by row i is Σ_k (p_ik + p_ki) z_k − 2 z_j:
-    the row as an anchor, and as the others' negative or positive. p_ki needs nothing of the other processes but their
-    anchors' positives and losses. Exponents are relative to the positive's, without which the two parts of the loss
-    cancel where the temperature is low and the views agree.
+    An anchor's positives P are the other views of its image. One positive is the paper's equation 1; several are the
+    L_out of Khosla et al. (2020, arXiv 2004.11362, equation 2) with an image for a class.
+
+    With p_ik the softmax of anchor i over the others, τ times the derivative by row i is
+    Σ_k (p_ik + p_ki) z_k − 2 mean_{j∈P} z_j: the row as an anchor, and as the others' negative or positive. p_ki needs
+    nothing of the other processes but their anchors' s_k and losses. Exponents are relative to s_i, without which the
+    two parts of the loss cancel where the temperature is low and the views agree.
 
     Communicates the M·D elements of the rows and 2·M of the anchors', gathered, and two scalars, all-reduced; nothing
     in the backward pass.
 
     Args:
-        z: [m, D], this process's normalised rows, all of the first view and then all of the second; M of all processes.
+        z: [m, D], this process's normalised rows, view by view; M of all processes.
+        views: number of views, of m / views rows each.
         temperature: τ.
         counts: m of each process.
         limit: elements of the similarity matrix held at a time.
@@ -42,21 +45,24 @@ def nt_xent(z: Tensor, temperature: float, counts: list[int], limit: int = MATRI
     with torch.no_grad():
         everyone = gather_rows(z, counts)  # [M, D]
         first, anchors = sum(counts[: rank()]), z.detach()
-        positives = (torch.arange(len(z), device=z.device) + len(z) // 2) % max(1, len(z))  # [m], own rows
+        others = torch.arange(1, views, device=z.device) * (len(z) // views)  # [V − 1]
+        positives = (torch.arange(len(z), device=z.device)[:, None] + others) % max(1, len(z))  # [m, V − 1], own rows
         parts = blocks(len(anchors), len(everyone), limit)
-        own = anchors.new_empty(len(anchors), 2)  # by anchor: similarity of the positive, and loss
+        own = anchors.new_empty(len(anchors), 2)  # by anchor: s_i, and loss
         for part in parts:
             similarities = _similarities(anchors, everyone, part, first, temperature)  # [part, M]
-            own[part, :1] = similarities.gather(1, first + positives[part, None])
+            own[part, :1] = similarities.gather(1, first + positives[part]).mean(dim=1, keepdim=True)
             own[part, 1] = (similarities - own[part, :1]).logsumexp(dim=1)
-        others = gather_rows(own, counts).T[:, None]  # [2, 1, M]
+        anchor_s, anchor_loss = gather_rows(own, counts).T  # [M] each
         gradient = torch.empty_like(anchors)
         for part in reversed(parts):  # the last one is still there
             if part != parts[-1]:
                 similarities = _similarities(anchors, everyone, part, first, temperature)
             weights = (similarities - own[part, :1]).sub_(own[part, 1:]).exp_()
-            weights += similarities.sub_(others[0]).sub_(others[1]).exp_()
-            weights.scatter_add_(1, first + positives[part, None], weights.new_full((len(weights), 1), -2.0))
+            weights += similarities.sub_(anchor_s).sub_(anchor_loss).exp_()
+            weights.scatter_add_(
+                1, first + positives[part], weights.new_full((len(weights), views - 1), -2 / (views - 1))
+            )
             torch.mm(weights, everyone, out=gradient[part])
         gradient /= len(everyone) * temperature
         positive, total = all_reduce_sum(own.sum(dim=0)).div(len(everyone)).unbind()
@@ -73,10 +79,11 @@ def _similarities(anchors: Tensor, everyone: Tensor, part: slice, first: int, te
 class NTXentLoss(nn.Module):
     """Normalised, temperature-scaled cross-entropy (paper, equation 1), usable without Lightning.
 
-    Each of the 2N embeddings of all processes is an anchor: the mean over anchors of the cross-entropy of a softmax
-    over the other 2N − 1, the positive included. total = alignment + uniformity: minus the positives' similarity,
-    plus the log-sum-exp over the others. Values are equal on each process, and DistributedDataParallel's mean of the
-    gradients is the gradient of the global batch. The math runs in float32 whatever the autocast.
+    Each of the V·N embeddings of all processes is an anchor: the mean over anchors of the cross-entropy of a softmax
+    over the others, of which V − 1 are positives, each with the same weight. total = alignment + uniformity: minus the
+    positives' mean similarity, plus the log-sum-exp over the others. Values are equal on each process, and
+    DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in float32 under
+    any autocast.
 
     Deviation from the authors' code: the mean over the 2N anchors, as in the paper; their code adds the two views'
     means, which is twice this.
@@ -97,21 +104,16 @@ class NTXentLoss(nn.Module):
         self.temperature = check_positive("temperature", temperature)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> NTXentTerms:
+    def forward(self, *views: Tensor) -> NTXentTerms:
         """Terms of one batch.
 
         Args:
-            a: embeddings [n, D] of the first view, float of any precision.
-            b: the same of the second view; row i of both is from the same image.
+            views: V ≥ 2 of embeddings [n, D], float of any precision; row i of all is from the same image.
 
         Raises:
-            InputError: see checks.checked_rows; local views, which this objective has no term for.
+            InputError: see checks.checked_views.
         """
-        if local:
-            raise InputError(
-                f"NT-Xent compares two views, got {len(local)} local ones beside them: set local_views to 0"
-            )
-        counts = checked_rows("NT-Xent", a, b)
-        with torch.autocast(a.device.type, enabled=False):
-            z = torch.cat([F.normalize(view, dim=1) for view in float32(a, b)])
-            return nt_xent(z, self.temperature, [2 * count for count in counts], self.matrix_limit)
+        counts = checked_views("NT-Xent", *views)
+        with torch.autocast(views[0].device.type, enabled=False):
+            z = torch.cat([F.normalize(view, dim=1) for view in float32(*views)])
+            return nt_xent(z, len(views), self.temperature, [len(views) * n for n in counts], self.matrix_limit)

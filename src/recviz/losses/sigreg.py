@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from recviz.distributed import sum_over_processes
 from recviz.errors import InputError
-from recviz.losses.checks import check_count, checked_rows, float32
+from recviz.losses.checks import check_count, checked_views, float32
 
 
 class SIGRegTerms(NamedTuple):
@@ -54,10 +54,10 @@ def epps_pulley(x: Tensor, total: int, knots: int = 17, t_max: float = 3.0) -> T
 class SIGRegLoss(nn.Module):
     """total = (1 − sigreg_weight) · invariance + sigreg_weight · gaussianity (paper, LeJEPA's objective).
 
-    invariance is the mean squared distance of each view's embedding, local views' too, to the mean of a and b, which
-    for two views is (a − b)² / 4; gaussianity the mean over random directions and views of `epps_pulley` of the
-    embeddings along the direction. Its cost is linear in D. The directions are drawn anew at each call in training,
-    from `seed` and the number of calls, which the state dict holds. The math runs in float32 whatever the autocast.
+    invariance is the mean squared distance of each view's embedding to the mean over the views, as in the authors'
+    minimal code; for two views it is (a − b)² / 4. gaussianity is the mean over random directions and views of
+    `epps_pulley` of the embeddings along the direction. Its cost is linear in D. The directions follow from `seed` and
+    the number of the step. The math runs in float32 under any autocast.
 
     Deviation from the paper's algorithm 1: 33 points on [−3, 3], as in the authors' later code, for 17 on [−5, 5].
 
@@ -82,36 +82,25 @@ class SIGRegLoss(nn.Module):
         self.sigreg_weight = sigreg_weight
         self.num_slices = check_count("num_slices", num_slices)
         self.seed = seed
-        self._calls = 0
 
-    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> SIGRegTerms:
+    def forward(self, *views: Tensor, step: int = 0) -> SIGRegTerms:
         """Terms of one batch.
 
         Args:
-            a: embeddings [n, D] of the first view, float of any precision.
-            b: the same of the second view; row i of both is from the same image.
-            local: embeddings [n, D] of local views of the same images.
+            views: V ≥ 2 of embeddings [n, D], float of any precision; row i of all is from the same image.
+            step: number of the training step; each step has its own directions.
 
         Raises:
-            InputError: see checks.checked_rows.
+            InputError: see checks.checked_views.
         """
-        counts = checked_rows("SIGReg", a, b, *local)
-        total = sum(counts)
-        slices = directions(a.shape[1], self.num_slices, (self.seed * 1_000_003 + self._calls) % 2**32, a.device)
-        self._calls += self.training
-        with torch.autocast(a.device.type, enabled=False):
-            views = float32(a, b, *local)
-            centre = (views[0] + views[1]) / 2  # [n, D]
+        counts = checked_views("SIGReg", *views)
+        total, width, device = sum(counts), views[0].shape[1], views[0].device
+        slices = directions(width, self.num_slices, (self.seed * 1_000_003 + step) % 2**32, device)
+        with torch.autocast(device.type, enabled=False):
+            views = float32(*views)
+            centre = torch.stack(views).mean(dim=0)  # [n, D]
             distances = torch.stack([F.mse_loss(z, centre, reduction="sum") for z in views]).mean()
-            invariance = sum_over_processes(distances) / (total * a.shape[1])
+            invariance = sum_over_processes(distances) / (total * width)
             gaussianity = torch.stack([epps_pulley(z @ slices.to(z.dtype), total).mean() for z in views]).mean()
         weighted = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * gaussianity
         return SIGRegTerms(weighted, invariance, gaussianity)
-
-    def get_extra_state(self) -> Any:
-        """The number of calls, so that a resumed run draws on."""
-        return torch.tensor(self._calls)
-
-    def set_extra_state(self, state: Any) -> None:
-        """See get_extra_state."""
-        self._calls = int(state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.distributed import all_reduce_sum, sum_over_processes, with_gradient
-from recviz.losses.checks import check_count, check_weight, checked_rows, float32
+from recviz.losses.checks import check_count, check_weight, checked_views, float32
 from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_diagonal
 
 
@@ -23,23 +24,23 @@ class VICRegTerms(NamedTuple):
     covariance: Tensor
 
 
-def invariance_term(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared error between the two views' embeddings (paper, equation 5, divided by D as the authors' code).
+def invariance_term(*views: Tensor) -> Tensor:
+    """Mean squared distance of each view's embeddings to the mean of the other views' (paper, equation 5, at V = 2).
+
+    Divided by D, as in the authors' code.
 
     Args:
-        a: [n, D], this process's rows of the first view.
-        b: the same of the second view; row i of both is from the same image.
+        views: V ≥ 2 of [n, D], this process's rows; row i of all is from the same image.
 
     Returns:
-        Scalar: mean over all processes' rows and the columns of (a − b)².
+        Scalar: mean over the views, all processes' rows and the columns.
 
     Raises:
-        InputError: see checks.checked_rows.
+        InputError: see checks.checked_views.
     """
-    counts = checked_rows("invariance_term", a, b)
-    with torch.autocast(a.device.type, enabled=False):
-        x, y = float32(a, b)
-        return _invariance([(x, y)], counts)
+    counts = checked_views("invariance_term", *views)
+    with torch.autocast(views[0].device.type, enabled=False):
+        return _invariance(float32(*views), counts)
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
@@ -53,9 +54,9 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
         Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over all processes' rows.
 
     Raises:
-        InputError: see checks.checked_rows.
+        InputError: see checks.checked_views.
     """
-    counts = checked_rows("variance_term", z)
+    counts = checked_views("variance_term", z, least=1)
     with torch.autocast(z.device.type, enabled=False):
         return _variance(centre(float32(z), counts)[0], counts, eps)
 
@@ -63,7 +64,7 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
 def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
     """Sum of the squared off-diagonal covariances over D (paper, equations 3 and 4).
 
-    Makes no D×D matrix where N < D, and each process does its own rows' share: see gram.times_off_diagonal.
+    Makes no D×D matrix where N < D, and each process works on its own rows: see gram.times_off_diagonal.
 
     Args:
         z: [n, D], this process's rows; at least 2 over all processes.
@@ -73,16 +74,18 @@ def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
         Scalar: Σ_{i≠j} C_ij² / D, with C = centred zᵀz / (N − 1) over the N rows of all processes.
 
     Raises:
-        InputError: see checks.checked_rows.
+        InputError: see checks.checked_views.
     """
-    counts = checked_rows("covariance_term", z)
+    counts = checked_views("covariance_term", z, least=1)
     with torch.autocast(z.device.type, enabled=False):
         return _covariance(centre(float32(z), counts)[0], counts, matrix_limit)
 
 
-def _invariance(pairs: Sequence[tuple[Tensor, Tensor]], counts: list[int]) -> Tensor:
-    share = torch.stack([F.mse_loss(x, y, reduction="sum") for x, y in pairs]).mean()
-    return sum_over_processes(share) / (sum(counts) * pairs[0][0].shape[1])
+def _invariance(views: Sequence[Tensor], counts: list[int]) -> Tensor:
+    """(1/V) Σ_v ‖z_v − mean of the others‖², which is Σ_{u<v} ‖z_u − z_v‖² / (V − 1)²: all views attract each other."""
+    pairs = [F.mse_loss(x, y, reduction="sum") for x, y in combinations(views, 2)]
+    share = torch.stack(pairs).sum() / (len(views) - 1) ** 2
+    return sum_over_processes(share) / (sum(counts) * views[0].shape[1])
 
 
 def _variance(z: Centred, counts: list[int], eps: float = 1e-4) -> Tensor:
@@ -100,18 +103,20 @@ def _covariance(z: Centred, counts: list[int], matrix_limit: int) -> Tensor:
 class VICRegLoss(nn.Module):
     """total = 25 · invariance + 25 · variance + 1 · covariance (paper, equation 6), usable without Lightning.
 
-    The variance term is the mean of the two views' hinges and the covariance term the sum of the two views', as in the
-    authors' code. Local views, where there are any, are more pairs of the invariance: it is the mean over a and b, and
-    over each of the two with each local view. All terms are over the rows of all processes, and equal on each;
-    DistributedDataParallel's mean of the gradients is the gradient of the global batch. The math runs in float32
-    whatever the autocast; where N ≥ D, a GPU whose matrix products were set to TF32 makes the covariance in that.
+    At V = 2 views these are the paper's terms. With more, each view is compared with the mean of the others, as in
+    EMP-SSL (Tong et al., 2023, arXiv 2304.03977) each crop with the mean of all; variance is the mean and covariance
+    twice the mean over all views, so that the weights keep their meaning.
+
+    All terms are over the rows of all processes, and equal on each; DistributedDataParallel's mean of the gradients is
+    the gradient of the global batch. The math runs in float32 under any autocast; where N ≥ D, a GPU whose matrix
+    products were set to TF32 computes the covariance in TF32.
 
     On W processes of n rows, N in all, each process communicates in the forward pass, per view: 2·D float64
     all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
-    the covariance), and a scalar; for both views the invariance's scalar and, between the hosts, one count of rows.
+    the covariance), and a scalar; and once the invariance's scalar and, between the hosts, one count of rows.
     The backward pass communicates nothing.
 
-    Deviations from the authors' code: the covariance divides by the rows that are there less one, also in a ragged
+    Deviations from the authors' code: the covariance divides by the number of rows less one, also in a smaller
     last batch, and not by a batch-size flag; the invariance is the global batch's mean and not each process's own,
     which is the same gradient where all processes have as many rows.
 
@@ -142,24 +147,22 @@ class VICRegLoss(nn.Module):
         self.covariance_weight = check_weight("covariance_weight", covariance_weight)
         self.matrix_limit = check_count("matrix_limit", matrix_limit)
 
-    def forward(self, a: Tensor, b: Tensor, *local: Tensor) -> VICRegTerms:
+    def forward(self, *views: Tensor) -> VICRegTerms:
         """Terms of one batch.
 
         Args:
-            a: embeddings [n, D] of the first view, float of any precision.
-            b: the same of the second view; row i of both is from the same image.
-            local: embeddings [n, D] of local views of the same images.
+            views: V ≥ 2 of embeddings [n, D], float of any precision; row i of all is from the same image.
 
         Raises:
-            InputError: see checks.checked_rows.
+            InputError: see checks.checked_views.
         """
-        counts = checked_rows("VICReg", a, b, *local)
-        with torch.autocast(a.device.type, enabled=False):
-            a, b, *local = float32(a, b, *local)  # type: ignore[assignment]
-            invariance = _invariance([(a, b), *((z, small) for small in local for z in (a, b))], counts)
-            x, y = centre([a, b], counts)
-            variance = (_variance(x, counts) + _variance(y, counts)) / 2
-            covariance = _covariance(x, counts, self.matrix_limit) + _covariance(y, counts, self.matrix_limit)
+        counts = checked_views("VICReg", *views)
+        with torch.autocast(views[0].device.type, enabled=False):
+            views = float32(*views)
+            centred = centre(views, counts)
+            invariance = _invariance(views, counts)
+            variance = torch.stack([_variance(z, counts) for z in centred]).mean()
+            covariance = 2 * torch.stack([_covariance(z, counts, self.matrix_limit) for z in centred]).mean()
             total = (
                 self.invariance_weight * invariance
                 + self.variance_weight * variance

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from recviz.backbones import as_backbone
 from recviz.losses.sigreg import SIGRegLoss
-from recviz.methods.joint_embedding import JointEmbedding, OptimizerFactory
+from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
 from recviz.optim import LARS
 from recviz.projector import projector
 
@@ -50,3 +51,7 @@ class SIGReg(JointEmbedding):
             base_lr=base_lr,
             warmup_epochs=warmup_epochs,
         )
+
+    def objective(self, encoded: Encoded, views: Sequence[Tensor]) -> Any:
+        """The terms of one batch, with directions that are new at each step."""
+        return self.loss(*encoded.embeddings, step=self.global_step)

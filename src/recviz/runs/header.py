@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from recviz.callbacks.progress import planned_steps
-from recviz.methods.joint_embedding import JointEmbedding, global_batch_size, schedule_steps
+from recviz.methods.checks import global_batch_size, schedule_steps
+from recviz.methods.joint_embedding import JointEmbedding
 from recviz.runs.record import gflops, parameters, view_size
 
 

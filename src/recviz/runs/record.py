@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from recviz.augment.views import TwoViews
 from recviz.files import user_path, write_whole
 from recviz.launch.machine import processor
-from recviz.methods.joint_embedding import JointEmbedding, global_batch_size
+from recviz.methods.checks import global_batch_size
+from recviz.methods.joint_embedding import JointEmbedding
 from recviz.runs.position import position
 from recviz.version import __version__
 
