@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from recviz.data.packed.dataset import PackedDataModule as PackedDataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
     from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
+    from recviz.losses.byol import BYOLLoss as BYOLLoss
     from recviz.losses.ntxent import NTXentLoss as NTXentLoss
     from recviz.losses.sigreg import SIGRegLoss as SIGRegLoss
     from recviz.losses.vicreg import VICRegLoss as VICRegLoss
     from recviz.methods.barlow_twins import BarlowTwins as BarlowTwins
+    from recviz.methods.byol import BYOL as BYOL
     from recviz.methods.joint_embedding import JointEmbedding as JointEmbedding
     from recviz.methods.sigreg import SIGReg as SIGReg
     from recviz.methods.simclr import SimCLR as SimCLR
@@ -47,10 +49,12 @@ _HOMES = {
     "PackedDataModule": "recviz.data.packed.dataset",
     "PatternsDataModule": "recviz.data.patterns",
     "BarlowTwinsLoss": "recviz.losses.barlow_twins",
+    "BYOLLoss": "recviz.losses.byol",
     "NTXentLoss": "recviz.losses.ntxent",
     "SIGRegLoss": "recviz.losses.sigreg",
     "VICRegLoss": "recviz.losses.vicreg",
     "BarlowTwins": "recviz.methods.barlow_twins",
+    "BYOL": "recviz.methods.byol",
     "JointEmbedding": "recviz.methods.joint_embedding",
     "SIGReg": "recviz.methods.sigreg",
     "SimCLR": "recviz.methods.simclr",

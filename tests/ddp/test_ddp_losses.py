@@ -19,6 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from recviz.losses import (
     BarlowTwinsLoss,
     BarlowTwinsTerms,
+    BYOLLoss,
+    BYOLTerms,
     NTXentLoss,
     NTXentTerms,
     SIGRegLoss,
@@ -74,6 +76,7 @@ OBJECTIVES: dict[str, Objective] = {
     "NT-Xent": lambda a, b, limit: NTXentLoss(matrix_limit=limit)(a, b)._asdict(),
     "Barlow Twins": lambda a, b, limit: BarlowTwinsLoss(matrix_limit=limit)(a, b)._asdict(),
     "SIGReg": lambda a, b, limit: SIGRegLoss(num_slices=SLICES)(a, b)._asdict(),
+    "BYOL": lambda a, b, limit: BYOLLoss()([a, b], [b.sin(), a.tanh()])._asdict(),
     "VICReg, three views": lambda a, b, limit: VICRegLoss(matrix_limit=limit)(a, b, (a * b).tanh())._asdict(),
     "NT-Xent, three views": lambda a, b, limit: NTXentLoss(matrix_limit=limit)(a, b, (a * b).tanh())._asdict(),
     "Barlow Twins, three views": lambda a, b, limit: BarlowTwinsLoss()(a, b, (a * b).tanh())._asdict(),
@@ -86,6 +89,7 @@ TERMS = {
     "NT-Xent": NTXentTerms._fields,
     "Barlow Twins": BarlowTwinsTerms._fields,
     "SIGReg": SIGRegTerms._fields,
+    "BYOL": BYOLTerms._fields,
     "VICReg, three views": VICRegTerms._fields,
     "NT-Xent, three views": NTXentTerms._fields,
     "Barlow Twins, three views": BarlowTwinsTerms._fields,
@@ -260,6 +264,7 @@ def stated(objective: str, world: int, width: int) -> dict[str, int]:
         # the diagonal of C in each term, and the columns' shares
         "Barlow Twins": [columns, matrices, {REDUCED_WIDE: 2 * width, REDUCED: 2 * width}],
         "SIGReg": [{REDUCED: 2 * 2 * KNOTS * SLICES + 1}],
+        "BYOL": [{REDUCED: 1}],
     }
     volume = Counter({COUNTED: world})
     for part in parts[objective]:
@@ -267,7 +272,7 @@ def stated(objective: str, world: int, width: int) -> dict[str, int]:
     return dict(volume)
 
 
-@pytest.mark.parametrize("objective", ["VICReg", "NT-Xent", "Barlow Twins", "SIGReg"])
+@pytest.mark.parametrize("objective", ["VICReg", "NT-Xent", "Barlow Twins", "SIGReg", "BYOL"])
 @pytest.mark.parametrize("form", MEASURED)
 def test_the_forward_pass_communicates_what_is_stated(results: list[dict[str, Any]], form: str, objective: str) -> None:
     for result in results:

@@ -11,14 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.losses import BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
+from recviz.losses import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.losses.vicreg import covariance_term, invariance_term, variance_term
+
+
+class BYOLOfViews(BYOLLoss):
+    """BYOL's objective with the views for predictions and targets."""
+
+    def forward(self, *views: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(views, views)
+
 
 OBJECTIVES: dict[str, type[nn.Module]] = {
     "VICReg": VICRegLoss,
     "Barlow Twins": BarlowTwinsLoss,
     "NT-Xent": NTXentLoss,
     "SIGReg": SIGRegLoss,
+    "BYOL": BYOLOfViews,
 }
 
 VIEWS: dict[str, tuple[Tensor, Tensor, str]] = {

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recviz import BarlowTwins, JointEmbedding, SIGReg, SimCLR, VICReg
+from recviz import BYOL, BarlowTwins, JointEmbedding, SIGReg, SimCLR, VICReg
 from recviz.errors import InputError
-from recviz.losses import BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
+from recviz.losses import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
 METHODS: dict[type[JointEmbedding], tuple[type, dict[str, Any], set[str]]] = {
@@ -23,6 +23,7 @@ METHODS: dict[type[JointEmbedding], tuple[type, dict[str, Any], set[str]]] = {
     SimCLR: (NTXentLoss, {"temperature": 0.25}, {"alignment", "uniformity"}),
     BarlowTwins: (BarlowTwinsLoss, {"redundancy_weight": 0.02, "scale": 0.5}, {"invariance", "redundancy"}),
     SIGReg: (SIGRegLoss, {"sigreg_weight": 0.3, "num_slices": 32}, {"invariance", "gaussianity"}),
+    BYOL: (BYOLLoss, {}, set()),
 }
 
 
@@ -69,7 +70,7 @@ def test_every_parameter_of_a_method_is_documented(method: type[JointEmbedding])
         assert name in (method.__doc__ or ""), name
 
 
-@pytest.mark.parametrize("method", [SimCLR, BarlowTwins, SIGReg])
+@pytest.mark.parametrize("method", [SimCLR, BarlowTwins, SIGReg, BYOL])
 def test_a_classifier_is_removed_from_any_methods_backbone(method: type[JointEmbedding]) -> None:
     import torchvision
 

@@ -12,8 +12,11 @@ from recviz.errors import InputError
 _log = logging.getLogger(__name__)
 
 
+PARTS = ("backbone", "projector", "predictor", "teacher.backbone", "teacher.projector")
+
+
 class Compiled(Callback):
-    """Compiles a module's `backbone` and `projector` with torch.compile, in place; names in checkpoints stay.
+    """Compiles backbone, projector, predictor and teacher in place with torch.compile; names in checkpoints stay.
 
     Where torch has no working compiler (no C++ compiler for a CPU, no Triton for a GPU), it says so in one line and
     the run goes on without.
@@ -26,8 +29,8 @@ class Compiled(Callback):
         """Try the compiler, then have the parts compiled at their first call."""
         if stage != "fit":
             return
-        named = dict(pl_module.named_children())
-        parts = [named[name] for name in ("backbone", "projector") if name in named]
+        named = dict(pl_module.named_modules())
+        parts = [named[name] for name in PARTS if name in named]
         if not parts:
             raise InputError(f"compile: {type(pl_module).__name__} has neither a backbone nor a projector")
         reason = compiler_error(trainer.strategy.root_device)

@@ -32,9 +32,13 @@ class Encoded(NamedTuple):
     """The V ≥ 2 views of N images, in the order of the batch, as an objective sees them."""
 
     features: tuple[Tensor, ...]
-    """V of [N, D], from the backbone."""
+    """V of [N, D], from the evaluated module."""
     embeddings: tuple[Tensor, ...]
     """V of [N, P], from the projector."""
+    predictions: tuple[Tensor, ...] = ()
+    """V of [N, P], from the predictor, of methods with one."""
+    targets: tuple[Tensor, ...] = ()
+    """V of [N, P], the embeddings of a teacher, of methods with one."""
 
 
 def encode(backbone: nn.Module, projector: nn.Module, views: Sequence[Tensor]) -> Encoded:
@@ -61,8 +65,9 @@ class JointEmbedding(LightningModule):
     `training_step` adds `loss`, `embeddings` [N, P] and the objective's `terms`. Features and embeddings are those of
     the first view, and detached.
 
-    A method overrides `objective` where its loss needs more than the embeddings, `evaluated` where its paper evaluates
-    another module than the trained backbone, and `schedules` where more than the learning rate follows the step.
+    A method overrides `encode` and `objective` where its loss needs more than the embeddings, `evaluated` where its
+    paper evaluates another module than the trained backbone, and `schedules` where more than the learning rate follows
+    the step.
 
     Args:
         backbone: images [N, 3, H, W] to features [N, D]; any module with .feature_dim, other models
@@ -110,28 +115,30 @@ class JointEmbedding(LightningModule):
     def training_step(self, batch: tuple[Sequence[Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, and what callbacks may look at."""
         views, labels = training_batch(batch)
-        encoded = encode(self.backbone, self.projector, views)
-        terms = self.objective(encoded, views)
-        return self.report(encoded, views, labels, terms)
+        encoded = self.encode(views)
+        terms = self.objective(encoded)
+        return self.report(encoded, labels, terms)
 
-    def objective(self, encoded: Encoded, views: Sequence[Tensor]) -> Any:
+    def encode(self, views: Sequence[Tensor]) -> Encoded:
+        """Encode V views [N, 3, H, W]."""
+        return encode(self.backbone, self.projector, views)
+
+    def objective(self, encoded: Encoded) -> Any:
         """The terms of one batch, a NamedTuple with `total` first."""
         return self.loss(*encoded.embeddings)
 
-    def report(self, encoded: Encoded, views: Sequence[Tensor], labels: Tensor | None, terms: Any) -> dict[str, Any]:
+    def report(self, encoded: Encoded, labels: Tensor | None, terms: Any) -> dict[str, Any]:
         """Log the terms and the learning rate, and return what callbacks may look at."""
-        terms_now = terms._make(term.detach() for term in terms)
+        seen = terms._make(term.detach() for term in terms)
+        self.log_dict({f"train/{name}": term for name, term in seen._asdict().items()})
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_dict({f"train/{name}": term for name, term in terms_now._asdict().items()})
         self.log("train/lr", torch.full((), lr, device=self.device))  # made on the device: a copy would wait for it
-        with torch.no_grad():
-            features = encoded.features[0] if self.evaluated is self.backbone else self(views[0])
         return {
             "loss": terms[0],
-            "features": features.detach(),
+            "features": encoded.features[0].detach(),
             "embeddings": encoded.embeddings[0].detach(),
             "labels": labels,
-            "terms": terms_now,
+            "terms": seen,
         }
 
     def validation_step(

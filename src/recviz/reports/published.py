@@ -14,9 +14,11 @@ _ROWS = (
     # data, classes, backbone, method, linear top-1, top-5, k-NN, source
     ("CIFAR10", 10, "resnet18", "VICReg", 92.07, None, None, _SOLO),
     ("CIFAR10", 10, "resnet18", "BarlowTwins", 92.10, None, None, _SOLO),
+    ("CIFAR10", 10, "resnet18", "BYOL", 92.58, None, None, _SOLO),
     ("CIFAR10", 10, "resnet18", "SimCLR", 90.74, None, None, _SOLO),
     ("CIFAR100", 100, "resnet18", "VICReg", 68.54, None, None, _SOLO),
     ("CIFAR100", 100, "resnet18", "BarlowTwins", 70.90, None, None, _SOLO),
+    ("CIFAR100", 100, "resnet18", "BYOL", 70.46, None, None, _SOLO),
     ("CIFAR100", 100, "resnet18", "SimCLR", 65.78, None, None, _SOLO),
     ("ImageNet100", 100, "resnet18", "VICReg", 79.40, None, None, ("solo-learn", "offline, 400 epochs")),
     ("ImageNet", 1000, "resnet50", "VICReg", 73.2, 91.1, 64.5, _PAPER),

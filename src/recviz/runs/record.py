@@ -117,8 +117,8 @@ def view_sizes(data: object) -> list[int]:
 def train_gflops(module: JointEmbedding, views: object) -> float | None:
     """Compute of training on one image, a multiply and an add as one; None without recviz's views.
 
-    Forward and backward of backbone and projector, of every view at its own size, local ones too. Not counted are the
-    objective, the optimiser, making the views, validation and probes.
+    Forward and backward of backbone, projector and predictor, and forward of a teacher, of every view at its own size.
+    Not counted are the objective, the optimiser, making the views, validation and probes.
     """
     if not isinstance(views, TwoViews):
         return None
@@ -127,9 +127,10 @@ def train_gflops(module: JointEmbedding, views: object) -> float | None:
     module.eval()
     try:
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            for _, _, size in views.each():
-                embeddings = module.projector(module.backbone(torch.zeros(1, 3, size, size, device=module.device)))
-                torch.autograd.grad(embeddings.sum(), trained, allow_unused=True)  # leaves p.grad alone
+            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
+            encoded = module.encode(images)
+            outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
+            torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
     finally:
         for part, training in modes:
             part.training = training
