@@ -100,7 +100,9 @@ def run(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         from recviz.commands.hints import did_you_mean, nearest_command
 
-        meant = f"fit --config {args[0]}" if args[0].endswith((".yaml", ".yml")) else nearest_command(args[0], COMMANDS)
+        recipe = args[0].endswith((".yaml", ".yml")) or args[0].partition("=")[0] in ("--config", "-c", "--resume")
+        flag = "" if args[0].startswith("-") else "--config "
+        meant = f"fit {flag}{shlex.join(args)}" if recipe else nearest_command(args[0], COMMANDS)
         hint = did_you_mean(meant, "recviz ")
         raise InputError(f"{args[0]!r} is not a command of recviz{hint or '; there is: ' + ', '.join(COMMANDS)}")
     check_environment()

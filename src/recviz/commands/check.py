@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.data.checking import examine_all
 from recviz.data.images import shown
 from recviz.data.listing import counted, images_below
@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         InputError: no folder, a folder without images, an output that cannot be written.
     """
     parser = options()
-    config = parse(parser, argv, ["DIR"])
+    config = parse(parser, argv)
     root = Path(config.dir)
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
@@ -55,7 +55,7 @@ def run(argv: list[str]) -> int:
 
 def options() -> ArgumentParser:
     """The parser of all options."""
-    parser = ArgumentParser(prog="recviz check", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("check", DESCRIPTION)
     parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
     parser.add_argument("--out", type=str | None, default=None, help="a file for the names of what is broken")
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import terminal_table, write_report
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> None:
         InputError: a path that is no run, an output that cannot be written.
     """
     parser = options()
-    config = parse(parser, argv, ["RUNS..."])
+    config = parse(parser, argv)
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")
@@ -60,7 +60,7 @@ def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:
 
 def options() -> ArgumentParser:
     """The parser of all options."""
-    parser = ArgumentParser(prog="recviz compare", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("compare", DESCRIPTION)
     parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
     parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")
     return parser

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jsonargparse import ArgumentParser
 
 from recviz.augment.views import OneView
-from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, option_value, parse, set_defaults
+from recviz.commands.parsing import (
+    asks_for_help,
+    first_look,
+    instantiate,
+    new_parser,
+    parse,
+    set_defaults,
+    unless_misspelt,
+)
 from recviz.commands.run_data import data_default
 from recviz.data.loose import LooseImages
 from recviz.data.module import ViewsDataModule
@@ -28,32 +35,37 @@ By default the held-out images of the run's own data; others by --data, or any f
 features.safetensors, names.txt, projection.png, projection.html (thumbnails under the pointer) and neighbours.html."""
 
 
+EPILOG = "all settings of a dataset: recviz embed --data.help ImageFolderDataModule"
+
+GROUPS = {"data": ViewsDataModule}
+"""See recviz.commands.explain."""
+
+
 def run(argv: list[str]) -> None:
     """Parse, encode, write.
 
     Raises:
         InputError: a checkpoint, data or an output that cannot work.
     """
-    parser = ArgumentParser(prog="recviz embed", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("embed", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
     parser.add_argument("--images", type=str | None, default=None, help="a folder of images, instead of --data")
     parser.add_argument("--split", type=Literal["train", "val"], default="val", help="which part of the data")
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
-    types = {"data": ViewsDataModule}
-    check_arguments(parser, argv, types=types)
     if asks_for_help(argv):
         parse(parser, argv)
-    source = Path(option_value(argv, "--ckpt_path") or newest_checkpoint())
+    given, _ = first_look(argv, "--ckpt_path", "--data", "--images")
+    with unless_misspelt(parser, argv, GROUPS):
+        source = Path(given.ckpt_path or newest_checkpoint())
     with working(f"reading {source}"):
         backbone, origin = read_backbone(source)
-    given = any(arg.split("=")[0] in ("--data", "--images") for arg in argv)
-    if not given and isinstance(origin.data, ViewsDataModule):
+    if given.data is None and given.images is None and isinstance(origin.data, ViewsDataModule):
         own = origin.config["data"]
         views = (own.get("init_args") or {}).get("views")
         set_defaults(parser, {"data": data_default(own, views, argv)}, source or "the newest run")
-    config = parse(parser, argv, types=types)
+    config = parse(parser, argv, GROUPS)
     data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")

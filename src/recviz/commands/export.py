@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.export import FORMATS, Format, card_path, export
@@ -28,7 +26,7 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: a checkpoint that cannot be read, a format that does not go with the backbone, a missing extra.
     """
-    parser = ArgumentParser(prog="recviz export", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
     parser.add_argument("--format", type=Format, default="safetensors", help=", ".join(FORMATS))
     parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")

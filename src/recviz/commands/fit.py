@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -29,8 +28,8 @@ from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.hardware import check_hardware
-from recviz.commands.parsing import asks_for_help, check_arguments, instantiate, split_argv, value_errors
-from recviz.commands.recipes import bundled, read_recipe, with_recipe_paths
+from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
+from recviz.commands.recipes import Recipe, bundled
 from recviz.commands.summary import closing_summary
 from recviz.errors import InputError, StoppedError
 from recviz.files import can_be_made, user_path
@@ -58,6 +57,19 @@ from recviz.runs.written import settings_text
 RUN_DIR = "RECVIZ_RUN_DIR"
 """Environment variable by which the first process of a run tells the others its folder."""
 
+DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
+
+EPILOG = """settings of the recipe, each an option by its dotted name; the most used:
+  --trainer.max_epochs N          --trainer.devices N            --trainer.precision bf16-mixed
+  --model VICReg                  --model.base_lr LR             --model.backbone.width FACTOR
+  --data CIFAR10DataModule        --data.root DIR                --data.batch_size N (per process)
+  --data.num_workers N            --data.views.size PIXELS       --probe.every_n_epochs N
+
+all settings of a class:
+  {command} --trainer.help        {command} --model.help VICReg
+  {command} --probe.help          {command} --data.help ImageFolderDataModule
+"""
+
 TYPES = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer, "probe": OnlineProbe}
 """The classes of settings that are groups of others."""
 
@@ -70,119 +82,141 @@ def run(argv: list[str]) -> None:
         TrainingError: a run that broke off.
     """
     argv, resumed = take_resume(argv)
-    argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
     keep_compiled_code()
     with working("reading the settings and the data"):
-        cli = FitCLI(recipes[0].stem if recipes else "fit", argv, resumed)
-        trainer: Any = cli.trainer
+        job = Job(argv, resumed)
+        trainer: Any = job.trainer
         check_steps(trainer)
-        if isinstance(cli.model, JointEmbedding):
+        if isinstance(job.model, JointEmbedding):
             check_trainer(trainer)
-        if cli.datamodule is not None and trainer.local_rank == 0:  # before anything is written
-            set_up_data(cli)
-        checkpoint = checked_checkpoint(cli)
+        if job.data is not None and trainer.local_rank == 0:  # before anything is written
+            set_up_data(job)
+        checkpoint = checked_checkpoint(job)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
-    train(cli, checkpoint)
+    train(job, checkpoint)
     if resumed is not None:
         trainer.loggers[0].begin()
     if trainer.is_global_zero:
-        say_what_came(cli)
+        say_what_came(job)
     if trainer.interrupted:
         raise KeyboardInterrupt
 
 
-def set_up_data(cli: FitCLI) -> None:
+def set_up_data(job: Job) -> None:
     """Set up the data of the run and its probe, and try the backbone on the sizes of its views.
 
     Raises:
         InputError: data that cannot be read, or a backbone that cannot take them.
     """
-    name = type(cli.datamodule).__name__
+    name = type(job.data).__name__
     with refusals(name):
-        cli.datamodule.prepare_data()
-        cli.datamodule.setup("fit")
-    probe = cli.config_init["probe"]
+        job.data.prepare_data()
+        job.data.setup("fit")
+    probe = job.probe
     if probe.data is not None:
         name = type(probe.data).__name__
         with refusals(name):
-            probe.read_data(cli.datamodule)
-    if isinstance(cli.model, JointEmbedding):
-        for size in view_sizes(cli.datamodule):
-            check_backbone(cli.model.backbone, size, train=True)
+            probe.read_data(job.data)
+    if isinstance(job.model, JointEmbedding):
+        for size in view_sizes(job.data):
+            check_backbone(job.model.backbone, size, train=True)
 
 
-def checked_checkpoint(cli: FitCLI) -> str | None:
+def checked_checkpoint(job: Job) -> str | None:
     """The checkpoint to go on from, where there is one; changes of settings since are said.
 
     Raises:
         InputError: one that cannot be read, of another architecture, or of settings that may not change.
     """
-    checkpoint: str | None = cli.config["ckpt_path"]
+    checkpoint: str | None = job.config["ckpt_path"]
     if checkpoint is not None:
-        allowed = cli.resumed is None or cli.config["allow_changes"] or not cli.resumed.changes(cli.config_text())
-        data, processes = cli.datamodule if cli.trainer.local_rank == 0 else None, cli.trainer.world_size
-        changes = check_checkpoint(checkpoint, cli.model, data, processes, cli.config_text(), allowed)
-        if changes and cli.trainer.is_global_zero:
+        allowed = job.resumed is None or job.config["allow_changes"] or not job.resumed.changes(job.config_text())
+        data, processes = job.data if job.trainer.local_rank == 0 else None, job.trainer.world_size
+        changes = check_checkpoint(checkpoint, job.model, data, processes, job.config_text(), allowed)
+        if changes and job.trainer.is_global_zero:
             print(f"going on with other settings: {'; '.join(changes)}")
     return checkpoint
 
 
-def train(cli: FitCLI, checkpoint: str | None) -> None:
+def train(job: Job, checkpoint: str | None) -> None:
     """Train; bad input that shows before the first checkpoint leaves no run folder, nor does a stop before a step.
 
     Raises:
         InputError: settings that cannot work, or a run without a single step.
         TrainingError: a run that broke off.
     """
-    trainer: Any = cli.trainer
+    trainer: Any = job.trainer
     try:
-        with one_line_failures(cli.run_dir):
-            trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint, weights_only=True)
-        if not trainer.global_step and not trainer.interrupted and cli.model.automatic_optimization:
+        with one_line_failures(job.run_dir):
+            trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
+        if not trainer.global_step and not trainer.interrupted and job.model.automatic_optimization:
             raise InputError(
                 "no training step was taken: a callback or trainer.max_time ended the run before its first"
             )
     except (InputError, StoppedError) as error:
         began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)
-        kept = (cli.run_dir / "checkpoints").exists() and (trainer.global_step or isinstance(error, StoppedError))
+        kept = (job.run_dir / "checkpoints").exists() and (trainer.global_step or isinstance(error, StoppedError))
         if began and not kept:
-            shutil.rmtree(cli.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
+            shutil.rmtree(job.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
             raise
 
 
-def say_what_came(cli: FitCLI) -> None:
+def say_what_came(job: Job) -> None:
     """Draw the curves, and print the closing table and what to do next."""
-    trainer: Any = cli.trainer
-    if (cli.run_dir / "metrics.csv").is_file():
+    trainer: Any = job.trainer
+    if (job.run_dir / "metrics.csv").is_file():
         from recviz.reports.curves import draw_curves
 
-        draw_curves(cli.run_dir)
-        print(closing_summary(cli.run_dir, trainer))
+        draw_curves(job.run_dir)
+        print(closing_summary(job.run_dir, trainer))
     if trainer.fast_dev_run:
         print(trainer.profiler.summary(), end="")
         print(f"trained {trainer.global_step} step{'s' * (trainer.global_step > 1)}; fast_dev_run leaves no run folder")
 
 
-def add_options(parser: ArgumentParser) -> None:
-    """Add the options of recviz fit beside those of Lightning's CLI and of classes."""
-    parser.add_argument("--run_dir", type=str, default=None, help="run folder (default: runs/<recipe>/<time>)")
-    parser.add_argument("--ckpt_path", type=str, default=None, help="checkpoint to go on from, in a new run folder")
-    parser.add_argument("--resume", type=str, default=None, help="run folder to go on with, from its checkpoint")
-    parser.add_argument(
-        "--allow_changes", type=bool, default=False, help="with --resume: go on although safe settings changed"
+def options(command: str, description: str) -> ArgumentParser:
+    """The parser of recviz fit, whose settings recviz views takes too."""
+    parser = new_parser(command, description, "--config RECIPE [options]", EPILOG.format(command=f"recviz {command}"))
+    option = parser.add_argument
+    option("-c", "--config", action=Recipe, metavar="RECIPE", help="a YAML file, or the name of a bundled one")
+    option("--run_dir", type=str | None, metavar="DIR", help="run folder (default: runs/<recipe>/<time>)")
+    option("--resume", type=str | None, metavar="DIR", help="run folder to resume")
+    option("--ckpt_path", type=str | None, metavar="FILE", help="checkpoint to resume from, in a new run folder")
+    option("--allow_changes", type=bool, default=False, help="resume although safe settings changed")
+    option(
+        "--keep_every_n_epochs", type=int, default=100, metavar="N", help="keep a checkpoint so often (100); 0: none"
     )
-    parser.add_argument("--keep_every_n_epochs", type=int, default=100, help="keep a checkpoint so often; 0: none")
-    parser.add_argument(
-        "--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or infinity: end, or skip the step"
+    option("--seed_everything", type=bool | int, default=0, metavar="SEED", help="default: 0; true: a random one")
+    option("--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or Inf: end, or skip the step")
+    option(
+        "--rank_timeout", type=float, default=600.0, metavar="SECONDS", help="until a silent rank counts as hung (600)"
     )
-    parser.add_argument("--rank_timeout", type=float, default=600.0, help="seconds, after which a process hangs")
-    parser.add_argument("--compile", type=bool, default=False, help="torch.compile for backbone and projector")
+    option("--compile", type=bool, default=False, help="torch.compile backbone and projector")
+    parser.add_class_arguments(WholeLimits, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
+    parser.add_subclass_arguments(LightningModule, "model", required=True, fail_untyped=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True, fail_untyped=False)
+    parser.add_class_arguments(OnlineProbe, "probe", fail_untyped=False, sub_configs=True)
+    option("--trainer.help", action=HelpOf, made=Trainer)
+    option("--probe.help", action=HelpOf, made=OnlineProbe)
+    return parser
+
+
+def parse_settings(parser: ArgumentParser, argv: list[str]) -> Namespace:
+    """Parse a command line with a recipe.
+
+    Raises:
+        InputError: anything in it that is wrong.
+    """
+    names = {arg.partition("=")[0] for arg in argv}
+    alone = names & {"-c", "--config", "--model", "--data"}
+    otherwise = None if alone else f"{parser.prog} needs --config with a recipe, your own or {bundled()}"
+    return parse(parser, argv, TYPES, otherwise)
 
 
 class WholeLimits(Trainer):
@@ -210,139 +244,72 @@ class WholeLimits(Trainer):
         )
 
 
-class FitCLI(LightningCLI):
-    """Lightning's CLI with recviz's callbacks and run folder; it parses and instantiates, and runs nothing."""
+class Job:
+    """A run as its settings describe it, with all objects made; nothing is trained or written yet.
 
-    command = "recviz fit"
-    description = "Pretrain a backbone. A recipe gives every setting; options after it override."
+    Args:
+        argv: the command line.
+        resumed: the run to resume, if any.
 
-    def __init__(self, name: str, argv: list[str], resumed: Resumed | None = None) -> None:
-        self.run_name = name
+    Raises:
+        InputError: settings that cannot work.
+    """
+
+    def __init__(self, argv: list[str], resumed: Resumed | None = None) -> None:
         self.resumed = resumed
-        self.run_dir = Path()
-        self.given: Any = None  # the settings as they were given
-        super().__init__(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            trainer_class=WholeLimits,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_kwargs={
-                "prog": self.command,
-                "usage": f"{self.command} --config RECIPE [options]",
-                "description": self.description,
-                "exit_on_error": False,
-                "allow_abbrev": False,
-            },
-            args=argv,
-            run=False,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside trainer, model and data."""
-        add_options(parser)
-        parser.add_lightning_class_args(OnlineProbe, "probe")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, with errors of one line."""
-        given = split_argv(args).options
-        recipes = {Path(value): read_recipe(Path(value)) for name, value in given if name == "--config" and value}
-        names = {name for name, _ in given}
-        if not recipes and not asks_for_help(args) and not {"--model", "--data"} <= names:
-            check_arguments(parser, args, types=TYPES)
-            raise InputError(f"{self.command} needs --config with a recipe, your own or {bundled()}")
-        check_arguments(parser, args, types=TYPES, recipes=recipes)
-        with value_errors():
-            super().parse_arguments(parser, args)
-        for group, name in (("trainer", "logger"), ("probe", "k"), ("model", "class_path"), ("data", "class_path")):
-            if not self.config.get(group) or name not in self.config[group]:
-                raise InputError(f"{group} must be a table of settings, as in the recipes")
-
-    def instantiate_classes(self) -> None:
-        """Instantiate, with errors of one line; what a checkpoint brings back is not read from its first file again."""
-        self.given = self.config.clone()
-        backbone = (self.config["model"].get("init_args") or {}).get("backbone") or {}
-        options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
-        for name in STARTS:
-            if self.config["ckpt_path"] is not None and name in options:
-                del options[name]
-        if self.resumed is not None:
-            self.resumed.continue_loggers(_listed(self.config["trainer"]["logger"]))
-        self.config_init = instantiate(self.parser, self.config)
-        self.datamodule, self.model = self.config_init["data"], self.config_init["model"]
-        self.trainer = self.instantiate_trainer()
-
-    def _set_seed(self) -> None:
+        self.parser = options("fit", DESCRIPTION)
+        self.config = config = parse_settings(self.parser, argv)
         try:
-            super()._set_seed()
+            if config.seed_everything is not False:
+                seed = None if config.seed_everything is True else config.seed_everything
+                config.seed_everything = seed_everything(seed, workers=True, verbose=False)
         except ValueError as error:
             raise InputError(f"seed_everything: {error}") from error
+        check_settings(config)
+        self.run_dir = settled_run_dir(config, resumed)
+        self.given = config.clone()
+        forget_first_weights(config)
+        if resumed is not None:
+            resumed.continue_loggers(_listed(config.trainer.logger))
+        made = instantiate(self.parser, config)
+        self.model, self.data, self.probe = made.model, made.data, made.probe
+        self.trainer = self._trainer(dict(made.trainer))
 
-    def before_instantiate_classes(self) -> None:
-        """Settle the run folder."""
-        if self.config["keep_every_n_epochs"] < 0 or not self.config["rank_timeout"] > 0:
-            raise InputError(
-                "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
-                f"{self.config['keep_every_n_epochs']} and {self.config['rank_timeout']}"
-            )
-        settings = self.config["trainer"]
-        check_hardware(settings)
-        if settings["barebones"] or settings["enable_checkpointing"] is False:
-            name = "barebones" if settings["barebones"] else "enable_checkpointing"
-            raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
-        self.run_dir = user_path(self.config["run_dir"] or new_run_dir(self.run_name))
-        if self.config["ckpt_path"] is not None:
-            self.config["ckpt_path"] = str(user_path(self.config["ckpt_path"]))
-        if self.resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and self.run_dir.exists():
-            raise InputError(
-                f"the run folder {self.run_dir} exists: give another --run_dir, or go on with --resume {self.run_dir}"
-            )
-        if not can_be_made(self.run_dir):
-            raise InputError(f"cannot write to the run folder {self.run_dir}: give another --run_dir")
-        loggers = self.config["trainer"]["logger"]
-        for logger in _listed(loggers):
-            if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:
-                logger["init_args"]["save_dir"] = str(self.run_dir)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def _trainer(self, settings: dict[str, Any]) -> Trainer:
         """The trainer with recviz's own logger and callbacks."""
-        settings = dict(self.config_init["trainer"])
+        config, resumed = self.config, self.resumed
         others = [logger for logger in _listed(settings["logger"]) if hasattr(logger, "log_metrics")]  # not True
-        settings["logger"] = [MetricsFile(self.run_dir, self.resumed and self.resumed.metrics), *others]
+        settings["logger"] = [MetricsFile(self.run_dir, resumed and resumed.metrics), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         folder = self.run_dir / "checkpoints"
         stop = StopSafely(folder / "last.ckpt")
-        settings["callbacks"] = [ExactResume(), stop, *_listed(settings["callbacks"])]
         own: list[Callback] = [
-            RankWatch(self.config["rank_timeout"]),
-            RunFolder(self.run_dir, self.config_text(), self.resumed is None),
+            RankWatch(config.rank_timeout),
+            RunFolder(self.run_dir, self.config_text(), resumed is None),
             Header(),
             RunRecord(self.run_dir),
             EmptyEpochs(),
-            FiniteNumbers(self.config["on_nonfinite"]),
+            FiniteNumbers(config.on_nonfinite),
             CollapseMonitor(),
-            SeededSteps(int(self.config["seed_everything"] or 0)),
+            SeededSteps(int(config.seed_everything or 0)),
             Throughput(),
             SkippedImages(),
-            self.config_init["probe"],
+            self.probe,
             *_display(settings),
             LastCheckpoint(folder, stop),
-            KeptCheckpoints(folder, self.config["keep_every_n_epochs"]),
-            *([Compiled()] if self.config["compile"] else []),
+            KeptCheckpoints(folder, config.keep_every_n_epochs),
+            *([Compiled()] if config.compile else []),
             LostWorkers(),
             Monitors(),
         ]
         if settings["fast_dev_run"]:
             own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files
+        settings["callbacks"] = [ExactResume(), stop, *_listed(settings["callbacks"]), *own]
         with refusals("Trainer"):
-            trainer: Any = self._instantiate_trainer(settings, own)
+            trainer: Any = WholeLimits(**settings)
         if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:
             trainer.profiler.filename = "profile"  # in the run folder; else the report goes to a silent logger
         return trainer  # type: ignore[no-any-return]
@@ -353,6 +320,48 @@ class FitCLI(LightningCLI):
         config["run_dir"] = config["ckpt_path"] = config["resume"] = None
         config["allow_changes"] = False
         return settings_text(self.parser, config)
+
+
+def check_settings(config: Namespace) -> None:
+    """Raise InputError for settings that no class checks before it is made."""
+    if config.keep_every_n_epochs < 0 or not config.rank_timeout > 0:
+        raise InputError(
+            "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
+            f"{config.keep_every_n_epochs} and {config.rank_timeout}"
+        )
+    check_hardware(config.trainer)
+    if config.trainer.barebones or config.trainer.enable_checkpointing is False:
+        name = "barebones" if config.trainer.barebones else "enable_checkpointing"
+        raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
+
+
+def settled_run_dir(config: Namespace, resumed: Resumed | None) -> Path:
+    """The folder of the run, which the loggers write to as well.
+
+    Raises:
+        InputError: one that exists or cannot be written.
+    """
+    recipes = config.config or []
+    folder = user_path(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
+    if config.ckpt_path is not None:
+        config.ckpt_path = str(user_path(config.ckpt_path))
+    if resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and folder.exists():
+        raise InputError(f"the run folder {folder} exists: give another --run_dir, or resume it by --resume {folder}")
+    if not can_be_made(folder):
+        raise InputError(f"cannot write to the run folder {folder}: give another --run_dir")
+    for logger in _listed(config.trainer.logger):
+        if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:
+            logger["init_args"]["save_dir"] = str(folder)
+    return folder
+
+
+def forget_first_weights(config: Namespace) -> None:
+    """Where a checkpoint brings the backbone's weights, drop the settings that would read the first ones again."""
+    backbone = (config.model.get("init_args") or {}).get("backbone") or {}
+    options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
+    for name in STARTS:
+        if config.ckpt_path is not None and name in options:
+            del options[name]
 
 
 def _listed(setting: Any) -> list[Any]:

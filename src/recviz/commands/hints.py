@@ -45,10 +45,10 @@ SYNONYMS: dict[tuple[str, ...], tuple[str, ...]] = {
 """What people type, from other programs, and the options that it may mean here; the first that a command has counts."""
 
 OTHER_COMMANDS = {
-    "fit": ("train", "pretrain", "run", "start", "resume", "main", "finetune-backbone"),
+    "fit": ("train", "pretrain", "run", "start", "resume", "main", "finetune_backbone"),
     "probe": ("eval", "evaluate", "test", "validate", "linear", "linear_eval", "lineareval", "knn", "finetune",
               "score", "benchmark"),
-    "check": ("verify", "scan", "inspect", "doctor", "lint", "validate-data"),
+    "check": ("verify", "scan", "inspect", "doctor", "lint", "validate_data"),
     "pack": ("shard", "shards", "preprocess", "prepare", "tar", "webdataset", "wds"),
     "compare": ("report", "diff", "results", "leaderboard", "table", "summary"),
     "embed": ("extract", "extract_features", "features", "encode", "embeddings", "umap", "visualize", "visualise",
@@ -76,22 +76,17 @@ def did_you_mean(name: str | None, prefix: str = "") -> str:
 
 def nearest_command(name: str, commands: Iterable[str]) -> str | None:
     """The command that a word most likely means, by other programs' words for it, then by spelling."""
-    word = name.lower().strip("-")
-    for command, words in OTHER_COMMANDS.items():
-        if word in words or word.replace("-", "_") in words:
-            return command
-    return nearest(word, commands, 0.5) or _home(nearest(word, [w for ws in OTHER_COMMANDS.values() for w in ws], 0.75))
-
-
-def _home(word: str | None) -> str | None:
-    return next((command for command, words in OTHER_COMMANDS.items() if word in words), None)
+    word = name.lower().strip("-").replace("-", "_")
+    homes = {other: command for command, words in OTHER_COMMANDS.items() for other in words}
+    return homes.get(word) or nearest(word, commands, 0.5) or homes.get(nearest(word, homes, 0.75) or "")
 
 
 def nearest_option(name: str, known: Iterable[str]) -> str | None:
     """The option that a name most likely means.
 
     In this order: an option of the same last part (`batch_size` for `data.batch_size`), other programs' words for it,
-    the nearest spelling within its group, and the nearest spelling of any whole name or last part.
+    the nearest spelling within its group, and the nearest spelling of any whole name, last part or other program's
+    word.
 
     Args:
         name: as typed, with or without dashes.
@@ -100,13 +95,17 @@ def nearest_option(name: str, known: Iterable[str]) -> str | None:
     options = sorted(known, key=lambda option: (option.count("."), option))
     given = name.strip("-").replace("-", "_").lower()
     group, _, last = given.rpartition(".")
-    for words, meant in SYNONYMS.items():
-        if last in words and (found := next((option for option in meant if option in options), None)):
-            return found
-    if same := next((option for option in options if option.rpartition(".")[2].lower() == last), None):
-        return same
+    meant = {
+        word: option
+        for words, those in SYNONYMS.items()
+        for option in those[::-1]
+        if option in options
+        for word in words
+    }
+    by_last = {option.rpartition(".")[2].lower(): option for option in reversed(options)}
+    if last in meant or last in by_last:
+        return meant.get(last) or by_last[last]
     if group and (found := nearest(given, [option for option in options if option.startswith(f"{group}.")], 0.7)):
         return found
-    by_last = {option.rpartition(".")[2]: option for option in reversed(options)}
-    close = nearest(last, by_last, 0.75)
-    return nearest(given, options, 0.75) or (by_last[close] if close else None)
+    words = {**meant, **by_last}
+    return nearest(given, options, 0.75) or words.get(nearest(last, words, 0.75) or "")

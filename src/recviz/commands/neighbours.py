@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.data.loose import LooseImages, one_image
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -27,13 +25,13 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: a checkpoint, a folder or a photo that cannot be read, an output that cannot be written.
     """
-    parser = ArgumentParser(prog="recviz neighbours", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("neighbours", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--images", type=str, required=True, help="the folder to look in")
     parser.add_argument("--query", type=str, required=True, help="the photo")
     parser.add_argument("--k", type=int, default=8, help="how many")
     parser.add_argument("--out", type=str, default="neighbours.png", help="the picture (default: neighbours.png)")
-    config = parse(parser, argv, required=["--images", "--query"])
+    config = parse(parser, argv)
     out, query = Path(config.out), Path(config.query)
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise InputError(f"--out must end in .png or .jpg, got {out}")

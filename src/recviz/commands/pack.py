@@ -10,7 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.augment.views import TwoViews
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.data.folder import load_folder
 from recviz.data.images import dim_images
 from recviz.data.layout import find_layout
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> None:
         InputError: settings or images that cannot work, a destination of something else, a full disk.
     """
     parser = options()
-    config = parse(parser, argv, ["SRC", "DST"])
+    config = parse(parser, argv)
     for name, least in (("size", 1), ("images_per_shard", 1), ("num_workers", 1)):
         if config[name] is not None and config[name] < least:
             raise InputError(f"--{name} must be at least {least}, got {config[name]}")
@@ -90,7 +90,7 @@ def read_source(source: Path) -> dict[str, Split]:
 
 def options() -> ArgumentParser:
     """The parser of all options."""
-    parser = ArgumentParser(prog="recviz pack", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("pack", DESCRIPTION)
     parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
     parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
     parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")

@@ -1,198 +1,128 @@
-"""Parses a command line and makes the objects that it names; what is wrong with it becomes one InputError.
-
-Names are checked here, before jsonargparse sees them: arguments, options, settings of recipes, class paths. Whether a
-value has its type is jsonargparse's to say, and its words are kept, without those about the levels around them.
-"""
+"""Parsers of the subcommands: their help, one-line errors for what they refuse, and the objects that settings name."""
 
 from __future__ import annotations
 
-import ast
+import argparse
 import contextlib
-import re
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.error import URLError
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+import torch
+from jsonargparse import ArgumentParser, Namespace, register_unresolvable_import_paths
 
+import recviz
+from recviz.commands.explain import explain
 from recviz.commands.hints import did_you_mean, nearest
-from recviz.commands.known import KnownSettings, passed_on, plain
-from recviz.commands.recipes import is_recipe
 from recviz.errors import InputError
-from recviz.launch.failures import blamed, raised_in
-from recviz.runs.settings import leaves
+from recviz.launch.failures import blamed, first_line
 
-FLAGS = ("--help", "-h", "--print_config", "--cache", "--no-cache")
-"""Options that stand without a value."""
+register_unresolvable_import_paths(torch)  # activation functions and the like, whose __module__ lacks them
 
 
-class Arguments(NamedTuple):
-    """A command line, taken apart."""
+class _OwnOptions(argparse.RawDescriptionHelpFormatter):
+    """Leaves out classes and their settings, which `--trainer.help` and `--model.help CLASS` show."""
 
-    options: list[tuple[str, str | None]]
-    """Names with their dashes, and values; None for an option that is last or before another one."""
-    words: list[str]
-    """Arguments that belong to no option."""
-
-
-def split_argv(argv: Sequence[str]) -> Arguments:
-    """Take a command line apart, without knowing what its options are."""
-    options: list[tuple[str, str | None]] = []
-    words: list[str] = []
-    rest = list(argv)
-    while rest:
-        arg = rest.pop(0)
-        name, equals, value = arg.partition("=")
-        if not re.match(r"--?[A-Za-z]", name):
-            words.append(arg)
-        elif equals:
-            options.append((name, value))
-        elif name in FLAGS or not rest or rest[0].startswith("--"):
-            options.append((name, None))
-        else:
-            options.append((name, rest.pop(0)))
-    return Arguments(options, words)
+    def add_argument(self, action: argparse.Action) -> None:
+        if "." not in action.dest and not str(action.metavar).startswith("CONFIG"):
+            super().add_argument(action)
 
 
-def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether --help is among the arguments, or the help of a class, such as --model.help VICReg."""
-    return any(name in ("--help", "-h") or name.endswith(".help") for name, _ in split_argv(argv).options)
+class HelpOf(argparse.Action):
+    """An option such as `--trainer.help`, which shows the settings of a class whose settings are options."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, made: type, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **settings)
+        self.made = made
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print the help and exit."""
+        shown = ArgumentParser(prog=parser.prog, add_help=False)
+        shown.add_class_arguments(self.made, self.dest.removesuffix(".help"), fail_untyped=False)
+        shown.print_help()
+        parser.exit()
 
 
-def option_value(argv: Sequence[str], name: str) -> str | None:
-    """What the command line gives an option, before the others can be parsed; None where it does not."""
-    return next((value for option, value in split_argv(argv).options if option == name), None)
+def new_parser(command: str, description: str, usage: str | None = None, epilog: str | None = None) -> ArgumentParser:
+    """The parser of a subcommand, which raises ArgumentError where it refuses an argument.
+
+    Args:
+        command: such as "fit".
+        description: what it does.
+        usage: after the command; None: all options.
+        epilog: after the options.
+    """
+    for name in recviz.__all__:
+        getattr(recviz, name)  # jsonargparse knows the bare names of classes that are imported
+    prog = f"recviz {command}"
+    return ArgumentParser(
+        prog=prog,
+        usage=usage and f"{prog} {usage}",
+        description=description,
+        epilog=epilog,
+        formatter_class=_OwnOptions,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
 
 
 def parse(
     parser: ArgumentParser,
     argv: Sequence[str],
-    words: Sequence[str] = (),
-    required: Sequence[str] = (),
-    types: Mapping[str, type] | None = None,
+    groups: Mapping[str, type] | None = None,
+    otherwise: str | None = None,
 ) -> Namespace:
     """Parse a command line.
 
     Args:
-        parser: of a command, with exit_on_error=False.
+        parser: see new_parser.
         argv: without the command.
-        words: names of the arguments that are no options; the last may end in "..." for one or more.
-        required: options that must be given.
-        types: see KnownSettings.
+        groups: see explain.
+        otherwise: see explain.
 
     Raises:
         InputError: anything in it that is wrong.
     """
-    check_arguments(parser, argv, words, required, types or {})
-    with value_errors():
+    try:
         config: Namespace = parser.parse_args(list(argv))
+    except ArgumentError as error:
+        raise explain(error, parser, argv, groups or {}, otherwise) from error
     return config
 
 
-def check_arguments(
-    parser: ArgumentParser,
-    argv: Sequence[str],
-    words: Sequence[str] = (),
-    required: Sequence[str] = (),
-    types: Mapping[str, type] | None = None,
-    recipes: Mapping[Path, dict[str, Any]] | None = None,
-) -> None:
-    """Check the names on a command line and in its recipes; see parse.
+def first_look(argv: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
+    """Options that decide what the others' defaults are, and the rest of the command line.
 
     Raises:
-        InputError: an argument that is missing or too many, an option or setting that does not exist, a class that does
-            not exist or is of another kind.
+        InputError: one of them without a value.
     """
-    arguments = split_argv(argv)
-    if asks_for_help(argv):
-        return
-    command = parser.prog
-    options = [(name, value) for name, value in arguments.options if name not in FLAGS]
-    given = {name: value for name, value in options if value is not None}
-    settings: dict[str, Any] = {}
-    positional = tuple(word.lower().rstrip(".") for word in words)
-    for recipe, content in (recipes or {}).items():
-        given_here = {name: value for name, value in leaves(content).items() if not passed_on(name)}
-        named = {plain(name.replace("+", "")): value for name, value in given_here.items()}
-        settings.update(named)
-        known = KnownSettings(parser, types or {}, settings, positional)  # later classes may have other settings
-        if wrong := next((name for name in named if not known.has(name)), None):
-            raise InputError(f"{recipe}: there is no setting {wrong}{did_you_mean(known.nearest(wrong))}")
-    recipe_settings = dict(settings)
-    settings.update({plain(name.strip("-+")): value for name, value in given.items()})
-    known = KnownSettings(parser, types or {}, settings, positional)
-    for i, (name, value) in enumerate(options):
-        key, upto = plain(name.strip("-+")), {plain(each.strip("-+")): text for each, text in options[: i + 1]}
-        right = passed_on(name) or known.has(key)
-        right = right or KnownSettings(parser, types or {}, {**recipe_settings, **upto}, positional).has(key)
-        if name != "-c" and not (name.startswith("--") and right):  # right: a later option may choose another class
-            hint = did_you_mean(known.nearest(name), "--") or (f": {command} {' '.join(words)}" if words else "")
-            raise InputError(f"{command} has no option {name}{hint}")
-        if value is None:
-            raise InputError(f"{name} needs a value")
-    _check_words(command, arguments.words, words)
-    for name in required:
-        if name not in given:
-            raise InputError(f"{command} needs {name}; {command} --help says what it is")
-
-
-def _check_words(command: str, found: Sequence[str], names: Sequence[str]) -> None:
-    many = bool(names) and names[-1].endswith("...")
-    if len(found) < len(names):
-        raise InputError(f"{command} needs {names[len(found)].rstrip('.')}: {command} {' '.join(names)}")
-    if len(found) > len(names) and not many:
-        extra = found[len(names)]
-        takes = f"{command} takes {' '.join(names) or 'options'} only"
-        if command in ("recviz fit", "recviz views", "recviz study") and is_recipe(extra):
-            takes = f"a recipe is given by --config: {command} --config {extra}"
-        raise InputError(f"there is one argument too many, {extra!r}: {takes}")
-
-
-def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """Make the objects that settings name.
-
-    Raises:
-        InputError: values that their classes refuse by ValueError, TypeError or MisconfigurationException, files that
-            are not there, and packages that are not installed.
-        Exception: whatever else a class raises, as it is.
-    """
-    raised: list[tuple[Any, Exception]] = []
-
-    def make(made: Callable[..., Any], *args: Any, **settings: Any) -> Any:
-        try:
-            return made(*args, **settings)
-        except Exception as error:
-            raised.append((made, error))
-            raise
-
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in names:
+        parser.add_argument(name)
     try:
-        objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
-        return objects
-    except Exception as error:  # jsonargparse wraps some kinds of what classes raise
-        chain = list(causes(error))
-        own = next((each for each in chain if isinstance(each, InputError | URLError)), None)
-        made, cause = raised[-1] if raised else (None, own or chain[-1])
-        if made is None and raised_in(cause).partition(".")[0] in ("jsonargparse", "argparse"):
-            raise InputError(essence(error)) from error
-        if not isinstance(cause, Exception):
-            raise
-        failure = blamed(cause, getattr(made, "__name__", None))
-        where = raised_in(cause) if made is None else str(getattr(made, "__module__", ""))
-        if isinstance(failure, InputError) and where.startswith("torchvision.models."):
-            paths = [str(value) for key, value in config.items() if key.endswith("class_path")]
-            failure = InputError(f"{str(failure).rstrip('.')}{by_name(paths)}")
-        raise failure from (error if failure is not cause else cause.__cause__)
+        return parser.parse_known_args(list(argv))
+    except ArgumentError as error:
+        raise InputError(first_line(error)) from error
+
+
+def option_value(argv: Sequence[str], name: str) -> str | None:
+    """What the command line gives an option; None where it does not."""
+    found: str | None = next(iter(vars(first_look(argv, name)[0]).values()))
+    return found
 
 
 @contextlib.contextmanager
-def value_errors() -> Iterator[None]:
-    """Raise what jsonargparse says of a value as InputError."""
+def unless_misspelt(parser: ArgumentParser, argv: Sequence[str], groups: Mapping[str, type]) -> Iterator[None]:
+    """Name an option that does not exist, if there is one, in place of what was not found without it."""
     try:
         yield
-    except ArgumentError as error:
-        raise InputError(essence(error)) from error
+    except InputError as error:
+        raise explain(error, parser, argv, groups, str(error)) from error
+
+
+def asks_for_help(argv: Sequence[str]) -> bool:
+    """Whether --help is among the arguments, or the help of a class, such as --model.help VICReg."""
+    return any(arg in ("--help", "-h") or arg.partition("=")[0].endswith(".help") for arg in argv)
 
 
 def set_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: object) -> None:
@@ -205,61 +135,59 @@ def set_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: objec
         parser.set_defaults(defaults)
         parser.get_defaults()  # which checks their types
     except (ArgumentError, ValueError, TypeError) as error:
-        raise InputError(f"{source}: {essence(error)}") from error
+        raise InputError(f"{source}: {first_line(error)}") from error
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
-    each: BaseException | None = error
-    while each is not None:
-        yield each
-        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
+    """Make the objects that settings name.
+
+    Raises:
+        InputError: values that their classes refuse by ValueError, TypeError or MisconfigurationException, files that
+            are not there, and packages that are not installed.
+        Exception: whatever else a class raises, as it is.
+    """
+    raised: list[Exception] = []
+
+    def make(made: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+        try:
+            _check_hub(made, settings)
+            return made(*args, **settings)
+        except Exception as error:
+            raised.append(blamed(error, getattr(made, "__name__", None)))
+            if isinstance(raised[-1], InputError):
+                raised[-1] = InputError(f"{raised[-1]}{_by_name(made)}")
+            raise raised[-1] from error
+
+    try:
+        objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
+        return objects
+    except Exception as error:  # jsonargparse wraps some kinds of what classes raise
+        if not raised and isinstance(error, ArgumentError | ValueError | TypeError):
+            raise InputError(first_line(error)) from error
+        raise (raised[-1] if raised else error) from error.__cause__
 
 
-def essence(error: BaseException) -> str:
-    """What jsonargparse says of a value, in its own words: the setting, what it expects, and what it got."""
-    chain = list(causes(error))
-    own = next((each for each in chain if isinstance(each, InputError)), None)
-    if own is not None:
-        return str(own)
-    texts = [str(each) for each in chain]
-    keys = [match[1] for text in texts if (match := re.match(r'(?:Parser key "|argument -*)([\w.+]+)', text))]
-    setting = ".".join(key for i, key in enumerate(keys) if i == 0 or key != keys[i - 1])
-    union = texts[-2] if len(texts) > 1 and texts[-2].startswith("Does not validate") else ""
-    leaf = texts[-2] if len(texts) > 1 and isinstance(chain[-1], KeyError) else texts[-1]  # of an enum: its members
-    leaf = " ".join(leaf.splitlines()[0].split())
-    kinds = re.findall(r"Expected an? (.+?)(?:\. Got value: .*)?$", union or leaf, re.M)
-    got = re.search(r"(?:Got value|Given value): (.*)", "\n".join([texts[-1], union]))
-    kinds = [_readable(kind) for kind in dict.fromkeys(kinds) if "NoneType" not in kind and "path but" not in kind]
-    if kinds and got:
-        hint = did_you_mean(nearest(got[1], [choice for kind in kinds for choice in _choices(kind)]))
-        leaf = f"expected {' or '.join(kinds)}, got {got[1]!r}{hint}"
-    leaf = leaf if len(leaf) <= 300 else f"{leaf[:299]}…"
-    unfilled = "arguments are required" in leaf
-    made = re.findall(r"Problem with given class_path '([\w.]+)'", "\n".join(texts)) if unfilled else []
-    return (f"--{setting}: " if setting else "") + leaf + by_name(made)
+def _check_hub(made: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+    """Check names for timm.create_model and torchvision.models.get_model, which raise RuntimeError and KeyError."""
+    name = str(settings.get("model_name" if made.__module__.startswith("timm.") else "name"))
+    if made.__name__ == "create_model" and made.__module__.startswith("timm."):
+        import timm
+
+        if ":" not in name and not timm.is_model(name):
+            raise InputError(f"timm has no {name!r}{did_you_mean(nearest(name, timm.list_models()))}")
+    elif made.__name__ == "get_model" and made.__module__.startswith("torchvision."):
+        from torchvision.models import list_models
+
+        if name.lower() not in list_models():
+            raise InputError(f"torchvision has no {name!r}{did_you_mean(nearest(name, list_models()))}")
 
 
-def by_name(class_paths: Iterable[str]) -> str:
+def _by_name(made: Callable[..., Any]) -> str:
     """Names torchvision's get_model where one of its functions failed.
 
     jsonargparse looks behind a function's **kwargs and passes the defaults that it finds there. Some functions of
     torchvision, such as swin_t and wide_resnet50_2, give these arguments themselves.
     """
-    for path in class_paths:
-        name = path.rpartition(".")[2]
-        if path.startswith("torchvision.models.") and name != "get_model":
-            return f"; torchvision.models.get_model with name {name} passes only the arguments that are given to it"
+    if made.__module__.startswith("torchvision.models.") and made.__name__ != "get_model":
+        return f"; torchvision.models.get_model with name {made.__name__} passes only given arguments"
     return ""
-
-
-def _readable(kind: str) -> str:
-    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind)
-    choices = re.sub(r"^typing\.Literal\[(.*)\]$", r"\1", kind)
-    return kind if choices == kind else f"one of {choices}"
-
-
-def _choices(kind: str) -> list[str]:
-    if not kind.startswith("one of "):
-        return []
-    return [str(choice) for choice in ast.literal_eval(f"[{kind.removeprefix('one of ')}]")]

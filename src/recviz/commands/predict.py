@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
-from recviz.commands.parsing import parse
+from recviz.commands.parsing import new_parser, parse
 from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -29,11 +28,11 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: a file that is no classifier, a folder without an image that can be read, an unwritable output.
     """
-    parser = ArgumentParser(prog="recviz predict", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("predict", DESCRIPTION)
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
     parser.add_argument("--ckpt_path", type=str, required=True, help="what recviz probe --save wrote")
     parser.add_argument("--out", type=str, default="predictions.csv", help="the CSV (default: predictions.csv)")
-    config = parse(parser, argv, ["FOLDER"], required=["--ckpt_path"])
+    config = parse(parser, argv)
     out = Path(config.out)
     if out.is_dir():
         raise InputError(f"--out {out} is a folder")

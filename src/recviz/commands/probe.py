@@ -18,14 +18,16 @@ from recviz.backbones import as_backbone, check_backbone
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
 from recviz.commands.parsing import (
+    HelpOf,
     asks_for_help,
-    check_arguments,
+    first_look,
     instantiate,
-    option_value,
+    new_parser,
     set_defaults,
-    value_errors,
+    unless_misspelt,
 )
-from recviz.commands.recipes import read_recipe, with_recipe_paths
+from recviz.commands.parsing import parse as parse_options
+from recviz.commands.recipes import find_recipe
 from recviz.commands.run_data import data_default
 from recviz.data.images import EncodedImages
 from recviz.data.module import ViewsDataModule
@@ -46,6 +48,7 @@ from recviz.runs.checkpoints import (
     without_weights,
 )
 from recviz.runs.results import check_writable, describe, record
+from recviz.runs.settings import read_settings_file
 from recviz.runs.written import settings_text
 
 DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
@@ -53,6 +56,13 @@ DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's
 Without options it probes the newest run below ./runs on the data it was trained on. Protocols: linear, a linear probe
 and k-NN on frozen features of images without augmentation; official, the linear evaluation of VICReg's authors, by SGD
 with crops and flips; finetune, their semi-supervised one, on the share of labels that --data.fraction keeps."""
+
+EPILOG = """hardware, as in Lightning's Trainer (recviz probe --trainer.help):
+  --trainer.accelerator NAME      --trainer.devices N            --trainer.precision bf16-mixed
+
+all settings of a class:
+  recviz probe --data.help ImageFolderDataModule                 recviz probe --backbone.help CLASS
+"""
 
 USES = {
     "linear": (),
@@ -140,8 +150,9 @@ def run(argv: list[str]) -> None:
 
 def options() -> ArgumentParser:
     """The parser of all options."""
-    parser = ArgumentParser(prog="recviz probe", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("probe", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run's checkpoint")
+    parser.add_argument("--config", type=str | None, default=None, help="a recipe whose data to probe on")
     parser.add_argument("--backbone", type=nn.Module | None, default=None, help="a backbone, instead of a checkpoint")
     parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
     parser.add_argument("--protocol", type=Literal["linear", "official", "finetune"], default="linear")
@@ -155,6 +166,7 @@ def options() -> ArgumentParser:
         "--cache", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help="keep features on disk"
     )
     parser.add_class_arguments(protocols.Hardware, "trainer")
+    parser.add_argument("--trainer.help", action=HelpOf, made=protocols.Hardware)
     return parser
 
 
@@ -167,14 +179,18 @@ def parse(argv: Sequence[str]) -> Probed:
     Raises:
         InputError: settings that cannot be parsed or go together, a checkpoint that cannot be read.
     """
-    rest, recipes = with_recipe_paths(list(argv))
-    rest = [arg for i, arg in enumerate(rest) if "--config" not in (arg, rest[i - 1] if i else "")]
-    parser, names = options(), {arg.partition("=")[0] for arg in rest}
-    check_arguments(parser, rest, types=TYPES)
+    parser = options()
+    given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
+    recipe = None if given.config is None else find_recipe(given.config)
     checkpoint, path, views, run_precision = None, None, None, "32-true"
     defaults: dict[str, Any] = {}
-    if not asks_for_help(rest) and "--backbone" not in names:
-        path = checkpoint_of(option_value(rest, "--ckpt_path") or newest_checkpoint())
+    if given.backbone is not None:
+        rest = ["--backbone", given.backbone, *rest]
+        if given.ckpt_path is not None:
+            raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
+    elif not asks_for_help(rest):
+        with unless_misspelt(parser, rest, TYPES):
+            path = checkpoint_of(given.ckpt_path or newest_checkpoint())
         checkpoint = read_checkpoint(path)
         settings = run_settings(checkpoint, path)
         trained_on = run_data(settings)
@@ -184,17 +200,13 @@ def parse(argv: Sequence[str]) -> Probed:
         run_precision = str((settings.get("trainer") or {}).get("precision") or run_precision)
         if isinstance(trained_on, ViewsDataModule):
             defaults["data"] = data_default(settings["data"], views, rest)
-    elif "--ckpt_path" in names:
-        raise InputError("--ckpt_path brings its own backbone: give it or --backbone, not both")
-    for recipe in recipes:
+    if recipe is not None:
         data = recipe_data(recipe)
         if views is not None:
             data.setdefault("init_args", {})["views"] = views
         defaults["data"] = data
-    set_defaults(parser, defaults, ", ".join(map(str, [*([] if path is None else [path]), *recipes])))
-    with value_errors():
-        check_arguments(parser, rest, types=TYPES)
-        config = parser.parse_args(rest)
+    set_defaults(parser, defaults, recipe or path)
+    config = parse_options(parser, rest, TYPES)
     if config.data is None:
         what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"
         raise InputError(f"{what}: give --config cifar10.yaml, or another recipe or --data")
@@ -226,7 +238,7 @@ def recipe_data(recipe: Path) -> dict[str, Any]:
     Raises:
         InputError: a recipe that cannot be read or names none.
     """
-    data = read_recipe(recipe).get("data")
+    data = read_settings_file(recipe).get("data")
     if not isinstance(data, dict):
         raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
     return data

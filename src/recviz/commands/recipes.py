@@ -5,12 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
 from recviz.runs.settings import read_settings_file
 
 _INSTALLED = Path(__file__).parents[1] / "configs"
 _CHECKOUT = Path(__file__).parents[3] / "configs"
+
+
+class Recipe(ActionConfigFile):
+    """The option --config: a YAML file, or the name of a bundled one, whose settings become the parser's."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Read the file.
+
+        Raises:
+            InputError: a recipe that is not there, cannot be read or is a study.
+        """
+        path = find_recipe(values)
+        if {"base", "grid"} <= read_settings_file(path).keys():
+            raise InputError(f"{values} is a study: recviz study --config {values}")
+        super().__call__(parser, namespace, str(path), option_string)  # type: ignore[no-untyped-call]
 
 
 def recipes_folder() -> Path:
@@ -32,7 +49,7 @@ def find_recipe(name: str) -> Path:
     names = [path.name for path in sorted(recipes_folder().glob("*.yaml"))]
     hint = did_you_mean(nearest(name, names) or nearest(f"{Path(name).stem}.yaml", names))
     what = f"{name} is a folder" if Path(name).is_dir() else f"no recipe {name}"
-    raise InputError(f"{what}: neither a file nor a bundled one" + (hint or f", which are {', '.join(names)}"))
+    raise InputError(f"{what}: neither a file nor a bundled recipe" + (hint or f" ({', '.join(names)})"))
 
 
 def is_recipe(name: str) -> bool:
@@ -46,35 +63,3 @@ def bundled() -> str:
     recipes.sort(key=lambda recipe: recipe[0].stem != "quickstart")
     training = [(path.stem, text[2:].partition(":")[0]) for path, text in recipes if "\nmodel:" in text]
     return ", ".join(f"{name} ({phrase})" for name, phrase in training)
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """What a YAML file says.
-
-    Raises:
-        InputError: a file that cannot be read, is no YAML, or is not a table of settings; or too many of them.
-    """
-    return read_settings_file(path)
-
-
-def with_recipe_paths(argv: list[str]) -> tuple[list[str], list[Path]]:
-    """The arguments with each `--config NAME` made a path, and these paths.
-
-    Raises:
-        InputError: a recipe that is not there or cannot be read.
-    """
-    result, found = [], []
-    rest = iter(argv)
-    for arg in rest:
-        key, equals, value = arg.partition("=")
-        if key in ("--config", "-c"):
-            name = value if equals else next(rest, None)
-            if name is None:
-                raise InputError("--config needs the name of a recipe, such as --config cifar100.yaml")
-            found.append(find_recipe(name))
-            if {"base", "grid"} <= read_recipe(found[-1]).keys():
-                raise InputError(f"{name} is a study: recviz study --config {name}")
-            result += ["--config", str(found[-1])]
-        else:
-            result.append(arg)
-    return result, found

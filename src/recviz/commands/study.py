@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
-from recviz.commands.fit import TYPES, add_options
-from recviz.commands.parsing import check_arguments, parse
-from recviz.commands.recipes import find_recipe, read_recipe
+from recviz.commands.fit import options as fit_options
+from recviz.commands.fit import parse_settings
+from recviz.commands.parsing import new_parser, parse
+from recviz.commands.recipes import find_recipe
 from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
@@ -97,7 +98,7 @@ def run(argv: list[str]) -> int:
 
 def options() -> ArgumentParser:
     """The parser of the study's own options."""
-    parser = ArgumentParser(prog="recviz study", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False)
+    parser = new_parser("study", DESCRIPTION)
     parser.add_argument("--config", type=str | None, default=None, help="a study's file, or the name of a shipped one")
     parser.add_argument("--folder", type=str | None, default=None, help="of all runs (default: runs/<study>)")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time; the cores are shared out")
@@ -124,16 +125,14 @@ def check_options(study: Study, all_trials: list[Trial], rest: list[str]) -> Non
     Raises:
         InputError: an option that neither the study nor recviz fit has, or that the study sets itself.
     """
-    parser = options()
-    add_options(parser)
-    for name in ("seed_everything", "model", "data"):
-        parser.add_argument(f"--{name}", default=None)
-    recipe = find_recipe(study.base)
+    parser = fit_options("study", DESCRIPTION)
+    for name in ("folder", "jobs", "launcher", "dry_run"):
+        parser.add_argument(f"--{name}")  # which a misspelt option may mean
     for trial in all_trials:
         given = [*trial.options, *rest]
         if taken := next((arg for arg in given if arg.partition("=")[0] in TAKEN), None):
             raise InputError(f"{taken.partition('=')[0]} is the study's own: it gives each run a folder in --folder")
-        check_arguments(parser, given, types=TYPES, recipes={recipe: read_recipe(recipe)})
+        parse_settings(parser, ["--config", study.base, *given])
 
 
 def read_study(path: Path) -> Study:
@@ -143,7 +142,7 @@ def read_study(path: Path) -> Study:
         InputError: a file that is no study.
     """
     try:
-        content = read_recipe(path)
+        content = read_settings_file(path)
         unknown = set(content) - KEYS
         if unknown:
             raise ValueError(f"it has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")

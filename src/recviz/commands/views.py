@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from torchvision.io import write_png
 
 from recviz.augment.picture import grid
 from recviz.augment.views import Crops, Views
-from recviz.commands.fit import FitCLI, quiet_lightning
+from recviz.commands.fit import options, parse_settings, quiet_lightning
 from recviz.commands.parsing import instantiate
-from recviz.commands.recipes import with_recipe_paths
 from recviz.data.module import ViewsDataModule
 from recviz.data.skipping import BatchReader
 from recviz.errors import InputError
 from recviz.launch.machine import keep_compiled_code
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
+
+DESCRIPTION = "Draw the augmented views of a recipe, and measure what each step of the augmentation costs."
 
 
 def run(argv: list[str]) -> None:
@@ -28,11 +27,14 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: settings or data that cannot work, or data of a module that is not recviz's.
     """
-    argv, recipes = with_recipe_paths(argv)
     quiet_lightning()
     keep_compiled_code()
-    cli = ViewsCLI(recipes[0].stem if recipes else "views", argv)
-    data, out, rows = cli.data, Path(cli.config["out"]), cli.config["rows"]
+    parser = options("views", DESCRIPTION)
+    parser.add_argument("--out", type=str, default="views.png", help="the picture (default: views.png)")
+    parser.add_argument("--rows", type=int, default=8, help="images in the picture (default: 8)")
+    config = parse_settings(parser, argv)
+    only_data = Namespace(data=config.data)  # type: ignore[no-untyped-call]
+    data, out, rows = instantiate(parser, only_data).data, Path(config.out), config.rows
     if not isinstance(data, ViewsDataModule):
         raise InputError(f"recviz views needs data of recviz, with views; got {type(data).__name__}")
     if out.suffix.lower() != ".png":
@@ -72,21 +74,3 @@ def table(reports: list[StepReport]) -> str:
         fired = f"{report.fired:.1%}"
         lines.append(f"{report.view:<10}{report.step:<16}{fired:>8}{report.microseconds:>10.1f}")
     return "\n".join(lines)
-
-
-class ViewsCLI(FitCLI):
-    """Takes what `recviz fit` takes, and instantiates the data alone."""
-
-    command = "recviz views"
-    description = "Draw the augmented views of a recipe, and measure what each step of the augmentation costs."
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside those of fit."""
-        super().add_arguments_to_parser(parser)
-        parser.add_argument("--out", type=str, default="views.png", help="the picture (default: views.png)")
-        parser.add_argument("--rows", type=int, default=8, help="images in the picture")
-
-    def instantiate_classes(self) -> None:
-        """Only the data."""
-        only_data = Namespace(data=self.config["data"])  # type: ignore[no-untyped-call]
-        self.data: Any = instantiate(self.parser, only_data)["data"]

@@ -1,0 +1,266 @@
+"""Says in one line which setting jsonargparse refused, why, and what the nearest right name is.
+
+jsonargparse decides what is accepted. Its messages nest one level per class, so for a refused command line this module
+walks through the given settings and the signatures of the chosen classes until it meets the one at fault.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+from jsonargparse import ArgumentParser
+
+import recviz
+from recviz.commands.hints import SYNONYMS, did_you_mean, nearest, nearest_option
+from recviz.commands.recipes import find_recipe, is_recipe
+from recviz.errors import InputError, missing_package
+from recviz.launch.failures import first_line
+from recviz.runs.settings import leaves, read_settings_file
+
+_FLAGS = ("-h", "--help", "--print_config", "--cache", "--no-cache")
+"""Options that take no value."""
+
+_DEEPEST = 6
+"""Levels of classes within classes that are followed: a class may take one of its own kind."""
+
+
+class Given(NamedTuple):
+    """One setting of a recipe or option of the command line; a word that belongs to no option has no name."""
+
+    name: str
+    value: Any
+    recipe: Path | None = None
+
+
+def explain(
+    error: Exception,
+    parser: ArgumentParser,
+    argv: Sequence[str],
+    groups: Mapping[str, type],
+    otherwise: str | None = None,
+) -> InputError:
+    """The error for a command line that `parser` refused by `error`.
+
+    Args:
+        error: its ArgumentError.
+        parser: of the command.
+        argv: the command line.
+        groups: the classes behind settings that are groups of others, such as {"trainer": Trainer}.
+        otherwise: what to say where no setting is at fault; None: jsonargparse's message.
+    """
+    given = [*_of_recipes(argv), *_of_options(argv)]
+    chosen = {_plain(each.name): each.value for each in given}
+    try:
+        known = dict(_settings(parser, groups, chosen))
+        for each in given:
+            if problem := _problem(each, known, str(error)):
+                return InputError(f"{each.recipe}: {problem}" if each.recipe else problem)
+    except InputError as found:
+        return found
+    return InputError(otherwise or first_line(error))
+
+
+def _of_options(argv: Sequence[str]) -> Iterator[Given]:
+    rest = list(argv)
+    while rest:
+        arg = rest.pop(0)
+        name, equals, value = arg.partition("=")
+        if not name.startswith("-") or name.lstrip("-")[:1].isdigit():
+            yield Given("", arg)
+        elif equals or name in _FLAGS or not rest or rest[0].startswith("--"):
+            yield Given(name, value if equals else None)
+        else:
+            yield Given(name, rest.pop(0))
+
+
+def _of_recipes(argv: Sequence[str]) -> Iterator[Given]:
+    for option in _of_options(argv):
+        if option.name in ("-c", "--config") and option.value:
+            path = find_recipe(option.value)
+            yield from (Given(name, value, path) for name, value in leaves(read_settings_file(path)).items())
+
+
+def _plain(name: str) -> str:
+    """A setting's name without dashes and the levels that jsonargparse adds."""
+    parts = name.strip("-").replace("+", "").split(".")
+    return ".".join(part for part in parts if part not in ("init_args", "class_path"))
+
+
+def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
+    """What is wrong with one setting, or None.
+
+    A name below a class whose signature cannot be read is unknown here and may still be right: it is to blame only
+    where jsonargparse's message has it.
+    """
+    key, name = _plain(each.name), each.name or repr(each.value)
+    if not each.name:
+        hint = f"a recipe is given by --config: --config {each.value}" if is_recipe(each.value) else ""
+        return f"unexpected argument {name}; {hint}" if hint and "config" in known else None
+    if each.name in _FLAGS or "dict_kwargs" in key or key.endswith("help"):
+        return None
+    group = any(other.startswith(f"{key}.") for other in known)
+    if key not in known and not group and each.name != "-c":
+        last = key.rpartition(".")[2]
+        if key.partition(".")[0] in {other.partition(".")[0] for other in known} and last not in said:
+            return None
+        likely = {option for meant in SYNONYMS.values() for option in meant if option in known}
+        hint = did_you_mean(nearest_option(key, {*known, *likely}), "" if each.recipe else "--")
+        return f"there is no {'setting' if each.recipe else 'option'} {name}{hint}"
+    if each.value is None and each.recipe is None:
+        return f"{name} needs a value"
+    return _wrong_value(each.value, known.get(key), f"--{key}")
+
+
+def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mapping[str, Any]) -> Iterator[Any]:
+    """Pairs of the name of every setting and its type hint, None where it has none, for the classes that are chosen."""
+    defaults = parser.get_defaults(skip_validation=True)
+    for name, _ in defaults.items():
+        yield _plain(name), None
+    for name, base in groups.items():
+        default = defaults.get(f"{name}.class_path")
+        if default is None and defaults.get(name) is not None:  # a group of options, such as those of the Trainer
+            yield from _below(name, base, chosen)
+        else:
+            yield name, base
+            yield from _of_value(name, base, chosen, default)
+
+
+def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any]) -> Iterator[Any]:
+    """What a class or function takes, its keyword arguments resolved by jsonargparse; nothing where that fails."""
+    parser = ArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if inspect.isclass(made) else parser.add_function_arguments
+    hints: dict[str, Any] = {}
+    try:
+        add(made, None, fail_untyped=False)
+        for owner in reversed(made.__mro__) if inspect.isclass(made) else [made]:
+            hints |= typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
+        defaults = parser.get_defaults(skip_validation=True)
+    except Exception:  # a signature that cannot be read, for whatever reason
+        return
+    for name, _ in defaults.items():
+        key, hint = f"{prefix}.{_plain(name)}", hints.get(name)
+        yield key, hint
+        if prefix.count(".") < _DEEPEST:
+            yield from _of_value(key, hint, chosen, None)
+    for name in hints.keys() - {name for name, _ in defaults.items()}:
+        key = f"{prefix}.{name}"
+        if name != "return" and (default := defaults.get(f"{name}.class_path") or defaults.get(name)) is not None:
+            yield key, hints[name]
+            yield from _of_value(key, hints[name], chosen, default if isinstance(default, str) else None)
+
+
+def _of_value(key: str, hint: Any, chosen: Mapping[str, Any], default: str | None) -> Iterator[Any]:
+    """The settings of the class that `key` is set to."""
+    bases = _classes(hint)
+    value = chosen.get(key) or default or (bases[0] if bases and bases[0].__module__.startswith("recviz.") else None)
+    if bases and isinstance(value, str) and not Path(value).is_file():
+        value = _found(str(yaml.safe_load(value)), bases, f"--{key}")
+    if bases and callable(value) and not inspect.isabstract(value):
+        yield from _below(key, value, chosen)
+
+
+def _classes(hint: Any) -> tuple[type, ...]:
+    """The classes whose objects a type hint asks for; none where a string does as well."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return () if str in arguments else tuple(base for part in arguments for base in _classes(part))
+    if origin is not None and arguments and (origin is list or isinstance(arguments[0], list)):
+        return _classes(arguments[-1])  # a list of objects, or a function that makes one
+    builtin = not inspect.isclass(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
+    return () if builtin or hasattr(hint, "__dataclass_fields__") else (hint,)
+
+
+def _wrong_value(value: Any, hint: Any, option: str) -> str | None:
+    """Why a value is not of a type hint, or None where it is or cannot be told."""
+    bases = _classes(hint)
+    if hint is None or (bases and value in (None, "null")):
+        return None
+    if bases:
+        if isinstance(value, str) and not Path(value).is_file() and not value.startswith(("{", "[")):
+            _found(value, bases, option)
+        return None if isinstance(value, str | list) else f"{option}: expected the name of a class, got {value!r}"
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    try:
+        if isinstance(value, str):
+            parser.parse_args([f"--value={value}"])
+        else:
+            parser.parse_object({"value": value})
+    except ArgumentError:
+        hint_at = did_you_mean(nearest(str(value), map(str, _choices(hint))))
+        return f"{option}: expected {_readable(hint)}, got {value!r}{hint_at}"
+    return None
+
+
+def _choices(hint: Any) -> Iterable[Any]:
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    if inspect.isclass(hint) and issubclass(hint, Enum):
+        return [member.name for member in hint]
+    return [choice for part in typing.get_args(hint) for choice in _choices(part)]
+
+
+def _readable(hint: Any) -> str:
+    if choices := [repr(choice) for choice in _choices(hint)]:
+        return f"one of {', '.join(choices)}"
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_readable(part) for part in typing.get_args(hint) if part is not type(None))
+    return hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _found(path: str, bases: tuple[type, ...], option: str) -> Callable[..., Any] | None:
+    """The class or function that a class path names, or None for the bare name of a class of another library.
+
+    Raises:
+        InputError: it does not exist, needs a package that is not installed, or is of another kind.
+    """
+    if "." not in path:
+        own = {each.__name__: each for base in bases for each in _subclasses(base)}
+        if path not in own:
+            meant = nearest(path, {*own} & {*recviz.__all__}) or nearest(path, own)
+            raise InputError(f"{option}: there is no class {path!r}{did_you_mean(meant)}")
+        return own[path]
+    found = _imported(path, option)
+    made: Any = found if inspect.isclass(found) else None
+    if made is None and callable(found):
+        try:
+            made = typing.get_type_hints(found).get("return")
+        except Exception:  # annotations that cannot be read
+            return None
+    if not (inspect.isclass(made) and issubclass(made, bases)) and not isinstance(found, bases):
+        returned = ", nor annotated to return one" if callable(found) and not inspect.isclass(found) else ""
+        raise InputError(f"{option}: {path} is no {bases[0].__name__}{returned}")
+    return typing.cast(Callable[..., Any], found)
+
+
+def _imported(path: str, option: str) -> object:
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        if f"{module_name}.".startswith(f"{missing}."):
+            raise InputError(f"{option}: there is no module {missing!r}, which {path} needs") from error
+        raise missing_package(f"{option}: {path}", missing) from error
+    except (ImportError, ValueError, SyntaxError) as error:
+        raise InputError(f"{option}: cannot import {path}: {first_line(error)}") from error
+    if not hasattr(module, name):
+        public = [each for each in dir(module) if not each.startswith("_")]
+        raise InputError(
+            f"{option}: {module_name} has no {name!r}{did_you_mean(nearest(name, public), f'{module_name}.')}"
+        )
+    return getattr(module, name)
+
+
+def _subclasses(base: type) -> set[type]:
+    direct: set[type] = set(type.__subclasses__(base))
+    return direct | {below for each in direct for below in _subclasses(each)}
