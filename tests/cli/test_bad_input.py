@@ -115,18 +115,20 @@ def test_a_cuda_error_keeps_its_type(recviz_command: Command, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("command", recviz.cli.COMMANDS)
-def test_help_of_each_command_shows_its_own_usage_first(recviz_command: Command, command: str) -> None:
+def test_help_of_each_command_shows_its_own_usage_and_options_on_one_screen(recviz_command: Command, command: str) -> None:
     code, out, err = recviz_command(command, "--help")
     assert (code, err) == (0, "")
     usage, description = out.split("\n\n")[:2]
     assert usage.startswith(f"usage: recviz {command} ")
     assert description[0].isupper()
+    assert len(out.splitlines()) < 60
     assert recviz_command("help", command)[1] == out
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
-    [("fit --model.help VICReg", "covariance_weight"), ("probe --data.help CIFAR10DataModule", "--data.root"),
+    [("fit --trainer.help", "--trainer.max_epochs"), ("fit --probe.help", "--probe.temperature"),
+     ("fit --model.help VICReg", "covariance_weight"), ("probe --data.help CIFAR10DataModule", "--data.root"),
      ("embed --data.help CIFAR10DataModule", "--data.root"), ("views --data.help CIFAR10DataModule", "--data.root")],
 )  # fmt: skip
 def test_help_of_a_class_needs_neither_a_recipe_nor_a_run(recviz_command: Command, args: str, said: str) -> None:

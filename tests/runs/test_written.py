@@ -10,8 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from recviz.commands.fit import FitCLI
-from recviz.commands.recipes import with_recipe_paths
+from recviz.commands.fit import Job
 
 FIT = ["--config", "quickstart.yaml", "--trainer.accelerator", "cpu", "--trainer.callbacks", "null", "--run_dir", "run"]
 CALLBACKS = {
@@ -65,8 +64,8 @@ class Strange(Callback):
         self.given = (device, dtype, typed, dtypes, wait, loss, kind, text, note)
 
 
-def settings(args: list[str]) -> FitCLI:
-    return FitCLI("fit", with_recipe_paths(args)[0])
+def settings(args: list[str]) -> Job:
+    return Job(args)
 
 
 DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.runs.test_written.Strange")

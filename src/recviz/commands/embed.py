@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -51,7 +50,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
     parser.add_argument("--images", type=str | None, default=None, help="a folder of images, instead of --data")
-    parser.add_argument("--split", type=Literal["train", "val"], default="val", help="which part of the data")
+    parser.add_argument("--split", choices=["train", "val"], default="val", help="which part of the data")
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
     if asks_for_help(argv):

@@ -16,7 +16,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import yaml
 from jsonargparse import ArgumentParser
 
 import recviz
@@ -57,7 +56,7 @@ def explain(
         groups: the classes behind settings that are groups of others, such as {"trainer": Trainer}.
         otherwise: what to say where no setting is at fault; None: jsonargparse's message.
     """
-    given = [*_of_recipes(argv), *_of_options(argv)]
+    given = [*(_of_recipes(argv) if groups else ()), *_of_options(argv)]
     chosen = {_plain(each.name): each.value for each in given}
     try:
         known = dict(_settings(parser, groups, chosen))
@@ -66,7 +65,7 @@ def explain(
                 return InputError(f"{each.recipe}: {problem}" if each.recipe else problem)
     except InputError as found:
         return found
-    return InputError(otherwise or first_line(error))
+    return InputError(otherwise or f"{parser.prog}: {first_line(error)}")
 
 
 def _of_options(argv: Sequence[str]) -> Iterator[Given]:
@@ -112,7 +111,8 @@ def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
         last = key.rpartition(".")[2]
         if key.partition(".")[0] in {other.partition(".")[0] for other in known} and last not in said:
             return None
-        likely = {option for meant in SYNONYMS.values() for option in meant if option in known}
+        open_groups = [other for other in known if not any(each.startswith(f"{other}.") for each in known)]
+        likely = {o for meant in SYNONYMS.values() for o in meant if o in known or o.partition(".")[0] in open_groups}
         hint = did_you_mean(nearest_option(key, {*known, *likely}), "" if each.recipe else "--")
         return f"there is no {'setting' if each.recipe else 'option'} {name}{hint}"
     if each.value is None and each.recipe is None:
@@ -134,38 +134,36 @@ def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mappin
             yield from _of_value(name, base, chosen, default)
 
 
-def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any]) -> Iterator[Any]:
-    """What a class or function takes, its keyword arguments resolved by jsonargparse; nothing where that fails."""
+def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], first: int = 0) -> Iterator[Any]:
+    """What a class or function takes, its keyword arguments resolved by jsonargparse; nothing where that fails.
+
+    The first parameters of what a Callable makes, such as an optimizer's parameters, are not settings.
+    """
     parser = ArgumentParser(exit_on_error=False)
     add = parser.add_class_arguments if inspect.isclass(made) else parser.add_function_arguments
     hints: dict[str, Any] = {}
     try:
-        add(made, None, fail_untyped=False)
+        names = add(made, None, fail_untyped=False)
         for owner in reversed(made.__mro__) if inspect.isclass(made) else [made]:
             hints |= typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
         defaults = parser.get_defaults(skip_validation=True)
     except Exception:  # a signature that cannot be read, for whatever reason
         return
-    for name, _ in defaults.items():
-        key, hint = f"{prefix}.{_plain(name)}", hints.get(name)
-        yield key, hint
+    for name in names[first:]:
+        yield f"{prefix}.{name}", hints.get(name)
         if prefix.count(".") < _DEEPEST:
-            yield from _of_value(key, hint, chosen, None)
-    for name in hints.keys() - {name for name, _ in defaults.items()}:
-        key = f"{prefix}.{name}"
-        if name != "return" and (default := defaults.get(f"{name}.class_path") or defaults.get(name)) is not None:
-            yield key, hints[name]
-            yield from _of_value(key, hints[name], chosen, default if isinstance(default, str) else None)
+            yield from _of_value(f"{prefix}.{name}", hints.get(name), chosen, defaults.get(f"{name}.class_path"))
 
 
 def _of_value(key: str, hint: Any, chosen: Mapping[str, Any], default: str | None) -> Iterator[Any]:
     """The settings of the class that `key` is set to."""
     bases = _classes(hint)
     value = chosen.get(key) or default or (bases[0] if bases and bases[0].__module__.startswith("recviz.") else None)
-    if bases and isinstance(value, str) and not Path(value).is_file():
-        value = _found(str(yaml.safe_load(value)), bases, f"--{key}")
+    if bases and isinstance(value, str) and value != "null" and not Path(value).is_file():
+        value = _found(value, bases, f"--{key}")
     if bases and callable(value) and not inspect.isabstract(value):
-        yield from _below(key, value, chosen)
+        called_with = next(iter(typing.get_args(hint)), None)
+        yield from _below(key, value, chosen, len(called_with) if isinstance(called_with, list) else 0)
 
 
 def _classes(hint: Any) -> tuple[type, ...]:
@@ -175,8 +173,8 @@ def _classes(hint: Any) -> tuple[type, ...]:
         return () if str in arguments else tuple(base for part in arguments for base in _classes(part))
     if origin is not None and arguments and (origin is list or isinstance(arguments[0], list)):
         return _classes(arguments[-1])  # a list of objects, or a function that makes one
-    builtin = not inspect.isclass(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
-    return () if builtin or hasattr(hint, "__dataclass_fields__") else (hint,)
+    plain = not inspect.isclass(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
+    return () if plain else (hint,)
 
 
 def _wrong_value(value: Any, hint: Any, option: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
-from recviz.reports.export import FORMATS, Format, card_path, export
+from recviz.reports.export import FORMATS, card_path, export
 from recviz.runs.checkpoints import newest_checkpoint, read_backbone
 from recviz.runs.entries import heading
 from recviz.runs.run import Run, read_runs
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> None:
     """
     parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
-    parser.add_argument("--format", type=Format, default="safetensors", help=", ".join(FORMATS))
+    parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
     parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")
     config = parse(parser, argv)
     source = Path(config.ckpt_path or newest_checkpoint())

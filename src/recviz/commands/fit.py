@@ -22,7 +22,7 @@ from recviz.backbones import check_backbone
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.empty_epochs import EmptyEpochs
-from recviz.callbacks.finite import FiniteNumbers, OnNonfinite
+from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.monitors import Monitors
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.skipped import SkippedImages
@@ -193,7 +193,7 @@ def options(command: str, description: str) -> ArgumentParser:
         "--keep_every_n_epochs", type=int, default=100, metavar="N", help="keep a checkpoint so often (100); 0: none"
     )
     option("--seed_everything", type=bool | int, default=0, metavar="SEED", help="default: 0; true: a random one")
-    option("--on_nonfinite", type=OnNonfinite, default="raise", help="at NaN or Inf: end, or skip the step")
+    option("--on_nonfinite", choices=("raise", "skip"), default="raise", help="at NaN or Inf: end, or skip the step")
     option(
         "--rank_timeout", type=float, default=600.0, metavar="SECONDS", help="until a silent rank counts as hung (600)"
     )

@@ -15,7 +15,7 @@ SYNONYMS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("nnodes", "nodes", "num_nodes"): ("trainer.num_nodes",),
     ("fp16", "bf16", "amp", "half", "mixed_precision", "dtype"): ("trainer.precision",),
     ("data_dir", "dataset_dir", "data_root", "data_path", "datadir", "data_folder", "train_dir", "root", "path", "dir",
-     "folder", "input", "inputs", "input_dir", "image_dir"): ("data.root", "images", "data"),
+     "folder", "input", "inputs", "input_dir", "image_dir"): ("images", "data.root", "data"),
     ("dataset", "datamodule", "dataloader"): ("data",),
     ("workers", "j", "n_workers", "num_workers", "n_jobs", "num_threads", "threads"): ("data.num_workers",
      "num_workers", "jobs"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jsonargparse import ArgumentParser
@@ -97,5 +96,5 @@ def options() -> ArgumentParser:
     parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
     parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
-    parser.add_argument("--on_error", type=Literal["raise", "skip"], default="raise", help="at a broken image")
+    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="at a broken image")
     return parser

@@ -15,7 +15,7 @@ import recviz
 from recviz.commands.explain import explain
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
-from recviz.launch.failures import blamed, first_line
+from recviz.launch.failures import blamed, first_line, innermost
 
 register_unresolvable_import_paths(torch)  # activation functions and the like, whose __module__ lacks them
 
@@ -146,48 +146,59 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
             are not there, and packages that are not installed.
         Exception: whatever else a class raises, as it is.
     """
-    raised: list[Exception] = []
+    raised: list[tuple[str, Exception]] = []
 
     def make(made: Callable[..., Any], *args: Any, **settings: Any) -> Any:
         try:
-            _check_hub(made, settings)
             return made(*args, **settings)
         except Exception as error:
-            raised.append(blamed(error, getattr(made, "__name__", None)))
-            if isinstance(raised[-1], InputError):
-                raised[-1] = InputError(f"{raised[-1]}{_by_name(made)}")
-            raise raised[-1] from error
+            raised.append((made.__name__, error))
+            raise
 
+    _check_model_names(config)
     try:
         objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
         return objects
     except Exception as error:  # jsonargparse wraps some kinds of what classes raise
-        if not raised and isinstance(error, ArgumentError | ValueError | TypeError):
-            raise InputError(first_line(error)) from error
-        raise (raised[-1] if raised else error) from error.__cause__
+        made, cause = raised[-1] if raised else (None, innermost(error))
+        failure = blamed(cause, made)
+        if isinstance(failure, InputError) and made is None:
+            failure = InputError(f"{str(failure).rstrip('.')}{_by_name(config)}")
+        raise failure from (error if failure is not cause else cause.__cause__)
 
 
-def _check_hub(made: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Check names for timm.create_model and torchvision.models.get_model, which raise RuntimeError and KeyError."""
-    name = str(settings.get("model_name" if made.__module__.startswith("timm.") else "name"))
-    if made.__name__ == "create_model" and made.__module__.startswith("timm."):
+def _made_by(config: Namespace, function: str) -> Iterator[Namespace]:
+    """The settings of all objects that are made by a function, such as timm.create_model."""
+    package, name = function.split(".")
+    for key, path in config.items():
+        if key.endswith("class_path") and str(path).startswith(f"{package}.") and str(path).endswith(f".{name}"):
+            yield config[key.removesuffix("class_path") + "init_args"]
+
+
+def _check_model_names(config: Namespace) -> None:
+    """Check names of models, which timm and torchvision refuse by RuntimeError and KeyError."""
+    for settings in _made_by(config, "timm.create_model"):
         import timm
 
+        name = str(settings.get("model_name"))
         if ":" not in name and not timm.is_model(name):
             raise InputError(f"timm has no {name!r}{did_you_mean(nearest(name, timm.list_models()))}")
-    elif made.__name__ == "get_model" and made.__module__.startswith("torchvision."):
+    for settings in _made_by(config, "torchvision.get_model"):
         from torchvision.models import list_models
 
+        name = str(settings.get("name"))
         if name.lower() not in list_models():
             raise InputError(f"torchvision has no {name!r}{did_you_mean(nearest(name, list_models()))}")
 
 
-def _by_name(made: Callable[..., Any]) -> str:
+def _by_name(config: Namespace) -> str:
     """Names torchvision's get_model where one of its functions failed.
 
     jsonargparse looks behind a function's **kwargs and passes the defaults that it finds there. Some functions of
     torchvision, such as swin_t and wide_resnet50_2, give these arguments themselves.
     """
-    if made.__module__.startswith("torchvision.models.") and made.__name__ != "get_model":
-        return f"; torchvision.models.get_model with name {made.__name__} passes only given arguments"
+    for key, path in config.items():
+        name = str(path).rpartition(".")[2]
+        if key.endswith("class_path") and str(path).startswith("torchvision.models.") and name != "get_model":
+            return f"; torchvision.models.get_model with name {name} passes only the arguments that are given to it"
     return ""

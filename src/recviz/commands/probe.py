@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -155,7 +155,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--config", type=str | None, default=None, help="a recipe whose data to probe on")
     parser.add_argument("--backbone", type=nn.Module | None, default=None, help="a backbone, instead of a checkpoint")
     parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
-    parser.add_argument("--protocol", type=Literal["linear", "official", "finetune"], default="linear")
+    parser.add_argument("--protocol", choices=tuple(USES), default="linear", help="default: linear")
     parser.add_argument("--epochs", type=int | None, default=None, help="official: 100; finetune: 20")
     parser.add_argument("--head_lr", type=float | None, default=None, help="official: 0.02; finetune: 0.08 or 0.1")
     parser.add_argument("--backbone_lr", type=float | None, default=None, help="finetune: 0.03 or 0.01")

@@ -7,7 +7,7 @@ import itertools
 import json
 import shlex
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
@@ -102,7 +102,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--config", type=str | None, default=None, help="a study's file, or the name of a shipped one")
     parser.add_argument("--folder", type=str | None, default=None, help="of all runs (default: runs/<study>)")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time; the cores are shared out")
-    parser.add_argument("--launcher", type=Literal["local", "slurm"], default="local", help="slurm: one array of jobs")
+    parser.add_argument("--launcher", choices=["local", "slurm"], default="local", help="slurm: one array of jobs")
     parser.add_argument("--dry_run", type=bool, default=False, help="print the commands, and run nothing")
     return parser
 

@@ -121,6 +121,14 @@ def first_line(error: BaseException, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def innermost(error: Exception) -> Exception:
+    """The InputError that an error was raised from, else the first of its causes."""
+    chain = [error]
+    while isinstance(cause := chain[-1].__cause__ or chain[-1].__context__, Exception):
+        chain.append(cause)
+    return next((each for each in chain if isinstance(each, InputError)), chain[-1])
+
+
 def raised_in(error: BaseException) -> str:
     """The name of the module whose code raised an exception."""
     trace = error.__traceback__
