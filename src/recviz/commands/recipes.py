@@ -58,8 +58,7 @@ def is_recipe(name: str) -> bool:
 
 
 def bundled() -> str:
-    """The bundled recipes that train, each with the phrase that its first line begins with."""
-    recipes = [(path, path.read_text(encoding="utf-8")) for path in sorted(recipes_folder().glob("*.yaml"))]
-    recipes.sort(key=lambda recipe: recipe[0].stem != "quickstart")
-    training = [(path.stem, text[2:].partition(":")[0]) for path, text in recipes if "\nmodel:" in text]
-    return ", ".join(f"{name} ({phrase})" for name, phrase in training)
+    """The names of the bundled recipes that train, the one to begin with first."""
+    paths = sorted(recipes_folder().glob("*.yaml"), key=lambda path: (path.stem != "quickstart", path.stem))
+    names = [path.stem for path in paths if "\nmodel:" in path.read_text(encoding="utf-8")]
+    return ", ".join(names).replace("quickstart", "quickstart (two minutes on a CPU, no download)", 1)
