@@ -53,7 +53,7 @@ CASES = {
         "a study": Bad("fit --config study-smoke.yaml", "is a study"),
         "text for a number": Bad(f"{QUICK} --config text.yaml", "base_lr"),
         "a number for a class": Bad(f"{QUICK} --config number.yaml", "model"),
-        "no recipe at all": Bad("fit", "quickstart (Two minutes on a CPU"),
+        "no recipe at all": Bad("fit", "quickstart (two minutes on a CPU"),
     },
     "options of fit": {
         "unknown trainer key": Bad(f"{QUICK} --trainer.max_epoch 3", "did you mean --trainer.max_epochs"),
@@ -329,7 +329,7 @@ CASES = {
         "pack of a file": Bad("pack text.ckpt packed2", "SRC text.ckpt is not a folder"),
         "pack into a file": Bad("pack flat text.ckpt", "DST text.ckpt is a file"),
         "check of two folders": Bad("check photos flat", "recviz check: unrecognized arguments: flat"),
-        "predict of nothing": Bad("predict --ckpt_path probe.ckpt", "recviz predict: the following arguments are required: folder"),
+        "predict of nothing": Bad("predict --ckpt_path probe.ckpt", "arguments are required: folder"),
         "embed with a word": Bad("embed flat --ckpt_path run", "recviz embed: unrecognized arguments: flat"),
         "predict of a file": Bad("predict flat/000.png --ckpt_path probe.ckpt", "flat/000.png"),
         "neighbours in a file": Bad("neighbours --images text.ckpt --query flat/000.png --ckpt_path run", "text.ckpt"),

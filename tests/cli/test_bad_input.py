@@ -115,9 +115,7 @@ def test_a_cuda_error_keeps_its_type(recviz_command: Command, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("command", recviz.cli.COMMANDS)
-def test_help_of_each_command_shows_its_own_usage_and_options_on_one_screen(
-    recviz_command: Command, command: str
-) -> None:
+def test_help_of_each_command_is_one_screen(recviz_command: Command, command: str) -> None:
     code, out, err = recviz_command(command, "--help")
     assert (code, err) == (0, "")
     usage, description = out.split("\n\n")[:2]
