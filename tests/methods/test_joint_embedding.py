@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,13 +11,15 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import FSDPStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from recviz import LARS, VICReg
+from recviz import BYOL, LARS, VICReg
 from recviz.errors import InputError
 from recviz.losses import VICRegLoss
 from recviz.methods.checks import check_trainer, schedule_steps
+from recviz.methods.joint_embedding import Encoded
+from recviz.runs.checkpoints import backbone_weights, read_checkpoint
 from tests.misfits import GivesMap
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
@@ -182,6 +185,33 @@ def test_a_strategy_that_splits_weights_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
     with pytest.raises(InputError, match=r"trainer.strategy FSDPStrategy splits weights"):
         check_trainer(trainer)
+
+
+class ByTheTeacher(BYOL):
+    """A method whose paper evaluates the teacher."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        return self.teacher.backbone
+
+    def encode(self, views: Sequence[Tensor]) -> Encoded:
+        return super().encode(views)._replace(features=self.teacher(views).features)
+
+
+def test_what_is_evaluated_is_one_property(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = ByTheTeacher(TinyBackbone(), projector_dims=[16, 8], predictor_dims=[16], momentum=0.5, base_lr=4.0)
+    trainer = tiny_trainer(epochs=1)
+    trainer.fit(module, datamodule=tiny_data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    images = torch.randn(4, 3, 32, 32)
+    backbone = TinyBackbone()
+    backbone.load_state_dict(backbone_weights(read_checkpoint(tmp_path / "a.ckpt")))
+    expected = module.eval().teacher.backbone(images)
+    assert not torch.allclose(expected, module.backbone(images))
+    assert torch.equal(module(images), expected)
+    assert torch.equal(module.validation_step((images, None), 0)["features"], expected)
+    torch.testing.assert_close(backbone.eval()(images), expected)  # another memory format
 
 
 def test_negative_settings_are_refused() -> None:

@@ -148,6 +148,10 @@ class JointEmbedding(LightningModule):
         images, labels = validation_batch(batch)
         return {"features": self(images).detach(), "labels": labels}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the evaluated module, so that a reader takes its weights."""
+        checkpoint["evaluated"] = next(name for name, module in self.named_modules() if module is self.evaluated)
+
     def on_validation_start(self) -> None:
         """Refuse several validation loaders, whose samples one probe would take for one split."""
         if (count := len(self.trainer.num_val_batches)) > 1:

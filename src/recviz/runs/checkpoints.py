@@ -120,8 +120,8 @@ def epochs_done(checkpoint: dict[str, Any]) -> int | None:
 
 
 def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The backbone's part of a checkpoint's state dict, by the backbone's own names."""
-    prefix = "backbone."
+    """The evaluated module's part of a checkpoint's state dict, by the backbone's own names."""
+    prefix = f"{checkpoint.get('evaluated', 'backbone')}."
     items = checkpoint["state_dict"].items()
     return {name.removeprefix(prefix): weight for name, weight in items if str(name).startswith(prefix)}
 
