@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
-from recviz import OnlineProbe, VICReg
+from recviz import OnlineProbe, VICReg, VICRegLoss
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.errors import InputError, TrainingError
-from recviz.losses import VICRegLoss, VICRegTerms
+from recviz.losses.vicreg import VICRegTerms
 from tests.ddp.processes import run_on_processes
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 

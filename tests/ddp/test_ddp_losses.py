@@ -16,23 +16,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
-from recviz.losses import (
-    BarlowTwinsLoss,
-    BarlowTwinsTerms,
-    BYOLLoss,
-    BYOLTerms,
-    NTXentLoss,
-    NTXentTerms,
-    SIGRegLoss,
-    SIGRegTerms,
-    VICRegLoss,
-    VICRegTerms,
-    covariance_term,
-    invariance_term,
-    sigreg,
-    variance_term,
-)
+from recviz import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
+from recviz.losses import sigreg
+from recviz.losses.barlow_twins import BarlowTwinsTerms
+from recviz.losses.byol import BYOLTerms
 from recviz.losses.gram import MATRIX_LIMIT
+from recviz.losses.ntxent import NTXentTerms
+from recviz.losses.sigreg import SIGRegTerms
+from recviz.losses.vicreg import VICRegTerms, covariance_term, invariance_term, variance_term
 from tests.ddp.processes import run_on_processes
 
 WIDE, TALL, SQUARE = 24, 3, 5  # more columns than rows, fewer, and as many: both forms of the Gram matrix

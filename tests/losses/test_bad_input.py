@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recviz import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.errors import InputError
-from recviz.losses import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.losses.vicreg import covariance_term, invariance_term, variance_term
 
 

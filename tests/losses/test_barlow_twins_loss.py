@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from recviz.losses import BarlowTwinsLoss, BarlowTwinsTerms
+from recviz import BarlowTwinsLoss
+from recviz.losses.barlow_twins import BarlowTwinsTerms
 from tests.losses.embeddings import SHAPES, gradient, leaves, normal, pair, relative_error
 from tests.losses.matrices import MatricesMade
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from recviz import BYOLLoss
 from recviz.errors import InputError
-from recviz.losses import BYOLLoss
 from tests.losses.embeddings import SHAPES, gradient, leaves, normal, pair, relative_error
 
 Views = list[Tensor]

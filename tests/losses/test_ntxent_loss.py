@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from recviz.losses import NTXentLoss, NTXentTerms
+from recviz import NTXentLoss
+from recviz.losses.ntxent import NTXentTerms
 from tests.losses.embeddings import SHAPES, gradient, leaves, normal, pair, relative_error
 from tests.losses.matrices import MatricesMade
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recviz.losses import SIGRegLoss, SIGRegTerms
-from recviz.losses.sigreg import directions, epps_pulley
+from recviz import SIGRegLoss
+from recviz.losses.sigreg import SIGRegTerms, directions, epps_pulley
 from tests.losses.embeddings import SHAPES, gradient, leaves, normal, pair, relative_error
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from recviz.losses import VICRegLoss, VICRegTerms, covariance_term, invariance_term, variance_term
+from recviz import VICRegLoss
+from recviz.losses.vicreg import VICRegTerms, covariance_term, invariance_term, variance_term
 from tests.losses.embeddings import SHAPES, gradient, leaves, normal, pair, relative_error
 from tests.losses.matrices import MatricesMade
 

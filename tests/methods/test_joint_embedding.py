@@ -14,9 +14,8 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from recviz import BYOL, LARS, VICReg
+from recviz import BYOL, LARS, VICReg, VICRegLoss
 from recviz.errors import InputError
-from recviz.losses import VICRegLoss
 from recviz.methods.checks import check_trainer, schedule_steps
 from recviz.methods.joint_embedding import Encoded
 from recviz.runs.checkpoints import backbone_weights, read_checkpoint

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,9 +15,21 @@ from lightning.pytorch import Callback
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from recviz import BYOL, BarlowTwins, JointEmbedding, SIGReg, SimCLR, VICReg
+import recviz
+from recviz import (
+    BYOL,
+    BarlowTwins,
+    BarlowTwinsLoss,
+    BYOLLoss,
+    JointEmbedding,
+    NTXentLoss,
+    SIGReg,
+    SIGRegLoss,
+    SimCLR,
+    VICReg,
+    VICRegLoss,
+)
 from recviz.errors import InputError
-from recviz.losses import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
 METHODS: dict[type[JointEmbedding], tuple[type, dict[str, Any], set[str]]] = {
@@ -166,3 +180,14 @@ def test_a_step_on_a_gpu_never_waits(method: type[JointEmbedding]) -> None:
 def test_bad_settings_are_refused(method: type[JointEmbedding], settings: dict[str, Any], shown: str) -> None:
     with pytest.raises(InputError, match=shown):
         tiny(method, **settings)
+
+
+@pytest.mark.parametrize("name", ["sigreg", "byol"])
+def test_a_method_costs_two_files_and_its_name(name: str) -> None:
+    """An objective on the loop, and a method with an EMA teacher; figures of others to compare with are no part."""
+    root = Path(recviz.__file__).parent
+    own = {f"losses/{name}.py", f"methods/{name}.py"}
+    imported = re.compile(rf"recviz\.(losses|methods)\.{name}\b")
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if imported.search(path.read_text())}
+    assert files - own == {"__init__.py"}
+    assert all((root / path).is_file() for path in own)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recviz.losses import VICRegLoss
+from recviz import VICRegLoss
 
 RECORDED = load_file(Path(__file__).parent / "reference" / "vicreg_loss.safetensors")
 CASES = sorted({key.split(".")[0] for key in RECORDED})
