@@ -25,12 +25,13 @@ from typing import Any
 import lightning
 import torch
 from gpu_train import train
-from step import RandomImages, optimizer
+from step import Noise, optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
 from recviz import TwoViews, VICReg
 from recviz.backbones import resnet18, resnet50
+from recviz.data import DataModule
 from recviz.optim import parameter_groups
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,7 +70,8 @@ def step_figures(name: str, module: VICReg, views: TwoViews, batch: int, repeats
     images = torch.randint(256, (batch, 3, views.size, views.size), dtype=torch.uint8, device=DEVICE)
     generator = torch.Generator(DEVICE).manual_seed(0)
     fixed = views(images, generator)
-    data = RandomImages(batch * 8, batch, TwoViews(views.size, views.a, views.b))
+    own = TwoViews(views.size, views.a, views.b)
+    data = DataModule(Noise(batch * 8, views.size), views=own, batch_size=batch)
     data.setup()
     loader = iter(data.train_dataloader())
 

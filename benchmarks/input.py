@@ -31,27 +31,26 @@ from views import ratio, timed, torchvision_view
 
 from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
 from recviz.augment.functional import random_crop_boxes
+from recviz.data.dataset import Split
 from recviz.data.folder import load_folder
 from recviz.data.images import EncodedImages
-from recviz.data.packed.manifest import read_manifest
 from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo, resized
-from recviz.data.splits import Split
 
 Way = Callable[[], object]
 
 
 def photographs(folder: Path) -> Split:
-    """The folder's images, with the authors' views."""
-    return load_folder(folder, TwoViews.vicreg())
+    """The folder's images."""
+    return load_folder(folder)
 
 
 def packed(split: Split, size: int | None = 256, quality: int = 90, shard: int = 4096) -> PackedDataModule:
     """The images packed into a temporary folder."""
     folder = tempfile.mkdtemp()
     pack({"train": split}, Path(folder) / "set", Packing(size, quality, shard), 1, "raise")
-    data = PackedDataModule(f"{folder}/set", TwoViews.vicreg(), batch_size=50, num_workers=0)
-    data.train = data._split(read_manifest(data.store), "train")  # all of it, without holding any out
+    data = PackedDataModule(f"{folder}/set", views=TwoViews.vicreg(), batch_size=50, num_workers=0)
+    data.train = data.dataset.train()  # all of it, without holding any out
     return data
 
 
@@ -71,7 +70,7 @@ def speed(folder: Path, repeats: int) -> None:
     contents["packed"] = [small.read(i) for i in range(len(small))]
     views = TwoViews.vicreg()
     make = [torchvision_view(view, 224, transforms, crop=True, pil_blur=True) for view in (views.a, views.b)]
-    every = torch.arange(len(images))
+    every, sizes = torch.arange(len(images)), [(view, size) for _, view, size in views.each()]
 
     def authors() -> None:
         for data in contents["originals"]:
@@ -87,10 +86,10 @@ def speed(folder: Path, repeats: int) -> None:
         "the authors' pipeline": authors,
         "PIL decodes only": lambda: [Image.open(io.BytesIO(data)).convert("RGB") for data in contents["originals"]],
         "decoding only, originals": partial(decoded, "originals"),
-        "recviz, originals": lambda: images.crops(every, 0),
+        "recviz, originals": lambda: images.crops(every, 0, sizes),
         "decoding only, packed": partial(decoded, "packed"),
-        "recviz, packed": lambda: small.crops(every, 0),
-        "recviz, evaluation, originals": lambda: images.clean(every),
+        "recviz, packed": lambda: small.crops(every, 0, sizes),
+        "recviz, evaluation, originals": lambda: images.clean(every, views.preparation),
     }
     for module, name in (("simplejpeg", "simplejpeg decodes only"), ("cv2", "OpenCV decodes only")):
         if way := other_decoder(module, contents["originals"]):
@@ -251,7 +250,7 @@ def many(folder: Path, repeats: int) -> None:
     scans, firsts = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        data = ImageFolderDataModule(str(root), TwoViews.cifar(32), num_workers=2)
+        data = ImageFolderDataModule(str(root), views=TwoViews.cifar(32), num_workers=2)
         data.setup()
         scanned = time.perf_counter()
         next(iter(data.train_dataloader()))

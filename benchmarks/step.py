@@ -24,27 +24,25 @@ from torch import Tensor
 from recviz import LARS, OnlineProbe, TwoViews, VICReg
 from recviz.backbones import resnet18, resnet50
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
+from recviz.data import DataModule, Dataset, Split
 from recviz.data.images import MemoryImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.splits import Split
 from recviz.optim import parameter_groups
 
 
-class RandomImages(ViewsDataModule):
-    """Noise of the views' size."""
+class Noise(Dataset):
+    """Images of noise, the same in both splits."""
 
-    def __init__(self, count: int, batch_size: int, views: TwoViews) -> None:
-        super().__init__(views, batch_size, 0, None, 1.0, 0)
-        self.count = count
+    def __init__(self, count: int, size: int) -> None:
+        self.count, self.size = count, size
 
-    def load_train(self) -> Split:
-        """Noise, with labels."""
-        images = torch.randint(256, (self.count, 3, self.views.size, self.views.size), dtype=torch.uint8)
+    def train(self) -> Split:
+        """All of them, with labels."""
+        images = torch.randint(256, (self.count, 3, self.size, self.size), dtype=torch.uint8)
         return Split(MemoryImages(images), torch.arange(self.count) % 100, [str(i) for i in range(100)])
 
-    def load_val(self) -> None:
-        """None."""
-        return
+    def held_out(self) -> Split:
+        """The same."""
+        return self.train()
 
 
 class StepClock(Callback):
@@ -116,7 +114,7 @@ def together(batch: int, width: float, steps: int) -> None:
 
 def parts(module: VICReg, views: TwoViews, batch: int, steps: int) -> None:
     """Parts of a step, and the whole step under the Trainer, by turns."""
-    data = RandomImages(batch * 2, batch, views)
+    data = DataModule(Noise(batch * 2, views.size), views=views, batch_size=batch)
     data.setup()
     solver = module.optimizer(parameter_groups(module), 0.01)
     names = ["views", "backbone", "projector", "loss", "optimiser", "whole step"]
@@ -127,6 +125,7 @@ def parts(module: VICReg, views: TwoViews, batch: int, steps: int) -> None:
         clock = StepClock()
         trainer = Trainer(
             max_epochs=2,
+            limit_val_batches=0,
             accelerator="cpu",
             precision="bf16-mixed",
             logger=False,
@@ -149,7 +148,7 @@ def parts(module: VICReg, views: TwoViews, batch: int, steps: int) -> None:
     print(f"\n{batch / whole:.1f} images/s for the whole step")
 
 
-def one_step_in_parts(module: VICReg, data: RandomImages, raw: Any, solver: torch.optim.Optimizer) -> dict[str, float]:
+def one_step_in_parts(module: VICReg, data: DataModule, raw: Any, solver: torch.optim.Optimizer) -> dict[str, float]:
     """Seconds of each part, forward and backward; the graph is cut between them."""
     spent: dict[str, float] = {}
     clock = time.perf_counter

@@ -12,36 +12,33 @@ from torch import nn
 
 import recviz
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
+from recviz.data import DataModule, Dataset, Split
 from recviz.data.images import MemoryImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.splits import Split
 from recviz.probes.functional import accuracy, extract_features, fit_linear, knn_predict
 
 Callback = pl.Callback
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "by hand": "bf16-mixed"}
 
 
-class Arrays(ViewsDataModule):
-    """Images in memory."""
+class Arrays(Dataset):
+    """Images in memory, without labels: nothing is held out."""
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, batch: int, seed: int, classes: int = 100) -> None:
-        super().__init__(recviz.TwoViews.cifar(mean=MEAN, std=STD), batch, 0, None, 1.0, seed)
-        self.arrays = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
-        self.count = classes
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
-    def load_train(self) -> Split:
+    def train(self) -> Split:
         """All of them."""
-        images, labels = self.arrays
-        return Split(MemoryImages(images), labels, [str(i) for i in range(self.count)])
+        return Split(MemoryImages(self.images), None, [])
 
-    def load_val(self) -> None:
-        """None."""
-        return
+
+def arrays(images: np.ndarray, batch: int, seed: int) -> DataModule:
+    """Images in memory, in batches of two views."""
+    return DataModule(Arrays(images), views=recviz.TwoViews.cifar(mean=MEAN, std=STD), batch_size=batch, seed=seed)
 
 
 def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
     """Batches of two views, made with all cores."""
-    data = Arrays(images, labels, batch, 0)
+    data = arrays(images, batch, 0)
     data.setup()
     while True:
         for raw in data.train_dataloader():
@@ -92,12 +89,12 @@ def fit(network: nn.Module, images: np.ndarray, labels: np.ndarray, plan: dict[s
         enable_model_summary=False,
         callbacks=[FiniteNumbers(), CollapseMonitor(), Throughput(), callback],
     )
-    trainer.fit(module, datamodule=Arrays(images, labels, plan["batch"], plan["seed"]))
+    trainer.fit(module, datamodule=arrays(images, plan["batch"], plan["seed"]))
 
 
 def linear_probe(network: nn.Module, train: tuple[np.ndarray, ...], test: tuple[np.ndarray, ...]) -> float:
     """Top-1 of `recviz probe`'s linear protocol, features included."""
-    normalise = recviz.TwoViews.cifar(mean=MEAN, std=STD).evaluate
+    normalise = recviz.Preparation(32, MEAN, STD)
     network = network.to(memory_format=torch.channels_last)
     known, asked = (extract_features(network, batches(*part), normalise) for part in (train, test))
     classify = fit_linear(known.features, known.labels, 100)

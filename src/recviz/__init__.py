@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recviz.version import __version__
 
 if TYPE_CHECKING:
+    from recviz.augment.preparation import Preparation as Preparation
     from recviz.augment.view import View as View
     from recviz.augment.views import TwoViews as TwoViews
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
     from recviz.data.huggingface import HuggingFaceDataModule as HuggingFaceDataModule
     from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
+    from recviz.data.module import DataModule as DataModule
     from recviz.data.packed.dataset import PackedDataModule as PackedDataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
     from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
@@ -38,11 +40,13 @@ if TYPE_CHECKING:
 
 
 _HOMES = {
+    "Preparation": "recviz.augment.preparation",
     "View": "recviz.augment.view",
     "TwoViews": "recviz.augment.views",
     "load_backbone": "recviz.runs.checkpoints",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",
+    "DataModule": "recviz.data.module",
     "HuggingFaceDataModule": "recviz.data.huggingface",
     "ImageFolderDataModule": "recviz.data.folder",
     "ImageNet100DataModule": "recviz.data.imagenet100",

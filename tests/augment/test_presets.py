@@ -85,7 +85,7 @@ def test_annotations_can_be_resolved_for_yaml() -> None:
 def test_evaluation_of_images_of_the_right_size_only_normalises() -> None:
     images = noise(5, 3, 16, 16)
     expected = torch.stack([tv.normalize(image / 255, list(HALF), list(QUARTER)) for image in images])
-    torch.testing.assert_close(TwoViews(16, mean=HALF, std=QUARTER).evaluate(images), expected)
+    torch.testing.assert_close(TwoViews(16, mean=HALF, std=QUARTER).preparation(images), expected)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_evaluation_resizes_and_cuts_out_the_centre_as_torchvision(shape: tuple[
     images = noise(5, 3, *shape)
     resized = tv.resize(images / 255, [short], tv.InterpolationMode.BILINEAR, antialias=True)
     expected = tv.normalize(tv.center_crop(resized, [28, 28]), list(HALF), list(QUARTER))
-    torch.testing.assert_close(TwoViews(28, mean=HALF, std=QUARTER).evaluate(images), expected)
+    torch.testing.assert_close(TwoViews(28, mean=HALF, std=QUARTER).preparation(images), expected)
 
 
 def test_evaluation_takes_grey_images_and_refuses_others() -> None:
     grey, two_views = noise(5, 1, 20, 20), TwoViews(16)
-    assert torch.equal(two_views.evaluate(grey), two_views.evaluate(grey.repeat(1, 3, 1, 1)))
+    assert torch.equal(two_views.preparation(grey), two_views.preparation(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(InputError, match=r"got \(5, 4, 20, 20\)"):
-        two_views.evaluate(noise(5, 4, 20, 20))
+        two_views.preparation(noise(5, 4, 20, 20))
 
 
 # The picture of a batch
@@ -139,8 +139,8 @@ def test_grid_takes_other_sizes_and_kinds_of_images() -> None:
     large = cell(grid(torch.zeros(2, 3, 400, 200), views, HALF, QUARTER), 0, 0, 100)
     assert (large[:, :, 25:75] == 0).all()
     assert (large[:, :, :25] == 255).all()
-    pairs = noise(2, 2, 3, 100, 100)
-    assert torch.equal(cell(grid(pairs, views, HALF, QUARTER), 1, 0, 100), pairs[1, 0])
+    crops = list(noise(2, 2, 3, 100, 100))
+    assert torch.equal(cell(grid(crops, views, HALF, QUARTER), 1, 0, 100), crops[0][1])
 
 
 def test_grid_clamps_what_leaves_0_to_1_and_needs_a_row() -> None:

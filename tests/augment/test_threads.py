@@ -68,7 +68,7 @@ def test_the_threads_have_none_beside_them_and_others_keep_theirs(monkeypatch: p
 @pytest.mark.parametrize("inference", [False, True])
 def test_the_views_are_the_same(monkeypatch: pytest.MonkeyPatch, inference: bool) -> None:
     monkeypatch.setattr(view, "CPU_BLOCK", 4 * 3 * 16 * 16)
-    images = torch.randint(0, 256, (37, 2, 3, 16, 16), dtype=torch.uint8)  # crops, as workers make them
+    images = list(torch.randint(0, 256, (2, 37, 3, 16, 16), dtype=torch.uint8))  # crops, as workers make them
     two_views = TwoViews(16, BUSY, BUSY)
     alone = two_views(images, torch.Generator().manual_seed(0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

@@ -169,19 +169,22 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 20, 24), (6, 1, 20, 24), (6, 2, 3, 16, 16)])
-def test_nothing_waits_for_the_device(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("crops", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_waits_for_the_device(crops: bool, channels: int) -> None:
     # Tensors without data: reading a value, or a shape that depends on one, raises.
-    views = TwoViews(16, BUSY, BUSY).to("meta")(torch.empty(shape, dtype=torch.uint8, device="meta"))
+    images = torch.empty(6, channels, 20, 24, dtype=torch.uint8, device="meta")
+    pair = [torch.empty(6, 3, 16, 16, dtype=torch.uint8, device="meta")] * 2
+    views = TwoViews(16, BUSY, BUSY).to("meta")(pair if crops else images)
     assert views.a.shape == views.b.shape == (6, 3, 16, 16)
 
 
 def test_autocast_changes_nothing() -> None:
     images, two_views = noise(8, 3, 20, 20), TwoViews(16, BUSY, BUSY)
-    expected, clean = two_views(images, seeded()), two_views.evaluate(images)
+    expected, clean = two_views(images, seeded()), two_views.preparation(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         views = two_views(images, seeded())
-        assert torch.equal(two_views.evaluate(images), clean)
+        assert torch.equal(two_views.preparation(images), clean)
     assert torch.equal(views.a, expected.a)
     assert torch.equal(views.b, expected.b)
 
@@ -193,7 +196,7 @@ def test_autocast_changes_nothing() -> None:
 @pytest.mark.parametrize("size", [1, 16, 33])
 def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> None:
     images, two_views = noise(*shape), TwoViews(size, BUSY, BUSY)
-    for result in (*two_views(images, seeded()), two_views.evaluate(images)):
+    for result in (*two_views(images, seeded()), two_views.preparation(images)):
         assert result.shape == (shape[0], 3, size, size)
         assert result.dtype == torch.float32
         assert result.is_contiguous(memory_format=torch.channels_last)
@@ -213,23 +216,23 @@ def test_floats_are_taken_as_0_to_1_and_left_alone() -> None:
     for ours, theirs in zip(two_views(floats, seeded()), two_views(images, seeded()), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     pairs = floats[:, None].expand(6, 2, 3, 16, 16)
-    two_views(pairs, seeded())
-    two_views.evaluate(floats)
+    two_views(pairs.unbind(1), seeded())
+    two_views.preparation(floats)
     assert torch.equal(floats, before)
 
 
-def test_pairs_of_crops_get_every_step_but_the_crop() -> None:
+def test_crops_get_every_step_but_the_crop() -> None:
     pairs = noise(40, 2, 3, 16, 16)
     uncropped = View(flip=0, jitter=0, grayscale=0)
-    views = TwoViews(16, one_step(flip=0.5), uncropped, HALF, QUARTER)(pairs, seeded())
+    views = TwoViews(16, one_step(flip=0.5), uncropped, HALF, QUARTER)(pairs.unbind(1), seeded())
     plain = [(F.to_float(pairs[:, i]) - 0.5) / 0.25 for i in (0, 1)]
     torch.testing.assert_close(views.b, plain[1], rtol=0, atol=1e-5)
     flipped = changed(views.a, plain[0])
     assert 8 < flipped.sum() < 32
     torch.testing.assert_close(views.a[flipped], plain[0][flipped].flip(3), rtol=0, atol=1e-5)
-    solarized = TwoViews(16, WHOLE, one_step(solarize=1), HALF, QUARTER)(pairs)
+    solarized = TwoViews(16, WHOLE, one_step(solarize=1), HALF, QUARTER)(pairs.unbind(1))
     torch.testing.assert_close(solarized.b, F.normalize(F.solarize(pairs[:, 1]), HALF, QUARTER))
-    assert TwoViews(16)(pairs[:0]).a.shape == (0, 3, 16, 16)
+    assert TwoViews(16)(pairs[:0].unbind(1)).a.shape == (0, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -237,13 +240,14 @@ def test_pairs_of_crops_get_every_step_but_the_crop() -> None:
     [
         (noise(2, 4, 16, 16), r"\(2, 4, 16, 16\)"),
         (noise(3, 16, 16), r"\(3, 16, 16\)"),
-        (noise(2, 2, 3, 8, 8), r"\[N, 2, 3, 16, 16\], got \[N, 2, 3, 8, 8\]"),
-        (noise(2, 3, 3, 16, 16), r"got \[N, 3, 3, 16, 16\]"),
+        (noise(2, 2, 3, 16, 16), r"\(2, 2, 3, 16, 16\)"),
+        ([noise(2, 3, 8, 8)] * 2, r"\[N, 3, 16, 16\], got \[N, 3, 8, 8\] and"),
+        ([noise(2, 3, 16, 16)] * 3, r"got \[N, 3, 16, 16\] and \[N, 3, 16, 16\] and \[N, 3, 16, 16\]"),
         (noise(2, 3, 16, 16).int(), "int32"),
     ],
-    ids=["RGBA", "one image", "crop size", "three crops", "dtype"],
+    ids=["RGBA", "one image", "five dimensions", "crop size", "three crops", "dtype"],
 )
-def test_other_inputs_are_refused_in_one_line(images: Tensor, got: str) -> None:
+def test_other_inputs_are_refused_in_one_line(images: Tensor | list[Tensor], got: str) -> None:
     with pytest.raises(InputError, match=got) as error:
         TwoViews(16)(images)
     assert "\n" not in str(error.value)
@@ -258,7 +262,7 @@ def test_mean_and_std_are_buffers_outside_checkpoints() -> None:
 def test_views_carry_no_gradient() -> None:
     images = torch.rand(2, 3, 8, 8, requires_grad=True)
     assert not any(view.requires_grad for view in TwoViews(8)(images))
-    assert not TwoViews(8).evaluate(images).requires_grad
+    assert not TwoViews(8).preparation(images).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -279,7 +283,7 @@ def test_views_carry_no_gradient() -> None:
         (lambda: View(contrast=float("nan")), "View.contrast .*nan"),
         (lambda: View(saturation=-1), "View.saturation .*-1"),
         (lambda: View(hue=0.6), "View.hue .*0.6"),
-        (lambda: TwoViews(0), "got size 0"),
+        (lambda: TwoViews(0), "in 1..4096 pixels, got 0"),
         (lambda: TwoViews(8, mean=(0.5,)), r"\(0.5,\)"),
         (lambda: TwoViews(8, std=(0.5, 0.0, 0.5)), r"\(0.5, 0.0, 0.5\)"),
     ],

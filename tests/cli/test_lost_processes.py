@@ -161,7 +161,7 @@ def test_a_rank_that_hangs_is_named_with_its_place(tmp_path: Path, jobs: list[Jo
 SLOW = """
 import time
 from recviz import ImageFolderDataModule
-from recviz.data.module import RawBatch
+from recviz.data.batches import RawBatch
 
 class Slow(ImageFolderDataModule):
     def on_after_batch_transfer(self, batch, dataloader_idx):

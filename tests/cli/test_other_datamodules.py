@@ -14,14 +14,16 @@ from torch.utils.data import DataLoader, Dataset
 
 import recviz
 import recviz.cli
-from recviz.augment.views import OneView
-from recviz.errors import InputError
+from recviz.augment import Preparation
 
 Command = Callable[..., tuple[int, str, str]]
 
 FIT = ["fit", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--probe.num_classes", "3", "--model"]
 FIT += ["recviz.VICReg", "--model.backbone", "recviz.backbones.resnet18", "--model.backbone.width", "0.125"]
 FIT += ["--model.projector_dims", "[16,16]", "--model.warmup_epochs", "0", "--data", f"{__name__}.Plain"]
+
+
+PREPARATION = Preparation(16, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 
 class Pairs(Dataset[tuple[tuple[Tensor, Tensor], int]]):
@@ -47,7 +49,7 @@ class Telling(Plain):
 
     def __init__(self) -> None:
         super().__init__()
-        self.views = OneView(16, [0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+        self.preparation = PREPARATION
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +83,8 @@ def test_the_backbone_is_loaded_and_says_of_images_what_is_known(plain: str, tel
     backbone = recviz.load_backbone(plain)
     weights = torch.load(f"{plain}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(backbone.conv1.weight, weights["backbone.conv1.weight"])
-    assert not hasattr(backbone, "size")
-    assert not hasattr(backbone, "mean")
-    again = recviz.load_backbone(telling)
-    assert (again.size, again.mean) == (16, pytest.approx([0.4, 0.5, 0.6]))
+    assert not hasattr(backbone, "preparation")
+    assert recviz.load_backbone(telling).preparation == PREPARATION
 
 
 def test_the_backbone_is_loaded_where_its_data_cannot_be_imported(
@@ -93,27 +93,16 @@ def test_the_backbone_is_loaded_where_its_data_cannot_be_imported(
     monkeypatch.delattr(f"{__name__}.Plain")
     monkeypatch.delattr(f"{__name__}.Telling")
     assert recviz.load_backbone(plain).feature_dim == 64
-    assert not hasattr(recviz.load_backbone(telling), "size")
-
-
-def test_a_datamodule_of_recviz_that_does_not_fit_its_settings_is_still_an_error(plain: str) -> None:
-    path = Path(plain) / "checkpoints/last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["recviz"]["config"] = checkpoint["recviz"]["config"].replace(
-        f"class_path: {__name__}.Plain", "class_path: recviz.PatternsDataModule\n  init_args:\n    batch: 3"
-    )
-    torch.save(checkpoint, path)
-    with pytest.raises(InputError, match="PatternsDataModule' cannot be made"):
-        recviz.load_backbone(plain)
+    assert recviz.load_backbone(telling).preparation == PREPARATION
 
 
 def test_export_says_what_is_missing_or_exports(plain: str, telling: str, recviz_command: Command) -> None:
     code, _, stderr = recviz_command("export", "--ckpt_path", plain, "--out", "b.safetensors")
     assert code == 2
-    assert f"give {__name__}.Plain an attribute `views`" in stderr
+    assert f"give {__name__}.Plain an attribute `preparation`" in stderr
     assert not Path("b.safetensors").exists()
     assert recviz_command("export", "--ckpt_path", telling, "--out", "b.safetensors")[0] == 0
-    assert recviz.load_backbone("b.safetensors").std == pytest.approx([0.2, 0.3, 0.4])
+    assert recviz.load_backbone("b.safetensors").preparation == PREPARATION
 
 
 def test_the_probe_asks_for_data_and_sees_them_as_the_run_did(

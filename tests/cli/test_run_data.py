@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from recviz.augment import Preparation
 from recviz.cli import main
-from recviz.commands.run_data import data_default
+from recviz.commands.run_data import data_default, seen_as
 from recviz.errors import InputError
 from recviz.files import user_path, with_home
 
+SMALL = Preparation(3)
 OWN: dict[str, Any] = {
     "class_path": "recviz.ImageFolderDataModule",
     "init_args": {
@@ -27,7 +29,7 @@ OWN: dict[str, Any] = {
         "memory_size": 32,
     },
 }
-KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32, "views": {"size": 3}}
+KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32, "views": seen_as(SMALL)}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32
     ],
 )
 def test_what_chooses_among_the_runs_images_is_not_carried_to_others(options: str) -> None:
-    assert data_default(OWN, {"size": 3}, options.split())["init_args"] == KEPT
+    assert data_default(OWN, SMALL, options.split())["init_args"]  # type: ignore[index] == KEPT
 
 
 @pytest.mark.parametrize(
@@ -53,8 +55,8 @@ def test_what_chooses_among_the_runs_images_is_not_carried_to_others(options: st
     ["", "--data.batch_size 4", "--data.root photos", "--data.root ./photos/", "--data recviz.ImageFolderDataModule"],
 )
 def test_the_runs_own_data_are_as_they_were(options: str) -> None:
-    kept = data_default(OWN, {"size": 3}, options.split())["init_args"]
-    assert kept == {**OWN["init_args"], "views": {"size": 3}}
+    kept = data_default(OWN, SMALL, options.split())["init_args"]  # type: ignore[index]
+    assert kept == {**OWN["init_args"], "views": seen_as(SMALL)}
 
 
 @pytest.mark.parametrize("option", ["--run_dir={}", "--data.root={}", "{}", "--ckpt_path={}"])

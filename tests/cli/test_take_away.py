@@ -20,10 +20,11 @@ from torch import nn
 
 import recviz
 import recviz.cli
-from recviz.data.loose import LooseImages
+from recviz import Preparation
+from recviz.data import DataModule
+from recviz.data.folder import LooseImages
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
-from recviz.reports.cards import margin
 from recviz.reports.embedding import Embedded, embed, others, precision_at
 from recviz.reports.export import export, timm_config
 from recviz.runs.checkpoints import Origin, make_backbone, read_backbone
@@ -48,17 +49,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def features(backbone: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def features(backbone: Any, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
-        return backbone(
-            (images - torch.tensor(backbone.mean).view(1, 3, 1, 1)) / torch.tensor(backbone.std).view(1, 3, 1, 1)
-        )
+        return backbone(backbone.preparation(images))
 
 
 def test_a_backbone_is_loaded_from_folder_checkpoint_and_export(trained: Path, recviz_command: Command) -> None:
     backbone = recviz.load_backbone(trained / "cifar")
-    assert (backbone.feature_dim, backbone.size, backbone.training) == (64, 32, False)
-    assert backbone.mean == pytest.approx([0.485, 0.456, 0.406])
+    assert (backbone.feature_dim, backbone.preparation.size, backbone.training) == (64, 32, False)
+    assert backbone.preparation == Preparation(32)
     weights = torch.load(trained / "cifar/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(backbone.conv1.weight, weights["backbone.conv1.weight"])
     recviz_command("export", "--ckpt_path", str(trained / "cifar"), "--out", "b.safetensors")
@@ -103,8 +102,8 @@ def needs(form: str) -> None:
 def embedded(run: Path, photos: Path) -> torch.Tensor:
     """What `recviz embed` writes for a folder of images."""
     backbone, origin = read_backbone(run)
-    data = LooseImages(photos, origin.view)
-    return embed(backbone, data, data.load_train()).features
+    data = DataModule(LooseImages(photos), batch_size=64)
+    return embed(backbone, data, data.dataset.train(), origin.preparation).features
 
 
 @pytest.mark.parametrize("form", [*FORMS, "timm"])
@@ -154,10 +153,10 @@ def test_a_cards_programs_run_as_they_stand_in_a_process_of_their_own(
 @pytest.mark.parametrize("size", [16, 32, 33, 64, 96, 224, 225, 4096])
 def test_timms_own_transform_makes_the_same_margin(size: int) -> None:
     timm_data = pytest.importorskip("timm.data")
-    content = timm_config("resnet18", {}, Origin({}, size, [0.5] * 3, [0.25] * 3, {}), 512)["pretrained_cfg"]
+    content = timm_config("resnet18", {}, Origin({}, Preparation(size), {}), 512)["pretrained_cfg"]
     settings = timm_data.resolve_data_config({}, pretrained_cfg=content)
     assert list(settings["input_size"]) == [3, size, size]
-    assert timm_data.create_transform(**settings).transforms[0].size == margin(size)
+    assert timm_data.create_transform(**settings).transforms[0].size == Preparation(size).short_side
 
 
 def test_weights_and_programs_of_one_name_have_a_card_each(trained: Path, recviz_command: Command) -> None:
@@ -198,7 +197,7 @@ class Odd(nn.Module):
 def test_an_operator_that_onnx_lacks_costs_one_line(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
 
-    origin = Origin({"class_path": "tests.Odd"}, 32, [0.5] * 3, [0.25] * 3, {})
+    origin = Origin({"class_path": "tests.Odd"}, Preparation(32), {})
     with pytest.raises(InputError, match="cannot be written as ONNX") as error:
         export(Odd(), origin, "onnx", tmp_path / "b.onnx", [])
     assert "\n" not in str(error.value)
@@ -223,9 +222,8 @@ def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Co
     assert len(names) == 22
     backbone, origin = read_backbone(trained / "cifar")
     pixels = torch.from_numpy(np.asarray(Image.open(names[3])).copy()).permute(2, 0, 1)[None]
-    views = recviz.TwoViews(origin.size, mean=origin.mean, std=origin.std)
     with torch.no_grad():
-        assert torch.allclose(backbone(views.evaluate(pixels))[0], tensors["features"][3], atol=1e-4)
+        assert torch.allclose(backbone(origin.preparation(pixels))[0], tensors["features"][3], atol=1e-4)
     assert re.search(r"precision at 1: [\d.]+%", out)
     assert Path("e/projection.png").stat().st_size > 1000
     for page in ("projection.html", "neighbours.html"):
@@ -363,7 +361,7 @@ def test_timm_gets_the_networks_that_it_has(tmp_path: Path, name: str) -> None:
     pytest.importorskip("timm")
     setting, refused = OTHERS[name]
     backbone = make_backbone(setting).eval()
-    origin = Origin(setting, 32, [0.5] * 3, [0.25] * 3, {})
+    origin = Origin(setting, Preparation(32), {})
     if refused is None:
         assert export(backbone, origin, "timm", tmp_path / "new/folder", []) < 1e-5
         assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {

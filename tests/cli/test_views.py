@@ -76,7 +76,7 @@ def test_reports_name_the_steps_that_a_view_has() -> None:
     data = PatternsDataModule(train_size=64, batch_size=64)
     data.setup()
     assert data.train is not None
-    images = data.train.images.crops(torch.arange(64), 0)
+    images = data.train.images.crops(torch.arange(64), 0, [])
     views = TwoViews(32, View(flip=0, jitter=1, grayscale=0, blur=1), View(jitter=0, grayscale=0, solarize=0.5))
     reports = step_reports(views, images, torch.Generator().manual_seed(0))
     assert [(report.view, report.step) for report in reports] == [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews
 from recviz.data import ImageFolderDataModule
-from recviz.data.module import RawBatch
+from recviz.data.batches import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_splits
 
@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def module(root: Path, memory_size: int | None = 32, **settings: Any) -> ImageFolderDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = ImageFolderDataModule(str(root), TwoViews.vicreg(size=32), memory_size=memory_size, **settings)
+    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32), memory_size=memory_size, **settings)
     data.setup()
     return data
 
@@ -40,7 +40,7 @@ def test_train_batches_become_two_views(root: Path, memory_size: int | None) -> 
     batches = epoch(data)
     assert len(batches) == len(data.train_dataloader()) == 2
     for batch in batches:
-        assert batch.images.dtype == torch.uint8
+        assert batch.images[0].dtype == torch.uint8
         (a, b), labels = data.on_after_batch_transfer(batch, 0)
         assert a.shape == b.shape == (4, 3, 32, 32)
         assert a.dtype == b.dtype == torch.float32
@@ -61,11 +61,11 @@ def test_images_and_labels_stay_together(root: Path, memory_size: int | None) ->
     data = module(root, memory_size)
     assert data.train is not None
     assert data.train.labels is not None
-    images = data.train.images.clean(torch.arange(10)).float().mean(dim=(2, 3))
+    images = data.train.images.clean(torch.arange(10), data.preparation).float().mean(dim=(2, 3))
     centres = torch.stack([images[data.train.labels == label].mean(dim=0) for label in (0, 1)])
     for batch in epoch(data):
-        pixels = batch.images.float()
-        colours = pixels.mean(dim=(2, 3)) if pixels.ndim == 4 else pixels.mean(dim=(1, 3, 4))
+        images = batch.images if isinstance(batch.images, torch.Tensor) else batch.images[0]
+        colours = images.float().mean(dim=(2, 3))
         assert torch.equal(torch.cdist(colours, centres).argmin(dim=1), batch.labels)
 
 
@@ -96,7 +96,7 @@ def test_a_run_is_reproduced_by_its_seed(root: Path, memory_size: int | None, wo
 def test_worker_processes_change_nothing(root: Path) -> None:
     here, there = epoch(module(root, None)), epoch(module(root, None, num_workers=1))
     for x, y in zip(here, there, strict=True):
-        assert torch.equal(x.images, y.images)
+        assert all(map(torch.equal, x.images, y.images))
         assert torch.equal(x.labels, y.labels)
         assert x.seed == y.seed
 
@@ -104,7 +104,9 @@ def test_worker_processes_change_nothing(root: Path) -> None:
 def test_the_seed_of_seed_everything_is_taken(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PL_GLOBAL_SEED", "5")
     taken, given = epoch(module(root, seed=None)), epoch(module(root, seed=5))
-    assert all(torch.equal(x.images, y.images) and x.seed == y.seed for x, y in zip(taken, given, strict=True))
+    assert all(
+        all(map(torch.equal, x.images, y.images)) and x.seed == y.seed for x, y in zip(taken, given, strict=True)
+    )
     monkeypatch.setenv("PL_GLOBAL_SEED", "6")
     assert epoch(module(root, seed=None))[0].seed != given[0].seed
     assert epoch(module(root, seed=0))[0].seed != given[0].seed  # 0 is a seed, not "none given"
@@ -125,7 +127,7 @@ def test_val_batches_are_in_order_and_normalised(root: Path, memory_size: int | 
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.val_dataloader()]
     assert torch.cat([labels for _, labels in batches]).tolist() == [0, 0, 0, 1, 1, 1]
     assert data.val is not None
-    pixels = data.val.images.clean(torch.arange(6)).float() / 255
+    pixels = data.val.images.clean(torch.arange(6), data.preparation).float() / 255
     mean, std = (torch.tensor(value)[:, None, None] for value in (IMAGENET_MEAN, IMAGENET_STD))
     images = torch.cat([images for images, _ in batches])
     torch.testing.assert_close(images, (pixels - mean) / std, rtol=1e-5, atol=1e-5)
@@ -165,7 +167,7 @@ def test_a_bad_fraction_is_shown(root: Path, fraction: float) -> None:
 
 
 def test_loaders_before_setup_are_refused(root: Path) -> None:
-    data = ImageFolderDataModule(str(root), TwoViews.vicreg(size=32))
+    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32))
     for ask in (data.train_dataloader, lambda: data.class_names):
         with pytest.raises(InputError, match="setup"):
             ask()

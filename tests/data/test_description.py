@@ -13,7 +13,7 @@ from PIL import Image
 
 from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
 from recviz.commands.pack import read_source
-from recviz.data import CIFAR10DataModule, HuggingFaceDataModule, ImageNet100DataModule, ViewsDataModule
+from recviz.data import CIFAR10DataModule, DataModule, HuggingFaceDataModule, ImageNet100DataModule
 from recviz.data.imagenet100 import imagenet100_classes
 from recviz.data.images import EncodedImages
 from recviz.data.packed.writing import Packing, pack
@@ -24,10 +24,10 @@ VIEWS = TwoViews.cifar(size=8)
 
 
 def folder(root: Path, **settings: Any) -> ImageFolderDataModule:
-    return ImageFolderDataModule(str(root), VIEWS, **{"batch_size": 4, "num_workers": 0, **settings})
+    return ImageFolderDataModule(str(root), views=VIEWS, **{"batch_size": 4, "num_workers": 0, **settings})
 
 
-def said(data: ViewsDataModule) -> list[str]:
+def said(data: DataModule) -> list[str]:
     data.prepare_data()
     data.setup()
     assert json.loads(json.dumps(data.record)) == data.record
@@ -78,7 +78,7 @@ def test_every_other_datamodule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_packed_images(tmp_path: Path) -> None:
     make_splits(tmp_path / "photos", per_class=4, size=(8, 8))
     pack(read_source(tmp_path / "photos"), tmp_path / "set", Packing(8, 90, 5), 1, "raise")
-    data = PackedDataModule(str(tmp_path / "set"), VIEWS, batch_size=3, num_workers=0)
+    data = PackedDataModule(str(tmp_path / "set"), views=VIEWS, batch_size=3, num_workers=0)
     assert said(data) == [
         f"PackedDataModule: 8 images of 2 classes (class0, class1) from {tmp_path}/set, split train",
         f"held out: 4 images from {tmp_path}/set, split val",
@@ -90,7 +90,7 @@ def test_imagenet100(tmp_path: Path) -> None:
     names = imagenet100_classes()
     for split in ("train", "Validation"):
         make_folder(tmp_path / split, names=names, per_class=1, size=(2, 2))
-    lines = said(ImageNet100DataModule(str(tmp_path), VIEWS, batch_size=4, num_workers=0))
+    lines = said(ImageNet100DataModule(str(tmp_path), views=VIEWS, batch_size=4, num_workers=0))
     assert lines[0].startswith(f"ImageNet100DataModule: 100 images of 100 classes ({', '.join(sorted(names)[:5])}, …)")
     assert lines[1] == f"held out: 100 images from {tmp_path}/Validation"
 
@@ -154,4 +154,4 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     data = folder(Path("~/photos"), exclude="~/bad.txt", train_list="~/list.txt", batch_size=2)
     assert said(data)[0].startswith("ImageFolderDataModule: 2 images")
     pack(read_source(Path("~/photos").expanduser()), tmp_path / "set", Packing(8, 90, 5), 1, "raise")
-    assert said(PackedDataModule("~/set", VIEWS, batch_size=2, num_workers=0))[0].endswith("set, split train")
+    assert said(PackedDataModule("~/set", views=VIEWS, batch_size=2, num_workers=0))[0].endswith("set, split train")

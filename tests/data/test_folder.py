@@ -17,7 +17,7 @@ from tests.datasets import make_flat, make_folder, make_splits, picture
 
 def module(root: Path, memory_size: int | None = 32, **settings: object) -> ImageFolderDataModule:
     settings = {"batch_size": 2, "num_workers": 0, "seed": 0, **settings}
-    return ImageFolderDataModule(str(root), TwoViews.cifar(size=32), memory_size=memory_size, **settings)
+    return ImageFolderDataModule(str(root), views=TwoViews.cifar(size=32), memory_size=memory_size, **settings)
 
 
 def is_set_up(data: ImageFolderDataModule) -> ImageFolderDataModule:
@@ -45,7 +45,7 @@ def test_train_and_val_folders(tmp_path: Path, memory_size: int | None, val: str
     assert data.val.labels.tolist() == [0, 0, 1, 1, 2, 2]
     for split, i, label, index in ((data.train, 6, 1, 2), (data.val, 5, 2, 1001)):
         if memory_size is not None:
-            assert_is_picture(split.images.clean(torch.tensor([i]))[0], label, index)
+            assert_is_picture(split.images.clean(torch.tensor([i]), data.preparation)[0], label, index)
         else:
             assert split.images.name(i).endswith(f"class{label}/{index:03d}.png")
 
@@ -83,11 +83,11 @@ def test_class_folders_are_split_by_val_fraction(tmp_path: Path, memory_size: in
     assert data.train.labels.bincount().tolist() == [7, 7]
     assert data.val.labels is not None
     assert data.val.labels.bincount().tolist() == [3, 3]
-    pixels = [split.images.clean(torch.arange(len(split.images))) for split in (data.train, data.val)]
+    pixels = [split.images.clean(torch.arange(len(split.images)), data.preparation) for split in (data.train, data.val)]
     assert len(torch.cat(pixels).flatten(1).unique(dim=0)) == 20  # none in both, none lost
     again = is_set_up(module(tmp_path, memory_size, val_fraction=0.3))
     assert again.val is not None
-    assert torch.equal(again.val.images.clean(torch.arange(6)), pixels[1])
+    assert torch.equal(again.val.images.clean(torch.arange(6), again.preparation), pixels[1])
 
 
 def test_a_class_of_one_image_keeps_it(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_formats_and_sizes_together(tmp_path: Path, memory_size: int | None, wor
         ):
             make_flat(tmp_path / name, 1, size, suffix, label=label, start=i)
     data = ImageFolderDataModule(
-        str(tmp_path), TwoViews.vicreg(16), memory_size, val_fraction=0.25, batch_size=3, num_workers=workers
+        str(tmp_path), memory_size, views=TwoViews.vicreg(16), val_fraction=0.25, batch_size=3, num_workers=workers
     )
     data.setup()
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]
@@ -188,7 +188,7 @@ def test_classes_and_fraction(tmp_path: Path) -> None:
     assert data.train.labels.tolist() == [0] * 4 + [1] * 4
     assert data.val.labels is not None
     assert data.val.labels.tolist() == [0, 0, 1, 1]
-    assert_is_picture(data.val.images.clean(torch.tensor([2]))[0], 3, 1000)
+    assert_is_picture(data.val.images.clean(torch.tensor([2]), data.preparation)[0], 3, 1000)
 
 
 def test_val_of_other_classes_is_refused(tmp_path: Path) -> None:

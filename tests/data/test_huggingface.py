@@ -54,7 +54,7 @@ def module(path: Path, **settings: Any) -> HuggingFaceDataModule:
 def assert_rows(data: HuggingFaceDataModule, count: int) -> None:
     assert data.train is not None
     assert data.train.labels is not None
-    images = data.train.images.clean(torch.arange(count)).permute(0, 2, 3, 1).numpy()
+    images = data.train.images.clean(torch.arange(count), data.preparation).permute(0, 2, 3, 1).numpy()
     for index, (image, label) in enumerate(zip(images, data.train.labels.tolist(), strict=True)):
         assert label == index % 2
         assert (image == picture(label, index)).all()
@@ -68,7 +68,7 @@ def test_a_folder_of_parquet_files(tmp_path: Path, workers: int) -> None:
     assert data.val is not None
     assert len(data.val.images) == 4
     batches = list(data.train_dataloader())
-    assert [batch.images.shape for batch in batches] == [(4, 2, 3, 32, 32)] * 2
+    assert [tuple(crops.shape) for batch in batches for crops in batch.images] == [(4, 3, 32, 32)] * 4
 
 
 def test_what_save_to_disk_wrote(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def module(root: Path, **settings: object) -> ImageNet100DataModule:
-    return ImageNet100DataModule(str(root), TwoViews.vicreg(8), batch_size=4, num_workers=0, **settings)
+    return ImageNet100DataModule(str(root), views=TwoViews.vicreg(8), batch_size=4, num_workers=0, **settings)
 
 
 def test_the_hundred_classes() -> None:

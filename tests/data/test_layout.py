@@ -29,7 +29,7 @@ def made(root: Path, tree: TREE) -> Path:
 
 
 def taken(root: Path, **settings: Any) -> ImageFolderDataModule:
-    data = ImageFolderDataModule(str(root), TwoViews.cifar(size=8), batch_size=2, num_workers=0, **settings)
+    data = ImageFolderDataModule(str(root), views=TwoViews.cifar(size=8), batch_size=2, num_workers=0, **settings)
     data.setup()
     return data
 

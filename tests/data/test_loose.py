@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from recviz.augment.views import OneView
+from recviz.augment.preparation import Preparation
+from recviz.data import DataModule
+from recviz.data.folder import LooseImages
 from recviz.data.lists import read_list
-from recviz.data.loose import LooseImages
 from recviz.errors import InputError
 from recviz.reports.embedding import embed, save
 from tests.datasets import make_flat, make_folder
 from tests.tiny import TinyBackbone
 
-VIEW = OneView(32, [0.5] * 3, [0.5] * 3)
+HALF = Preparation(32, [0.5] * 3, [0.5] * 3)
 
 
 def features(folder: Path) -> torch.Tensor:
     torch.manual_seed(0)
-    data = LooseImages(folder, VIEW, batch_size=4)
-    return embed(TinyBackbone(), data, data.load_train()).features
+    data = DataModule(LooseImages(folder), batch_size=4, on_error="skip")
+    return embed(TinyBackbone(), data, data.dataset.train(), HALF).features
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -32,17 +33,16 @@ def test_broken_images_are_left_out_and_named(tmp_path: Path, caplog: pytest.Log
     for index in (0, 4, 5, 6):  # of the first batch one, of the second all but one
         (tmp_path / "all" / "class0" / f"{index:03d}a.png").write_bytes(b"x")
     (tmp_path / "all" / "class1" / "empty.png").touch()
-    data = LooseImages(tmp_path / "all", VIEW, batch_size=2)
-    data.num_workers = workers
+    data = DataModule(LooseImages(tmp_path / "all"), batch_size=2, num_workers=workers, on_error="skip")
     torch.manual_seed(0)
-    found = embed(TinyBackbone(), data, data.load_train())
+    found = embed(TinyBackbone(), data, data.dataset.train(), HALF)
     torch.testing.assert_close(found.features, features(tmp_path / "good"))
     assert [Path(name).relative_to(tmp_path / "all") for name in found.names] == [
         Path(f"class{label}/{index:03d}.png") for label in (0, 1) for index in range(7)
     ]
     assert len(found.skipped) == 5
     assert caplog.text.count("recviz: skipped: cannot read the image") == 5
-    paths = data.load_train().images.paths[found.indices]  # type: ignore[attr-defined]
+    paths = data.dataset.train().images.paths[found.indices]  # type: ignore[attr-defined]
     assert [os.fsdecode(path) for path in paths] == found.names
 
 
@@ -58,9 +58,9 @@ def test_any_name_of_a_file_stands_in_names_txt(tmp_path: Path) -> None:
     names = [b"a\xff.png", b" b.png", b"c\nd.png"]
     for name in names:
         (tmp_path / "d" / os.fsdecode(name)).write_bytes((tmp_path / "d" / "000.png").read_bytes())
-    data = LooseImages(tmp_path / "d", VIEW)
+    data = DataModule(LooseImages(tmp_path / "d"), on_error="skip")
     (tmp_path / "out").mkdir()
-    save(embed(TinyBackbone(), data, data.load_train()), tmp_path / "out")
+    save(embed(TinyBackbone(), data, data.dataset.train(), HALF), tmp_path / "out")
     listed = read_list(tmp_path / "out" / "names.txt", "images")
     assert {os.path.basename(os.fsencode(name)) for name in listed} == {b"000.png", *names}
     assert all(os.path.isfile(name) for name in listed)

@@ -11,15 +11,15 @@ import torch
 
 from recviz.augment.views import TwoViews
 from recviz.data import ImageFolderDataModule
+from recviz.data.batches import RawBatch
 from recviz.data.images import UnreadableImageError
-from recviz.data.module import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_flat, make_folder, make_splits
 
 
 def module(root: Path, **settings: Any) -> ImageFolderDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = ImageFolderDataModule(str(root), TwoViews.vicreg(size=32), **settings)
+    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32), **settings)
     data.setup()
     return data
 
@@ -30,6 +30,11 @@ def tear(path: Path) -> None:
 
 def epoch(data: ImageFolderDataModule) -> list[RawBatch]:
     return list(data.train_dataloader())
+
+
+def crops(batch: RawBatch) -> torch.Tensor:
+    """uint8 [n, 2, 3, S, S]."""
+    return torch.stack(list(batch.images), dim=1)
 
 
 def test_a_file_deleted_while_training_is_named(tmp_path: Path) -> None:
@@ -50,8 +55,8 @@ def test_skipping_keeps_batches_full_and_the_other_crops_as_they_were(tmp_path: 
     batches = epoch(data)
     replaced = 0
     for batch, before in zip(batches, whole, strict=True):
-        assert batch.images.shape == before.images.shape == (4, 2, 3, 32, 32)
-        same = [torch.equal(x, y) for x, y in zip(batch.images, before.images, strict=True)]
+        assert crops(batch).shape == crops(before).shape == (4, 2, 3, 32, 32)
+        same = [torch.equal(x, y) for x, y in zip(crops(batch), crops(before), strict=True)]
         assert same.count(False) == len(batch.skipped)
         replaced += len(batch.skipped)
         assert all(str(broken) in line for line in batch.skipped)
@@ -59,7 +64,7 @@ def test_skipping_keeps_batches_full_and_the_other_crops_as_they_were(tmp_path: 
     assert replaced == 1
     assert sum(data.skipped.values()) == 1
     for batch, again in zip(batches, epoch(module(tmp_path, on_error="skip")), strict=True):
-        assert torch.equal(batch.images, again.images)
+        assert torch.equal(crops(batch), crops(again))
 
 
 def test_a_replacement_brings_its_own_label(tmp_path: Path) -> None:
@@ -71,11 +76,11 @@ def test_a_replacement_brings_its_own_label(tmp_path: Path) -> None:
     good = module(tmp_path, on_error="skip", memory_size=32, val_fraction=0.1, batch_size=6)
     assert good.train is not None
     assert good.train.labels is not None
-    images, labels = good.train.images.clean(torch.arange(len(good.train.images))), good.train.labels
+    images, labels = good.train.images.clean(torch.arange(len(good.train.images)), good.preparation), good.train.labels
     colours = torch.stack([images[labels == label].float().mean(dim=(0, 2, 3)) for label in (0, 1)])
     for batch in epoch(data):
         assert batch.labels is not None
-        found = torch.cdist(batch.images.float().mean(dim=(1, 3, 4)), colours).argmin(dim=1)
+        found = torch.cdist(crops(batch).float().mean(dim=(1, 3, 4)), colours).argmin(dim=1)
         assert torch.equal(found, batch.labels)
 
 

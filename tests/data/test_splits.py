@@ -7,8 +7,9 @@ from itertools import pairwise
 import pytest
 import torch
 
+from recviz.data.dataset import Split
 from recviz.data.images import MemoryImages
-from recviz.data.splits import Split, class_list, stratified_fraction
+from recviz.data.splits import class_list, stratified_fraction
 from recviz.errors import InputError
 
 

@@ -39,7 +39,7 @@ def drawn(rank: int, root: str) -> dict[str, Any]:
 def from_module(root: str) -> dict[str, Any]:
     def module(batch_size: int) -> ImageFolderDataModule:
         views = TwoViews.cifar(size=8)
-        data = ImageFolderDataModule(root, views, memory_size=8, batch_size=batch_size, seed=0)
+        data = ImageFolderDataModule(root, views=views, memory_size=8, batch_size=batch_size, seed=0)
         data.setup()
         return data
 

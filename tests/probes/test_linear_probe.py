@@ -12,17 +12,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz import LinearProbe
-from recviz.augment import OneView
+from recviz.augment import OneView, Preparation
 from recviz.data.sampler import EpochBatches
 from recviz.errors import InputError
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
 
-def labelled() -> Any:
+def labelled(whole_epochs: tuple[int, int] | None = None, **settings: Any) -> Any:
     """Drawings with one view each."""
-    data = tiny_data()
-    data.views = OneView(32, data.views.mean.tolist(), data.views.std.tolist())
-    return data
+    data = tiny_data(**settings)
+    return data.with_views(OneView(data.preparation), whole_epochs)
 
 
 def probe(**settings: Any) -> LinearProbe:
@@ -76,7 +75,7 @@ def test_accuracies_are_of_the_whole_held_out_split() -> None:
     module, data = probe(head_lr=0.5), labelled()
     trainer = tiny_trainer(epochs=3)
     trainer.fit(module, datamodule=data)
-    logits = module(data.views.evaluate(data.val.images.images))
+    logits = module(data.preparation(data.val.images.images))
     right = (logits.argmax(dim=1) == data.val.labels).float().mean().item()
     assert trainer.callback_metrics["probe/top1"].item() == pytest.approx(right)
     assert trainer.callback_metrics["probe/top5"] >= trainer.callback_metrics["probe/top1"]
@@ -85,8 +84,7 @@ def test_accuracies_are_of_the_whole_held_out_split() -> None:
 @pytest.mark.parametrize(("backbone_lr", "count"), [(0.0, 300), (0.0, 257), (0.03, 300)], ids=str)
 def test_the_authors_protocols_are_a_plain_loop(backbone_lr: float, count: int) -> None:
     """Batches of 256 with the ragged last one, SGD, a cosine by epoch, float32: the loop of their evaluate.py."""
-    data = labelled()
-    data.train_size, data.whole_epochs = count, (256, 2 if backbone_lr else 1)
+    data = labelled((256, 2 if backbone_lr else 1), train_size=count)
     module = probe(head_lr=0.08, backbone_lr=backbone_lr, weight_decay=1e-6)
     model = nn.Sequential(copy.deepcopy(module.backbone), copy.deepcopy(module.head))
     tiny_trainer(epochs=3).fit(module, datamodule=data)
@@ -130,7 +128,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
 def test_one_view_crops_and_flips_and_nothing_else() -> None:
     images = torch.full((64, 3, 20, 20), 200, dtype=torch.uint8)
     images[:, :, :, :10] = 50
-    views = OneView(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(images, torch.Generator().manual_seed(0))
+    views = OneView(Preparation(16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))(images, torch.Generator().manual_seed(0))
     assert views.shape == (64, 3, 16, 16)
     assert views.min() >= 50 / 255 - 1e-5
     assert views.max() <= 200 / 255 + 1e-5

@@ -78,7 +78,7 @@ def test_linear_probe_is_scikit_learns_on_real_features(what: str, l2: float) ->
     parts = []
     for split in (data.train, data.val):
         some = split.subset(torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0))[:2000])
-        parts.append(extract_features(encode, data.clean_dataloader(some), data.views.evaluate))
+        parts.append(extract_features(encode, data.clean_dataloader(some), data.preparation))
     check_against_scikit_learn(*parts, 100, l2)
 
 

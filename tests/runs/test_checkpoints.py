@@ -20,6 +20,9 @@ from tests.tiny import TinyBackbone
 TINY = {"class_path": "tests.tiny.TinyBackbone"}
 
 
+PREPARED = {"size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+
+
 def settings(**change: Any) -> dict[str, Any]:
     """Of a run, as its checkpoint has them."""
     config = {
@@ -33,7 +36,7 @@ def checkpoint(path: Path, config: str | None = None, **change: Any) -> Path:
     state = {f"backbone.{name}": value for name, value in TinyBackbone().state_dict().items()}
     content = {
         "state_dict": state,
-        "recviz": {"version": "1", "config": config or yaml.safe_dump(settings())},
+        "recviz": {"version": "1", "config": config or yaml.safe_dump(settings()), "preparation": PREPARED},
         **change,
     }
     torch.save(content, path)
@@ -45,13 +48,13 @@ def exported(path: Path, about: Any) -> Path:
     return path
 
 
-ABOUT = {"backbone": TINY, "size": 32, "mean": [0.5] * 3, "std": [0.2] * 3}
+ABOUT = {"backbone": TINY, "preparation": PREPARED}
 
 
 def test_good_ones_are_read(tmp_path: Path) -> None:
     for path in (checkpoint(tmp_path / "a.ckpt"), exported(tmp_path / "a.safetensors", ABOUT)):
         backbone, origin = read_backbone(path)
-        assert (type(backbone), origin.size, backbone.training) == (TinyBackbone, 32, False)
+        assert (type(backbone), origin.preparation.size, backbone.training) == (TinyBackbone, 32, False)
     state = {f"backbone.{name}": value for name, value in TinyBackbone().state_dict().items()}
     head = {"head.weight": torch.zeros(2, 16), "head.bias": torch.zeros(2)}
     save_probe(tmp_path / "p.ckpt", {**state, **head}, {**ABOUT, "classes": ["a", "b"]})
@@ -71,6 +74,9 @@ STRANGE: dict[str, Callable[[Path], object]] = {
     "a state of numbers": lambda path: checkpoint(path, state_dict={"backbone.layers.0.weight": 5}),
     "a state by numbers": lambda path: checkpoint(path, state_dict={5: torch.zeros(1)}),
     "no settings": lambda path: checkpoint(path, recviz={"version": "1"}),
+    "a damaged preparation": lambda path: checkpoint(
+        path, recviz={"config": yaml.safe_dump(settings()), "preparation": {"size": 0}}
+    ),
     "settings of numbers": lambda path: checkpoint(path, recviz={"config": 5}),
     "a model of text": lambda path: checkpoint(path, yaml.safe_dump(settings(model="x"))),
     "data of text": lambda path: checkpoint(path, yaml.safe_dump(settings(data="x"))),
@@ -103,13 +109,15 @@ def test_a_strange_checkpoint_costs_one_line(tmp_path: Path, name: str) -> None:
 STRANGE_ABOUT = {
     "deep": "[" * 100_000,
     "a list": [1],
-    "no size": {**ABOUT, "size": None},
-    "a size of text": {**ABOUT, "size": "x"},
-    "no pixels": {**ABOUT, "size": 0},
-    "many pixels": {**ABOUT, "size": 10**9},
-    "a mean of text": {**ABOUT, "mean": "abc"},
-    "a mean of two": {**ABOUT, "mean": [0.5, 0.5]},
-    "no deviation": {**ABOUT, "std": [0.0] * 3},
+    "no preparation": {"backbone": TINY},
+    "a preparation of text": {**ABOUT, "preparation": "x"},
+    "no size": {**ABOUT, "preparation": {**PREPARED, "size": None}},
+    "a size of text": {**ABOUT, "preparation": {**PREPARED, "size": "x"}},
+    "no pixels": {**ABOUT, "preparation": {**PREPARED, "size": 0}},
+    "many pixels": {**ABOUT, "preparation": {**PREPARED, "size": 10**9}},
+    "a mean of text": {**ABOUT, "preparation": {**PREPARED, "mean": "abc"}},
+    "a mean of two": {**ABOUT, "preparation": {**PREPARED, "mean": [0.5, 0.5]}},
+    "no deviation": {**ABOUT, "preparation": {**PREPARED, "std": [0.0] * 3}},
     "a backbone of numbers": {**ABOUT, "backbone": 5},
 }
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from recviz.augment import OneView, TwoViews
+from recviz.augment import OneView, Preparation, TwoViews
 from recviz.runs.record import train_gflops
 from tests.tiny import tiny_vicreg
 
 
 @pytest.mark.parametrize(
-    "views", [TwoViews(32), TwoViews(32, local_views=3, local_size=16), OneView(24, (0, 0, 0), (1, 1, 1))]
+    "views", [TwoViews(32), TwoViews(32, local_views=3, local_size=16), OneView(Preparation(24, (0, 0, 0), (1, 1, 1)))]
 )
 @pytest.mark.parametrize("frozen", [False, True])
 def test_compute_is_a_real_steps(views: TwoViews, frozen: bool) -> None:

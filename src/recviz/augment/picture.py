@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.views import Crops, Views, three_channels
+from recviz.augment.preparation import three_channels
+from recviz.augment.views import Views
 from recviz.errors import InputError
 
 HEADING = 22
@@ -21,7 +22,7 @@ _CELL = 96  # pixels, least side of a picture in `grid`
 
 
 def grid(
-    images: Tensor | Crops,
+    images: Tensor | Sequence[Tensor],
     views: Views,
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
@@ -33,7 +34,7 @@ def grid(
     pixels is enlarged by a whole factor without smoothing.
 
     Args:
-        images: what `TwoViews` got; of pairs of crops, the first is shown.
+        images: what `TwoViews` got; of crops, those of the first view are shown.
         views: what it gave.
         mean, std: its normalisation, which is undone.
         rows: number of images to show, from the first; fewer where the batch has fewer.
@@ -47,8 +48,7 @@ def grid(
     n = min(rows, len(views.a))
     if n < 1:
         raise InputError(f"grid needs at least one image and one row, got {len(views.a)} and {rows}")
-    images = images.pairs if isinstance(images, Crops) else images
-    originals = images[:n, 0] if images.ndim == 5 else three_channels(images[:n])
+    originals = three_channels(images[:n] if isinstance(images, Tensor) else images[0][:n])
     size = views.a.shape[3]
     shown = [F.to_float(originals), *(F.denormalize(view[:n], mean, std) for view in views)]
     cells = torch.stack([_fit(pictures, size) for pictures in shown], dim=1)  # [n, pictures, 3 channels, S, S]

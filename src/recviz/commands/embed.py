@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from recviz.augment.views import OneView
 from recviz.commands.parsing import (
     asks_for_help,
     first_look,
@@ -18,15 +17,15 @@ from recviz.commands.parsing import (
     unless_misspelt,
 )
 from recviz.commands.run_data import data_default
-from recviz.data.loose import LooseImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.splits import Split
+from recviz.data.dataset import Split
+from recviz.data.folder import LooseImages
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import embed, precision_at, save, skipped_too
-from recviz.runs.checkpoints import Origin, newest_checkpoint, read_backbone
+from recviz.runs.checkpoints import newest_checkpoint, read_backbone
 
 DESCRIPTION = """Encode images with a run's backbone, and look at the features.
 
@@ -36,7 +35,7 @@ features.safetensors, names.txt, projection.png, projection.html (thumbnails und
 
 EPILOG = "all settings of a dataset: recviz embed --data.help ImageFolderDataModule"
 
-GROUPS = {"data": ViewsDataModule}
+GROUPS = {"data": DataModule}
 """See recviz.commands.explain."""
 
 
@@ -48,7 +47,7 @@ def run(argv: list[str]) -> None:
     """
     parser = new_parser("embed", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
-    parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
+    parser.add_argument("--data", type=DataModule | None, default=None, help="default: what the run trained on")
     parser.add_argument("--images", type=str | None, default=None, help="a folder of images, instead of --data")
     parser.add_argument("--split", choices=["train", "val"], default="val", help="which part of the data")
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
@@ -60,10 +59,9 @@ def run(argv: list[str]) -> None:
         source = Path(given.ckpt_path or newest_checkpoint())
     with working(f"reading {source}"):
         backbone, origin = read_backbone(source)
-    if given.data is None and given.images is None and isinstance(origin.data, ViewsDataModule):
-        own = origin.config["data"]
-        views = (own.get("init_args") or {}).get("views")
-        set_defaults(parser, {"data": data_default(own, views, argv)}, source or "the newest run")
+    if given.data is None and given.images is None and origin.config:
+        own = data_default(origin.config["data"], origin.preparation, argv)
+        set_defaults(parser, {"data": own}, source or "the newest run")
     config = parse(parser, argv, GROUPS)
     data = instantiate(parser, config).data
     if config.limit < 0:
@@ -71,18 +69,18 @@ def run(argv: list[str]) -> None:
     if config.images is not None:
         if config.data is not None:
             raise InputError("give --images or --data, not both")
-        data = LooseImages(Path(config.images), origin.view)
+        data = DataModule(LooseImages(Path(config.images)), on_error="skip")
     if data is None:
         what = "the run's own data are none of recviz's" if origin.config else "an exported backbone brings no data"
         raise InputError(f"{what}: give --data or --images")
     with working(f"reading the images of {config.images or type(data).__name__}"):
-        split = chosen_split(data, origin, config.split, config.images is not None, config.limit)
+        split = chosen_split(data, config.split, config.images is not None, config.limit)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
-    embedded = embed(backbone, data, split)
+    embedded = embed(backbone, data, split, origin.preparation)
     save(embedded, out)
     with working("projecting"):
         places = projections.project(embedded.features)
@@ -107,16 +105,15 @@ def run_name(source: Path) -> str:
     return str(source.parent.parent if last else source)
 
 
-def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, limit: int) -> Split:
-    """The images to encode, prepared as the backbone wants them.
+def chosen_split(data: DataModule, name: str, whole: bool, limit: int) -> Split:
+    """The images to encode.
 
     Raises:
         InputError: data without that split, or with fewer than 3 images.
     """
-    data.views = OneView(origin.size, origin.mean, origin.std)
     data.batch_size = min(data.batch_size, 64)
     data.prepare_data()
-    train, val = (data.load_train(), None) if whole else data.chosen()
+    train, val = (data.dataset.train(), None) if whole else data.chosen()
     split = train if whole or name == "train" else val
     if split is None:
         raise InputError("these data have no held-out split: give --split train")
@@ -125,4 +122,4 @@ def chosen_split(data: ViewsDataModule, origin: Origin, name: str, whole: bool, 
         split = split.subset(kept.sort().values, f"{limit:,} at random")
     if len(split.images) < 3:
         raise InputError(f"a projection needs at least 3 images, got {len(split.images)}")
-    return data.read_split(split)
+    return data.decoded(split)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.loose import LooseImages, one_image
+from recviz.data.folder import LooseImages, one_image
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
@@ -39,9 +40,9 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--k must be at least 1, got {config.k}")
     with working("reading the checkpoint"):
         backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
-    data = LooseImages(Path(config.images), origin.view)
-    photo, bank = one_image(query, origin.view), data.load_train()
-    asked, known = (embed(backbone, data, split) for split in (photo, bank))
+    data = DataModule(LooseImages(Path(config.images)), batch_size=64, on_error="skip")
+    photo, bank = one_image(query), data.dataset.train()
+    asked, known = (embed(backbone, data, split, origin.preparation) for split in (photo, bank))
     found = nearest_neighbours(asked.features, known.features, config.k + 1)
     rows = [
         (int(index), float(similarity))

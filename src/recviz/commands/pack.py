@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from jsonargparse import ArgumentParser
 
-from recviz.augment.views import TwoViews
 from recviz.commands.parsing import new_parser, parse
+from recviz.data.dataset import Split
 from recviz.data.folder import load_folder
 from recviz.data.images import dim_images
 from recviz.data.layout import find_layout
 from recviz.data.listing import counted
 from recviz.data.packed.writing import Packing, pack
-from recviz.data.splits import Split, aligned
+from recviz.data.splits import aligned
 from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import typed_command, usable_cores
@@ -71,11 +71,11 @@ def read_source(source: Path) -> dict[str, Split]:
     Raises:
         InputError: see find_layout, load_folder and aligned.
     """
-    layout, views = find_layout(source), TwoViews(8)  # no crops are made
-    splits = {"train": load_folder(layout.train, views)}
+    layout = find_layout(source)
+    splits = {"train": load_folder(layout.train)}
     train = splits["train"]
     if layout.val is not None:
-        val = load_folder(layout.val, views, labelled=True)
+        val = load_folder(layout.val, labelled=True)
         splits["val"] = aligned(val, train.class_names) if train.labels is not None else val
     if layout.unlabelled is not None:
         print(

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.loose import LooseImages
+from recviz.data.folder import LooseImages
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.progress import working
@@ -38,8 +39,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--out {out} is a folder")
     with working("reading the checkpoint"):
         classifier = load_classifier(config.ckpt_path)
-    data = LooseImages(Path(config.folder), classifier.origin.view)
-    embedded = embed(classifier.backbone, data, data.load_train())
+    data = DataModule(LooseImages(Path(config.folder)), batch_size=64, on_error="skip")
+    embedded = embed(classifier.backbone, data, data.dataset.train(), classifier.preparation)
     with torch.no_grad():
         likely = classifier.head(embedded.features).softmax(dim=1).max(dim=1)
     try:

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
-from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch import seed_everything
 from torch import nn
 
-from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, OneView, TwoViews
+from recviz.augment.preparation import Preparation
+from recviz.augment.views import TwoViews
 from recviz.backbones import as_backbone, check_backbone
 from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
@@ -28,11 +29,9 @@ from recviz.commands.parsing import (
 )
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
-from recviz.commands.run_data import data_default
-from recviz.data.images import EncodedImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.skipping import readable
-from recviz.data.splits import Split
+from recviz.commands.run_data import data_default, seen_as
+from recviz.data.dataset import Split
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
 from recviz.probes.cache import weights_hash
@@ -42,7 +41,7 @@ from recviz.runs.checkpoints import (
     checkpoint_of,
     newest_checkpoint,
     read_checkpoint,
-    run_data,
+    run_preparation,
     run_settings,
     save_probe,
     without_weights,
@@ -72,7 +71,7 @@ USES = {
 """By protocol, the settings of training that it has."""
 
 
-TYPES = {"backbone": nn.Module, "data": ViewsDataModule}
+TYPES = {"backbone": nn.Module, "data": DataModule}
 """The classes of settings that are groups of others."""
 
 
@@ -98,12 +97,14 @@ def run(argv: list[str]) -> None:
         seed_everything(0, verbose=False)
         objects = instantiate(options(), config)
         backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
-        views = data.views if probed.checkpoint is not None else _views(data.views, backbone, argv)
-        check_backbone(backbone, views.size, train=config.protocol == "finetune")
+        trained_at = getattr(backbone, "trained_at", None)  # of published weights
+        if trained_at is not None and probed.checkpoint is None and not _gives(argv, "data.views"):
+            data = data.with_views(TwoViews(trained_at))
+        size = data.preparation.size
+        check_backbone(backbone, size, train=config.protocol == "finetune")
         check_writable(_results_path(probed))
         if config.save is not None and not config.save.endswith(".ckpt"):
             raise InputError(f"--save must end in .ckpt, got {config.save}")
-        data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
         train, test = labelled_splits(data)
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     if _of_other_images(probed, data, argv):
@@ -114,10 +115,10 @@ def run(argv: list[str]) -> None:
         )
     if is_first_process():
         print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
-        if _has_large_stem(backbone) and views.size <= 64:
+        if _has_large_stem(backbone) and size <= 64:
             print(
                 "note: the backbone's first convolution is made for images of about 224 pixels, and these are "
-                f"{views.size}×{views.size}: --data.views.size 96 enlarges them",
+                f"{size}×{size}: --data.views.size 96 enlarges them",
                 flush=True,
             )
     start = time.perf_counter()
@@ -129,7 +130,7 @@ def run(argv: list[str]) -> None:
         "protocol": config.protocol,
         "checkpoint": None if probed.path is None else str(probed.path),
         "weights": weights,
-        "input": {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()},
+        "input": data.preparation.as_dict(),
         "train": {"images": len(train.images), "fingerprint": fingerprints[0]},
         "test": {"images": len(test.images), "fingerprint": fingerprints[1]},
         "classes": train.class_names,
@@ -142,7 +143,7 @@ def run(argv: list[str]) -> None:
     print(measured.table)
     print(f"written to {record(_results_path(probed), entry)}")
     if config.save is not None:
-        about = {"backbone": settings["backbone"], **entry["input"], "classes": train.class_names}
+        about = {"backbone": settings["backbone"], "preparation": entry["input"], "classes": train.class_names}
         save_probe(Path(config.save), measured.state, {**about, "protocol": config.protocol})
         predict = f"{typed_command()} predict --ckpt_path {config.save} FOLDER_OF_IMAGES"
         print(f"classifier in {config.save}; next:\n  {predict}")
@@ -154,7 +155,7 @@ def options() -> ArgumentParser:
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run's checkpoint")
     parser.add_argument("--config", type=str | None, default=None, help="a recipe whose data to probe on")
     parser.add_argument("--backbone", type=nn.Module | None, default=None, help="a backbone, instead of a checkpoint")
-    parser.add_argument("--data", type=ViewsDataModule | None, default=None, help="default: what the run trained on")
+    parser.add_argument("--data", type=DataModule | None, default=None, help="default: what the run trained on")
     parser.add_argument("--protocol", choices=tuple(USES), default="linear", help="default: linear")
     parser.add_argument("--epochs", type=int | None, default=None, help="official: 100; finetune: 20")
     parser.add_argument("--head_lr", type=float | None, default=None, help="official: 0.02; finetune: 0.08 or 0.1")
@@ -182,7 +183,8 @@ def parse(argv: Sequence[str]) -> Probed:
     parser = options()
     given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
     recipe = None if given.config is None else find_recipe(given.config)
-    checkpoint, path, views, run_precision = None, None, None, "32-true"
+    checkpoint, path, run_precision = None, None, "32-true"
+    preparation: Preparation | None = None
     defaults: dict[str, Any] = {}
     if given.backbone is not None:
         rest = ["--backbone", given.backbone, *rest]
@@ -193,17 +195,16 @@ def parse(argv: Sequence[str]) -> Probed:
             path = checkpoint_of(given.ckpt_path or newest_checkpoint())
         checkpoint = read_checkpoint(path)
         settings = run_settings(checkpoint, path)
-        trained_on = run_data(settings)
-        views = _run_views(settings["data"], trained_on)
+        preparation = run_preparation(checkpoint, path)
         # without the weights that its backbone began with: the checkpoint's follow
         defaults = {"ckpt_path": str(path), "backbone": without_weights(settings["model"]["init_args"]["backbone"])}
         run_precision = str((settings.get("trainer") or {}).get("precision") or run_precision)
-        if isinstance(trained_on, ViewsDataModule):
-            defaults["data"] = data_default(settings["data"], views, rest)
+        if preparation is not None:
+            defaults["data"] = data_default(settings["data"], preparation, rest)
     if recipe is not None:
         data = recipe_data(recipe)
-        if views is not None:
-            data.setdefault("init_args", {})["views"] = views
+        if preparation is not None:
+            data.setdefault("init_args", {})["views"] = seen_as(preparation)
         defaults["data"] = data
     set_defaults(parser, defaults, recipe or path)
     config = parse_options(parser, rest, TYPES)
@@ -218,18 +219,6 @@ def parse(argv: Sequence[str]) -> Probed:
     if config.epochs is not None and config.epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {config.epochs}")
     return Probed(config, checkpoint, path)
-
-
-def _run_views(data: dict[str, Any], made_data: LightningDataModule | None) -> dict[str, Any] | None:
-    """The setting of a run's views: what the settings of its `data` or the datamodule made of them say, or None."""
-    given = (data.get("init_args") or {}).get("views")
-    if isinstance(given, dict) and "class_path" in given:
-        return given
-    views = getattr(made_data, "views", None)
-    if not isinstance(views, TwoViews):
-        return None
-    made = {"size": views.size, "mean": views.mean.tolist(), "std": views.std.tolist()}
-    return {"class_path": "recviz.TwoViews", "init_args": made}
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:
@@ -261,7 +250,7 @@ def rebuilt_backbone(module: nn.Module, probed: Probed) -> nn.Module:
     return backbone
 
 
-def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
+def labelled_splits(data: DataModule) -> tuple[Split, Split]:
     """The training and the held-out split, set up.
 
     Raises:
@@ -269,8 +258,6 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
     """
     data.prepare_data()
     data.setup("validate")
-    if data.on_error == "skip" and data.train is not None and isinstance(data.train.images, EncodedImages):
-        data.train = data.train.without_problems(readable(data.train.images))  # the held-out one was read at set-up
     train, test = data.train, data.val
     if train is None or test is None or train.labels is None or test.labels is None:
         raise InputError(
@@ -282,21 +269,13 @@ def labelled_splits(data: ViewsDataModule) -> tuple[Split, Split]:
     return train, test
 
 
-def _views(views: TwoViews, backbone: nn.Module, argv: Sequence[str]) -> TwoViews:
-    """Size and normalisation of the images: the data's; of published weights, what they were trained with."""
-    size = getattr(backbone, "trained_at", None)
-    if size is None or _gives(argv, "data.views"):
-        return views
-    return TwoViews(size, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-
-
 def _has_large_stem(backbone: nn.Module) -> bool:
     """Whether the first convolution is strided and overlapping, as the 7×7 stem of ResNets for ImageNet."""
     first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
     return first is not None and first.kernel_size[0] > first.stride[0] >= 2 and first.kernel_size[0] >= 5
 
 
-def _of_other_images(probed: Probed, data: ViewsDataModule, argv: Sequence[str]) -> bool:
+def _of_other_images(probed: Probed, data: DataModule, argv: Sequence[str]) -> bool:
     """Whether the run's own data are not what they were when it was trained."""
     if (
         probed.checkpoint is None

@@ -12,10 +12,11 @@ from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
+from recviz.augment.views import OneView
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.commands.hardware import check_hardware
-from recviz.data.module import ViewsDataModule
-from recviz.data.splits import Split
+from recviz.data.dataset import Split
+from recviz.data.module import DataModule
 from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -73,7 +74,7 @@ class Outcome(NamedTuple):
 def measure(
     config: Namespace,
     backbone: nn.Module,
-    data: ViewsDataModule,
+    data: DataModule,
     weights: str,
     fingerprints: tuple[str, str],
     authors_batches: bool,
@@ -83,7 +84,7 @@ def measure(
     Args:
         config: see probe.options.
         backbone: as rebuilt.
-        data: set up, with one view.
+        data: set up.
         weights: see probes.cache.weights_hash.
         fingerprints: of the training and the held-out split.
         authors_batches: train on batches of 256 over all processes, instead of the data's own.
@@ -116,7 +117,7 @@ def measure(
 def frozen_features(
     fabric: Fabric,
     backbone: nn.Module,
-    data: ViewsDataModule,
+    data: DataModule,
     weights: str,
     fingerprints: tuple[str, str],
     cache: FeatureCache,
@@ -129,10 +130,9 @@ def frozen_features(
     Raises:
         InputError: processes that read different weights.
     """
-    views = data.views
     key = {
         "weights": weights,
-        "transform": (views.size, views.mean.tolist(), views.std.tolist()),
+        "transform": data.preparation,
         "precision": (fabric._precision.precision, fabric.device.type),  # as it is on this device
         "versions": (__version__, torch.__version__),
     }
@@ -158,7 +158,7 @@ def frozen_features(
     return train, test
 
 
-def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: torch.device) -> Features:
+def _encode(backbone: nn.Module, data: DataModule, split: Split, device: torch.device) -> Features:
     """Each sample once over all processes, in the order of the data, on each process."""
     name = "training" if split is data.train else "held-out"
     own = encode_split(backbone, data, split, device, f"encoding the {name} split")
@@ -168,7 +168,7 @@ def _encode(backbone: nn.Module, data: ViewsDataModule, split: Split, device: to
 
 
 def trained(
-    config: Namespace, backbone: nn.Module, data: ViewsDataModule, hardware: dict[str, Any], authors_batches: bool
+    config: Namespace, backbone: nn.Module, data: DataModule, hardware: dict[str, Any], authors_batches: bool
 ) -> Outcome | None:
     """The protocols that train with augmentation; the last epoch's accuracies."""
     finetune = config.protocol == "finetune"
@@ -200,7 +200,7 @@ def trained(
             num_sanity_val_steps=0,
         )
     batch = BATCH if authors_batches else data.batch_size * trainer.world_size
-    data.whole_epochs = (batch, 2 if finetune else 1)
+    data = data.with_views(OneView(data.preparation), whole_epochs=(batch, 2 if finetune else 1))
     settings["batch_size"] = batch
     settings["precision"] = hardware["precision"]
     try:

@@ -4,27 +4,48 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
+from recviz.augment.preparation import Preparation
 from recviz.commands.parsing import option_value
-from recviz.data.module import PLACES, SELECTION
+from recviz.data.module import PLACES, SELECTION, DataModule
 from recviz.files import user_path
 
 
-def data_default(data: dict[str, Any], views: dict[str, Any] | None, argv: Sequence[str]) -> dict[str, Any]:
-    """A run's data with its views, as the default that the options of `argv` override.
+def data_default(data: dict[str, Any], preparation: Preparation, argv: Sequence[str]) -> dict[str, Any] | None:
+    """A run's data, prepared as they were, as the default that the options of `argv` override.
 
     Where these name another dataset, by another class or another place, settings that choose among the run's own
     images (SELECTION: classes, fraction, lists of files, splits) are not carried over to it.
 
     Args:
         data: class_path and init_args of the run.
-        views: the setting of its views.
+        preparation: of its images.
         argv: the command's options.
+
+    Returns:
+        A setting; None where the class is not a DataModule of recviz, or not here.
     """
+    if not _is_own(data["class_path"]):
+        return None
     own = dict(data.get("init_args") or {})
     kept = {name: value for name, value in own.items() if name not in SELECTION} if _other(data, own, argv) else own
-    return {**data, "init_args": {**kept, "views": views}}
+    return {**data, "init_args": {**kept, "views": seen_as(preparation)}}
+
+
+def seen_as(preparation: Preparation) -> dict[str, Any]:
+    """The setting of views of a preparation."""
+    return {"class_path": "recviz.TwoViews", "init_args": preparation.as_dict()}
+
+
+def _is_own(class_path: str) -> bool:
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    return isinstance(found, type) and issubclass(found, DataModule)
 
 
 def _other(data: dict[str, Any], own: dict[str, Any], argv: Sequence[str]) -> bool:

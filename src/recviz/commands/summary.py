@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
 from recviz.callbacks.progress import Bar, EpochLines, Figures
-from recviz.data.module import ViewsDataModule
+from recviz.data.module import DataModule
 from recviz.launch.machine import typed_command
 from recviz.probes.final import FinalProbe
 from recviz.runs.position import position
@@ -45,7 +45,7 @@ def _figures(trainer: Trainer) -> dict[str, str]:
 
 def _probe_data(data: object) -> str:
     """The option that names data to probe on; "" where the run's own have two labelled classes and a held-out split."""
-    if not isinstance(data, ViewsDataModule):
+    if not isinstance(data, DataModule):
         return " --config cifar10.yaml"
     if data.train is None or data.train.labels is None or data.val is None or len(data.class_names) < 2:
         return " --data recviz.ImageFolderDataModule --data.root LABELLED_IMAGES"
@@ -62,7 +62,7 @@ def _next_steps(data: object, command: str, run: str) -> list[str]:
         ("fit --config cifar10.yaml", "the published CIFAR-10 recipe"),
         ("fit --config folder.yaml --data.root YOUR_IMAGES", "your own images"),
     ]
-    if not isinstance(data, ViewsDataModule):
+    if not isinstance(data, DataModule):
         del steps[1]
     width = max(len(step) for step, _ in steps)
     return [f"  {command} {step:<{width}}  # {purpose}" for step, purpose in steps]

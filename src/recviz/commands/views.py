@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities import move_data_to_device
 from torchvision.io import write_png
 
 from recviz.augment.picture import grid
-from recviz.augment.views import Crops, Views
+from recviz.augment.views import Views
 from recviz.commands.fit import options, parse_settings, quiet_lightning
 from recviz.commands.parsing import instantiate
-from recviz.data.module import ViewsDataModule
-from recviz.data.skipping import BatchReader
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.machine import keep_compiled_code
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
@@ -35,7 +35,7 @@ def run(argv: list[str]) -> None:
     config = parse_settings(parser, argv)
     only_data = Namespace(data=config.data)  # type: ignore[no-untyped-call]
     data, out, rows = instantiate(parser, only_data).data, Path(config.out), config.rows
-    if not isinstance(data, ViewsDataModule):
+    if not isinstance(data, DataModule):
         raise InputError(f"recviz views needs data of recviz, with views; got {type(data).__name__}")
     if out.suffix.lower() != ".png":
         raise InputError(f"--out must end in .png, got {out}")
@@ -46,13 +46,13 @@ def run(argv: list[str]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     split, sampler = data.train, data.train_dataloader().sampler
     assert split is not None  # after setup
-    indices, seed = next(iter(sampler))
-    images, indices, _ = BatchReader(split.images, data.on_error).load(indices, seed)
-    images = Crops(*(crops.to(device) for crops in images)) if isinstance(images, Crops) else images.to(device)
+    batch = data.batches(split)[next(iter(sampler))]
+    images, indices, seed = move_data_to_device(batch.images, device), batch.indices, batch.seed
+    assert seed is not None  # of a training batch
     data.views.to(device)
     made = data.views(images, torch.Generator(device).manual_seed(seed))
-    clean = split.images.clean(indices[:rows])
-    picture = grid(clean, Views(view.cpu() for view in made), data.views.mean.cpu(), data.views.std.cpu(), rows)
+    clean = split.images.clean(indices[:rows], data.preparation)
+    picture = grid(clean, Views(view.cpu() for view in made), data.preparation.mean, data.preparation.std, rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_png(picture, str(out))

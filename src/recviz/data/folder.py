@@ -2,114 +2,137 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from recviz.augment.views import TwoViews
-from recviz.data.images import EncodedImages, FileImages, MemoryImages, shown
+from recviz.data.dataset import Dataset, Split
+from recviz.data.images import FileImages, shown
 from recviz.data.layout import Layout, find_layout
-from recviz.data.listing import Listing, excluded_paths, keep_listed, list_images, no_images, without
+from recviz.data.listing import Listing, excluded_paths, images_below, keep_listed, list_images, no_images, without
 from recviz.data.lists import read_list
-from recviz.data.module import ViewsDataModule
-from recviz.data.skipping import OnError, report
-from recviz.data.splits import Split, hold_out, named
+from recviz.data.module import DataModule
+from recviz.data.splits import named
 from recviz.errors import InputError
 from recviz.files import user_path
 
 
-class ImageFolderDataModule(ViewsDataModule):
+class ImageFolder(Dataset):
     """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
 
-    A flat folder has no labels. Labelled images without a val or test folder are split by `val_fraction`. Usual names
-    of splits, such as Training, valid and test_images, are known; recviz.data.layout has the rules and the names.
-
-    Args:
-        root: the folder.
-        views: see ViewsDataModule. None: TwoViews.vicreg(224).
-        memory_size: decode every image once, to its centre square of this many pixels, and hold all in memory
-            (N · 3 · memory_size² bytes); for small images. None: decode files when they are due.
-        val_fraction: share of each class to hold out where there is no val or test folder.
-        train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
-            1% and 10% of ImageNet. None: all.
-        exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
-        batch_size: samples per process.
-        num_workers: worker processes that decode images; see ViewsDataModule.
-        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
-        fraction: keep this fraction of each class of the training split.
-        seed: of order and views. None: what seed_everything set, or 0.
-        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
+    Args: see ImageFolderDataModule.
     """
 
     def __init__(
         self,
         root: str,
-        views: TwoViews | None = None,
         memory_size: int | None = None,
-        val_fraction: float = 0.1,
         train_list: str | None = None,
         exclude: str | None = None,
-        batch_size: int = 256,
-        num_workers: int | None = None,
-        classes: str | list[int] | None = None,
-        fraction: float = 1.0,
-        seed: int | None = None,
-        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
-        if not 0 < val_fraction < 1:
-            raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
         if memory_size is not None and memory_size < 1:
             raise InputError(f"memory_size must be at least 1 pixel, or null, got {memory_size}")
         self.root = user_path(root)
         self.memory_size = memory_size
-        self.val_fraction = val_fraction
         self.train_list = train_list
         self.exclude = exclude
-        self._held_out: Split | None = None
-        self._layout: Layout | None = None
 
-    def load_train(self) -> Split:
-        """ROOT/train, or what is not held out of ROOT."""
-        layout = self._find_layout()
-        if self.train_list is not None and layout.val is None:
-            raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
-        listed = None if self.train_list is None else read_list(user_path(self.train_list), "training images")
-        if listed is not None and not listed:
-            raise InputError(f"the list of training images {self.train_list} is empty")
-        whole = self._load(layout.train, listed=listed)
-        self._held_out = None
-        if layout.val is None and layout.unlabelled is None and whole.labels is not None:
-            whole, self._held_out = hold_out(whole, self.val_fraction)
-        return whole
+    @cached_property
+    def layout(self) -> Layout:
+        """Which folders of the root are what."""
+        return find_layout(self.root)
 
-    def load_val(self) -> Split | None:
-        """ROOT/val or ROOT/test, or what is held out of ROOT; None without labels."""
-        layout = self._layout or self._find_layout()
-        return self._held_out if layout.val is None else self._load(layout.val, labelled=True)
+    def train(self) -> Split:
+        """ROOT/train, or ROOT."""
+        layout, listed = self.layout, None
+        if self.train_list is not None:
+            if layout.val is None:
+                raise InputError(f"data.train_list needs a val or test folder beside train, which {self.root} lacks")
+            listed = read_list(user_path(self.train_list), "training images")
+            if not listed:
+                raise InputError(f"the list of training images {self.train_list} is empty")
+        split = self._load(layout.train, listed=listed)
+        source = split.source if listed is None else f"{split.source}, listed in {self.train_list}"
+        return replace(split, source=source, notes=layout.notes)
 
-    def read_split(self, split: Split) -> Split:
-        """In memory, where memory_size says so."""
-        return split if self.memory_size is None else in_memory(split, self.memory_size, self.on_error)
-
-    def _find_layout(self) -> Layout:
-        self._layout = find_layout(self.root)
-        if self._layout.unlabelled is not None:
-            self.notes.append(
-                f"{shown(str(self._layout.unlabelled))} has no class folders and hence no labels: nothing is held out "
-                "and no probe can run on these data; sort its images into the class folders of "
-                f"{shown(str(self._layout.train))}, or move it away, so that a share of the training images is held out"
+    def held_out(self) -> Split | None:
+        """ROOT/val or ROOT/test; without labels where it has no class folders, and None where there is none."""
+        layout = self.layout
+        if layout.unlabelled is not None:
+            note = (
+                f"{shown(layout.unlabelled)} has no class folders and hence no labels: nothing is held out and no "
+                f"probe can run on these data; sort its images into the class folders of {shown(layout.train)}, or "
+                "move it away, so that a share of the training images is held out"
             )
-        self.notes += self._layout.notes
-        return self._layout
+            return Split(FileImages([]), None, [], shown(layout.unlabelled), notes=(note,))
+        return None if layout.val is None else self._load(layout.val, labelled=True)
 
     def _load(self, folder: Path, listed: list[str] | None = None, labelled: bool = False) -> Split:
-        excluded = read_excluded(self.root, self.exclude)
-        split = load_folder(folder, self.views, listed=listed, excluded=excluded, labelled=labelled)
-        if listed is not None:
-            split.source += f", listed in {self.train_list}"
-        return split
+        split = load_folder(folder, listed=listed, excluded=read_excluded(self.root, self.exclude), labelled=labelled)
+        return replace(split, memory_size=self.memory_size)
+
+
+@dataclass(eq=False, repr=False)
+class ImageFolderDataModule(DataModule):
+    """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
+
+    A flat folder has no labels. Usual names of splits, such as Training, valid and test_images, are known;
+    recviz.data.layout has the rules and the names.
+
+    Args:
+        root: the folder.
+        memory_size: decode every image once, to its centre square of this many pixels, and hold all in memory
+            (N · 3 · memory_size² bytes); for small images. None: decode files when they are due.
+        train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
+            1% and 10% of ImageNet. None: all.
+        exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
+    """
+
+    root: str
+    memory_size: int | None = None
+    train_list: str | None = None
+    exclude: str | None = None
+    dataset: Dataset = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dataset = ImageFolder(self.root, self.memory_size, self.train_list, self.exclude)
+        super().__post_init__()
+
+
+class LooseImages(Dataset):
+    """All images below a folder, however they are arranged, without labels, to be encoded and not trained on.
+
+    Args:
+        folder: where they are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def train(self) -> Split:
+        """Every image, sorted by its path.
+
+        Raises:
+            InputError: no folder, or no images in it.
+        """
+        listing = images_below(self.folder)
+        return Split(FileImages(listing.images), None, [], str(self.folder), listing.left_out)
+
+
+def one_image(path: Path) -> Split:
+    """A split of one file.
+
+    Raises:
+        InputError: a file that is not there, or is no image.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no image {path}")
+    images = FileImages([path])
+    if problem := images.problem(0):
+        raise InputError(problem)
+    return Split(images, None, [])
 
 
 def read_excluded(root: Path, exclude: str | None) -> frozenset[str]:
@@ -121,7 +144,6 @@ def read_excluded(root: Path, exclude: str | None) -> frozenset[str]:
 
 def load_folder(
     folder: Path,
-    views: TwoViews,
     class_names: list[str] | None = None,
     listed: list[str] | None = None,
     excluded: frozenset[str] = frozenset(),
@@ -132,7 +154,6 @@ def load_folder(
     Args:
         folder: holds a folder for each class, or images and no such folder. A single folder is no class: its images
             have no labels.
-        views: what the crops are for.
         class_names: take these class folders, in this order. None: all that hold images, sorted.
         listed: keep these files only, see ImageFolderDataModule. None: all.
         excluded: leave these files out, see excluded_paths.
@@ -174,21 +195,11 @@ def load_folder(
         flat = next(iter(found.values()))
     source, left_out = shown(str(folder)), +left_out
     if flat:
-        return Split(FileImages(flat, views), None, [], source, left_out)
+        return Split(FileImages(flat), None, [], source, left_out)
     counts = torch.tensor([len(files) for files in found.values()])
-    images = FileImages([path for files in found.values() for path in files], views)
+    images = FileImages([path for files in found.values() for path in files])
     labels = torch.repeat_interleave(torch.arange(len(found)), counts)
     return Split(images, labels, [shown(name) for name in found], source, left_out)
-
-
-def in_memory(split: Split, size: int, on_error: OnError) -> Split:
-    """A split of files, decoded to centre squares of `size` pixels and held in memory."""
-    assert isinstance(split.images, EncodedImages)  # as load_folder gives it
-    squares = split.images.squares(size, skip=on_error == "skip")
-    for problem in squares.problems:
-        report(problem)
-    kept = split.without_problems(squares.kept)
-    return replace(kept, images=MemoryImages(squares.pixels))
 
 
 def _missing(folder: Path, missing: list[str], class_names: list[str], listing: Listing) -> str:

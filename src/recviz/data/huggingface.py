@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from recviz.augment.views import TwoViews
+from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.skipping import OnError
-from recviz.data.splits import Split, hold_out
+from recviz.data.module import DataModule
 from recviz.errors import InputError, missing_package
 from recviz.files import user_path
 
@@ -24,14 +24,13 @@ class HuggingFaceImages(EncodedImages):
     Args:
         dataset: a datasets.Dataset whose column `column` has the feature Image.
         column: of the images.
-        views: see EncodedImages.
         label: what to call the dataset in messages.
     """
 
-    def __init__(self, dataset: Any, column: str, views: TwoViews, label: str) -> None:
+    def __init__(self, dataset: Any, column: str, label: str) -> None:
         from datasets import Image
 
-        super().__init__(len(dataset), views)
+        super().__init__(len(dataset))
         self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self.column = column
         self.label = label
@@ -43,39 +42,21 @@ class HuggingFaceImages(EncodedImages):
             raise OSError("the row has no image")
         return bytes(image["bytes"]) if image["bytes"] is not None else Path(image["path"]).read_bytes()
 
-    def name(self, row: int) -> str:
+    def name(self, index: int) -> str:
         """The row."""
-        return f"of row {row} of {self.label}"
+        return f"of row {self.rows[index]} of {self.label}"
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, names_only: bool = False) -> str:
         """Of what `datasets` knows the data by, and the rows in use."""
         digest = hashlib.sha256(str(self.dataset._fingerprint).encode())
         digest.update(np.ascontiguousarray(self.rows).data)
         return digest.hexdigest()[:16]
 
 
-class HuggingFaceDataModule(ViewsDataModule):
-    """An image dataset of Hugging Face's `datasets`; needs the extra "hf".
+class HuggingFace(Dataset):
+    """A dataset of Hugging Face's `datasets`.
 
-    Args:
-        path: what datasets.load_dataset takes: a name on the hub, or a folder of Parquet files; or a folder that
-            save_to_disk wrote.
-        name: the dataset's configuration, where it has several.
-        train_split: its name.
-        val_split: its name. None, or one that is not there: see val_fraction.
-        image_column: its name.
-        label_column: its name. None: no labels.
-        views: see ViewsDataModule. None: TwoViews.vicreg(224).
-        val_fraction: share of each class to hold out where there is no val split.
-        batch_size: samples per process.
-        num_workers: worker processes that decode images; see ViewsDataModule.
-        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
-        fraction: keep this fraction of each class of the training split.
-        seed: of order and views. None: what seed_everything set, or 0.
-        on_error: "raise" at an image that cannot be read, or "skip" it; see ViewsDataModule.
-
-    Raises:
-        InputError: the extra is missing.
+    Args: see HuggingFaceDataModule.
     """
 
     def __init__(
@@ -86,73 +67,54 @@ class HuggingFaceDataModule(ViewsDataModule):
         val_split: str | None = "validation",
         image_column: str = "image",
         label_column: str | None = "label",
-        views: TwoViews | None = None,
-        val_fraction: float = 0.1,
-        batch_size: int = 256,
-        num_workers: int | None = None,
-        classes: str | list[int] | None = None,
-        fraction: float = 1.0,
-        seed: int | None = None,
-        on_error: OnError = "raise",
     ) -> None:
-        super().__init__(views or TwoViews.vicreg(), batch_size, num_workers, classes, fraction, seed, on_error)
-        if not 0 < val_fraction < 1:
-            raise InputError(f"val_fraction must be between 0 and 1, got {val_fraction}")
         self.path = str(user_path(path)) if path.startswith("~") else path
         self.name = name
         self.train_split, self.val_split = train_split, val_split
         self.image_column, self.label_column = image_column, label_column
-        self.val_fraction = val_fraction
-        self._datasets: Any = None
-        self._held_out: Split | None = None
 
-    def prepare_data(self) -> None:
+    def download(self) -> None:
         """Download, where the dataset is not here yet."""
-        self._loaded()
+        _ = self.loaded
 
-    def load_train(self) -> Split:
-        """The split `train_split`, or what is not held out of it."""
-        loaded = self._loaded()
-        if self.train_split not in loaded:
-            raise InputError(f"{self.path} has no split {self.train_split!r}; it has {', '.join(loaded)}")
+    def train(self) -> Split:
+        """The split `train_split`."""
+        if self.train_split not in self.loaded:
+            raise InputError(f"{self.path} has no split {self.train_split!r}; it has {', '.join(self.loaded)}")
         split = self._split(self.train_split)
-        self._held_out = None
-        if self.val_split not in loaded and split.labels is not None:
-            others = [name for name in loaded if name != self.train_split]
-            if others:
-                self.notes.append(f"{self.path} has the splits {', '.join(others)}, too: data.val_split names one")
-            split, self._held_out = hold_out(split, self.val_fraction)
+        others = [name for name in self.loaded if name != self.train_split]
+        if others and self.val_split not in self.loaded and split.labels is not None:
+            note = f"{self.path} has the splits {', '.join(others)}, too: data.val_split names one"
+            return replace(split, notes=(note,))
         return split
 
-    def load_val(self) -> Split | None:
-        """The split `val_split`, or what is held out of the other; None without labels."""
-        split = self._split(self.val_split) if self.val_split in self._loaded() else self._held_out
-        if split is None or split.labels is not None:
-            return split
-        self.notes.append(f"the split {self.val_split} has no labels: nothing is held out and no probe can run on it")
-        return None
+    def held_out(self) -> Split | None:
+        """The split `val_split`, where there is one."""
+        return self._split(self.val_split) if self.val_split is not None and self.val_split in self.loaded else None
 
-    def _loaded(self) -> Any:
-        """A dictionary of the splits."""
-        if self._datasets is None:
-            try:
-                import datasets
-            except ModuleNotFoundError as error:
-                raise missing_package("HuggingFaceDataModule", error.name or "datasets") from error
-            try:
-                if (Path(self.path) / "dataset_dict.json").is_file():
-                    self._datasets = datasets.load_from_disk(self.path)
-                elif (Path(self.path) / "state.json").is_file():  # one split
-                    self._datasets = {self.train_split: datasets.load_from_disk(self.path)}
-                else:
-                    self._datasets = datasets.load_dataset(self.path, self.name)
-            except Exception as error:  # whatever the hub, the network and the files' readers raise
-                reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise InputError(f"cannot load the dataset {self.path}: {reason}") from error
-        return self._datasets
+    @cached_property
+    def loaded(self) -> Any:
+        """A dictionary of the splits.
 
-    def _split(self, name: str | None) -> Split:
-        dataset = self._loaded()[name]
+        Raises:
+            InputError: the package `datasets` is missing, or it cannot load the dataset.
+        """
+        try:
+            import datasets
+        except ModuleNotFoundError as error:
+            raise missing_package("HuggingFaceDataModule", error.name or "datasets") from error
+        try:
+            if (Path(self.path) / "dataset_dict.json").is_file():
+                return datasets.load_from_disk(self.path)
+            if (Path(self.path) / "state.json").is_file():  # one split
+                return {self.train_split: datasets.load_from_disk(self.path)}
+            return datasets.load_dataset(self.path, self.name)
+        except Exception as error:  # whatever the hub, the network and the files' readers raise
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(f"cannot load the dataset {self.path}: {reason}") from error
+
+    def _split(self, name: str) -> Split:
+        dataset = self.loaded[name]
         columns = [column for column in (self.image_column, self.label_column) if column is not None]
         for column in columns:
             if column not in dataset.column_names:
@@ -160,7 +122,7 @@ class HuggingFaceDataModule(ViewsDataModule):
         if type(dataset.features[self.image_column]).__name__ != "Image":
             raise InputError(f"the column {self.image_column!r} of {self.path} holds no images")
         source = f"{self.path}, split {name}"
-        images = HuggingFaceImages(dataset, self.image_column, self.views, f"{self.path} ({name})")
+        images = HuggingFaceImages(dataset, self.image_column, f"{self.path} ({name})")
         if self.label_column is None:
             return Split(images, None, [], source)
         values = list(dataset[self.label_column])
@@ -179,3 +141,31 @@ class HuggingFaceDataModule(ViewsDataModule):
             number = {text: label for label, text in enumerate(names)}
             values = [number[str(value)] for value in values]
         return Split(images, torch.tensor(values, dtype=torch.int64), list(names), source)
+
+
+@dataclass(eq=False, repr=False)
+class HuggingFaceDataModule(DataModule):
+    """An image dataset of Hugging Face's `datasets`; needs the extra "hf".
+
+    Args:
+        path: what datasets.load_dataset takes: a name on the hub, or a folder of Parquet files; or a folder that
+            save_to_disk wrote.
+        name: the dataset's configuration, where it has several.
+        train_split: its name.
+        val_split: its name. None, or one that is not there: see val_fraction.
+        image_column: its name.
+        label_column: its name. None: no labels.
+    """
+
+    path: str
+    name: str | None = None
+    train_split: str = "train"
+    val_split: str | None = "validation"
+    image_column: str = "image"
+    label_column: str | None = "label"
+    dataset: Dataset = field(init=False)
+
+    def __post_init__(self) -> None:
+        columns = self.image_column, self.label_column
+        self.dataset = HuggingFace(self.path, self.name, self.train_split, self.val_split, *columns)
+        super().__post_init__()

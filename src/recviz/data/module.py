@@ -1,28 +1,34 @@
-"""The DataModule that all datasets share: storage, splits, loaders, and the views made on the device."""
+"""The DataModule of every dataset: selection, held-out split, loaders, and the views made on the device."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
-from typing import Any, NamedTuple
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from recviz.augment.picture import grid
-from recviz.augment.views import Crops, TwoViews
-from recviz.data.images import EncodedImages, dim_images
+from recviz.augment.preparation import Preparation
+from recviz.augment.views import TwoViews
+from recviz.data.batches import Batches, OnError, RawBatch, readable, report
+from recviz.data.dataset import Dataset, Split
+from recviz.data.images import EncodedImages, MemoryImages, dim_images
 from recviz.data.listing import counted
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
-from recviz.data.skipping import BatchReader, OnError, readable, report
-from recviz.data.splits import Split, aligned, keep_classes, named, stratified_fraction
+from recviz.data.splits import aligned, hold_out, keep_classes, named, stratified_fraction
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.runs.position import position
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PLACES = ("root", "path")
 """Settings that say which dataset a datamodule reads."""
@@ -34,40 +40,33 @@ SELECTION = frozenset(
 """Settings that choose among the images of one dataset, or name its parts, and mean nothing for another."""
 
 
-class RawBatch(NamedTuple):
-    """What loaders yield: uint8 images, labels [n] or None, the seed of the views (None: no views), images skipped."""
+@dataclass(eq=False, repr=False, kw_only=True)
+class DataModule(LightningDataModule):
+    """A dataset, selected, split and batched.
 
-    images: Tensor | Crops
-    labels: Tensor | None
-    seed: int | None
-    skipped: tuple[str, ...] = ()
-    indices: Tensor | None = None
-    """int64 [n], which images of the split these are, where some may have been dropped; see clean_dataloader."""
-
-
-class ViewsDataModule(LightningDataModule):
-    """Base of recviz's datasets. Training batches arrive as `((a, b, *local), labels)`, others as `(images, labels)`.
+    Training batches are `((a, b, *local), labels)`, others `(images, labels)`.
 
     The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Training
     batches are all of `batch_size`: a sample comes at most once per epoch over all processes, and the samples beyond
     the last whole global batch, others in each epoch, are left out of it. A held-out sample comes exactly once. Each
     process draws different views, and order and views depend on the seed, rank, epoch and batch only.
 
-    A dataset implements `load_train` and `load_val`, and `read_split` where images are to be decoded in advance.
-
     Args:
-        views: makes the two views; its normalisation serves evaluation too.
+        dataset: gives the images.
+        views: make the views of training batches, and say how images are prepared. None: the dataset's own.
         batch_size: samples per process.
-        num_workers: worker processes that decode images; images in memory need none. None: where a GPU trains, one per
-            core that is left to this process, at most 16; where the CPU does, a quarter of that.
+        num_workers: processes that decode images; images in memory need none. None: where a GPU trains, one per core
+            that is left to this process, at most 16; where the CPU does, a quarter of that.
         classes: keep these classes only, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
         fraction: keep this share of each class of the training split; smaller shares lie within larger ones.
+        val_fraction: share of each class to hold out, of a dataset that has labels and no held-out split.
         seed: of order and views. None: what seed_everything set, or 0.
         on_error: "raise" at an image that cannot be read, naming it; or "skip" it: another image of the split stands
-            for it in a training batch, and each is reported and counted in `skipped`. The held-out split is then read
-            once at set-up, and goes without such images.
+            for it in a training batch, and each is reported and counted in `skipped`. Splits that are evaluated are
+            then read once at set-up, and go without such images.
 
     Attributes:
+        train, val: the splits, after `setup`.
         whole_epochs: samples of a training batch over all processes, and the least of one process: batches then cover
             the split and the last one is ragged, see `sampler.EpochBatches`. None: `batch_size` per process, whole
             batches only.
@@ -75,47 +74,39 @@ class ViewsDataModule(LightningDataModule):
         skipped: how often each unreadable image was met by this process, by the line that names it.
     """
 
-    def __init__(
-        self,
-        views: TwoViews,
-        batch_size: int,
-        num_workers: int | None,
-        classes: str | list[int] | None,
-        fraction: float,
-        seed: int | None,
-        on_error: OnError = "raise",
-    ) -> None:
+    dataset: Dataset = field(kw_only=False)
+    views: TwoViews = None  # type: ignore[assignment]
+    batch_size: int = 256
+    num_workers: int | None = None
+    classes: str | list[int] | None = None
+    fraction: float = 1.0
+    val_fraction: float = 0.1
+    seed: int | None = None
+    on_error: OnError = "raise"
+
+    def __post_init__(self) -> None:
         super().__init__()
-        if batch_size < 2:
-            raise InputError(f"batch_size must be at least 2 per process (BatchNorm needs 2 samples), got {batch_size}")
-        if not 0 < fraction <= 1:
-            raise InputError(f"fraction must be above 0 and at most 1, got {fraction}")
-        self.views = views
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.classes = classes
-        self.fraction = fraction
-        self.seed = seed
-        self.on_error = on_error
+        if self.batch_size < 2:
+            raise InputError(
+                f"batch_size must be at least 2 per process (BatchNorm needs 2 samples), got {self.batch_size}"
+            )
+        if not 0 < self.fraction <= 1:
+            raise InputError(f"fraction must be above 0 and at most 1, got {self.fraction}")
+        if not 0 < self.val_fraction < 1:
+            raise InputError(f"val_fraction must be between 0 and 1, got {self.val_fraction}")
+        self.views = self.views or self.dataset.default_views()
         self.notes: list[str] = []
         self.whole_epochs: tuple[int, int] | None = None
         self.skipped: Counter[str] = Counter()
-        self._known: dict[str, Any] | None = None  # see identity
-        self._go_on: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
         self.train: Split | None = None
         self.val: Split | None = None
+        self._data_hash = ""  # see identity
+        self._resumed: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
 
-    def load_train(self) -> Split:
-        """The whole training split, its images not decoded yet where they can be decoded later."""
-        raise NotImplementedError(f"{type(self).__name__} must implement load_train")
-
-    def load_val(self) -> Split | None:
-        """The whole held-out split, or None where there is none; called after load_train."""
-        raise NotImplementedError(f"{type(self).__name__} must implement load_val")
-
-    def read_split(self, split: Split) -> Split:
-        """A split as it is kept; where a dataset holds decoded images in memory, this decodes them."""
-        return split
+    @property
+    def preparation(self) -> Preparation:
+        """How images are prepared for the backbone: the size and normalisation of the views."""
+        return self.views.preparation
 
     @property
     def class_names(self) -> list[str]:
@@ -138,11 +129,6 @@ class ViewsDataModule(LightningDataModule):
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     @property
-    def tail(self) -> int:
-        """Number of training images beyond the last whole global batch, which an epoch leaves out; others each time."""
-        return len(self._loaded_train().images) % (self.batch_size * world_size())
-
-    @property
     def record(self) -> dict[str, Any]:
         """What `description` says, as values for a file. Needs `setup`."""
         train, val = self._loaded_train(), self.val
@@ -157,18 +143,39 @@ class ViewsDataModule(LightningDataModule):
             "notes": self.notes,
         }
 
+    @property
+    def tail(self) -> int:
+        """Number of training images beyond the last whole global batch, which an epoch leaves out; others each time."""
+        return len(self._loaded_train().images) % (self.batch_size * world_size())
+
+    def with_views(self, views: TwoViews, whole_epochs: tuple[int, int] | None = None) -> Self:
+        """The same data in other views, and in other batches, see `whole_epochs`: a copy that shares the images."""
+        other = copy(self)
+        other.views, other.whole_epochs = views, whole_epochs
+        return other
+
+    def prepare_data(self) -> None:
+        """Lightning's: download what is missing."""
+        self.dataset.download()
+
     def chosen(self) -> tuple[Split, Split | None]:
         """The training and the held-out split, of the classes and the fraction asked for, not decoded yet.
 
         Raises:
             InputError: data that are missing or unreadable, a held-out split of classes that the training split lacks.
         """
-        self.notes = []
-        train, val = self.load_train(), self.load_val()
-        if train.labels is not None and val is not None:
-            val = aligned(val, train.class_names) if val.labels is not None else None
-        if train.labels is None and val is not None:
+        train, val = self.dataset.train(), self.dataset.held_out()
+        self.notes = [*train.notes, *(val.notes if val is not None else ())]
+        if val is None and train.labels is not None:
+            train, val = hold_out(train, self.val_fraction)
+        elif val is not None and val.labels is None:
+            note = f"{val.source} has no labels: nothing is held out and no probe can run on these data"
+            self.notes += () if val.notes else (note,)
+            val = None
+        elif val is not None and train.labels is None:
             self.notes.append(f"no probe can run on {val.source}, since the training images have no labels")
+        elif val is not None:
+            val = aligned(val, train.class_names)
         if self.classes is not None:
             train, val = keep_classes(train, self.classes), keep_classes(val, self.classes) if val else None
         if val is not None and val.labels is not None:
@@ -193,11 +200,8 @@ class ViewsDataModule(LightningDataModule):
         if self.train is None:
             train, val = self.chosen()
             self.notes += dim_images(train.images)
-            if val is not None:
-                val = self.read_split(val)
-                if self.on_error == "skip" and isinstance(val.images, EncodedImages):
-                    val = val.without_problems(readable(val.images))
-            self.train, self.val = self.read_split(train), val
+            self.val = None if val is None else self.decoded(val, evaluated=True)
+            self.train = self.decoded(train, evaluated=stage == "validate")
         count, processes = len(self.train.images), world_size()
         smallest = self.batch_size if self.whole_epochs is None else self.whole_epochs[1]
         if stage in (None, "fit") and count < smallest * processes:
@@ -209,6 +213,20 @@ class ViewsDataModule(LightningDataModule):
             raise InputError(
                 f"the held-out split has {len(self.val.images)} images, fewer than the {processes} processes"
             )
+
+    def decoded(self, split: Split, evaluated: bool = False) -> Split:
+        """A split in memory, where it says so; where unreadable images are skipped, without them if it is evaluated."""
+        images = split.images
+        if not isinstance(images, EncodedImages):
+            return split
+        if split.memory_size is not None:
+            squares = images.squares(split.memory_size, skip=self.on_error == "skip")
+            for problem in squares.problems:
+                report(problem)
+            return replace(split.without_problems(squares.kept), images=MemoryImages(squares.pixels))
+        if evaluated and self.on_error == "skip":
+            return split.without_problems(readable(images))
+        return split
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
         """Shuffled batches for training; a resumed run's begin where the checkpoint was made, within an epoch too.
@@ -225,17 +243,64 @@ class ViewsDataModule(LightningDataModule):
         train = self._loaded_train()
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         if self.whole_epochs is not None:
-            return self._loader(
-                train, EpochBatches(len(train.images), self.whole_epochs[0], seed, self.whole_epochs[1])
-            )
-        sampler = self.train_sampler(train, seed)
+            least = self.whole_epochs[1]
+            return self._loader(train, EpochBatches(len(train.images), self.whole_epochs[0], seed, least))
+        sampler = TrainBatches(len(train.images), self.batch_size, seed, *(train.images.shards() or (None, 1)))
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        if self._go_on is None or epoch > self._go_on["epoch"]:  # also where loaders are made again each epoch
+        if self._resumed is None or epoch > self._resumed["epoch"]:  # also where loaders are made again each epoch
             sampler.set_epoch(epoch)
         else:
-            self.check_same(self._go_on)
-            sampler.go_on(self._go_on["epoch"], self._go_on["batches"])
+            self.check_same(self._resumed)
+            sampler.go_on(self._resumed["epoch"], self._resumed["batches"])
         return self._loader(train, sampler)
+
+    def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
+        """The held-out split in order; an empty list where there is none."""
+        return self.clean_dataloader(self.val) if self.val is not None else []
+
+    def clean_dataloader(
+        self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False
+    ) -> DataLoader[RawBatch]:
+        """A split in order and without randomness, each sample once over all processes.
+
+        Args:
+            split: of this dataset.
+            preparation: what the images are for. None: that of the views.
+            drop_unreadable: leave out images that cannot be read, instead of raising: a batch may be empty, and has one
+                line in `skipped` for each.
+        """
+        sampler = OrderedBatches(len(split.images), self.batch_size)
+        return self._loader(split, sampler, preparation, drop_unreadable)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Views of a training batch, prepared images of any other; batches of other loaders pass unchanged."""
+        if not isinstance(batch, RawBatch):
+            return batch
+        images, labels, seed = batch.images, batch.labels, batch.seed
+        for problem in batch.skipped:
+            if problem not in self.skipped:
+                report(problem)
+            self.skipped[problem] += 1
+        if seed is None:
+            assert isinstance(images, Tensor)  # without views
+            return self.preparation(images), labels
+        device = images[0].device  # of the first image, or of the first view's crops
+        self.views.to(device)
+        return self.views(images, torch.Generator(device).manual_seed(seed)), labels
+
+    def preview(self, rows: int = 8) -> Tensor:
+        """A picture of `rows` training images of different classes, each beside its views: uint8 [3, H, W]."""
+        train = self._loaded_train()
+        indices = train.varied(rows)
+        batch = self.batches(train)[Draw(indices, 0)]
+        views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
+        images = train.images.clean(batch.indices, self.preparation)
+        return grid(images, views, self.preparation.mean, self.preparation.std, len(indices))
+
+    def batches(self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False) -> Batches:
+        """A split as its loaders read it, indexed by `sampler.Draw`."""
+        views = [(view, size) for _, view, size in self.views.each()]
+        return Batches(split, views, preparation or self.preparation, self.on_error, drop_unreadable)
 
     def state_dict(self) -> dict[str, Any]:
         """Where in training the checkpoint is made: the epoch that comes or goes on, and its batches that are done.
@@ -250,7 +315,7 @@ class ViewsDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Let training go on from what `state_dict` gave."""
         if state_dict:
-            self._go_on = dict(state_dict)
+            self._resumed = dict(state_dict)
 
     def identity(self, processes: int | None = None) -> dict[str, Any]:
         """What must not change while a run goes on.
@@ -258,13 +323,12 @@ class ViewsDataModule(LightningDataModule):
         Args:
             processes: that train. None: as many as there are now.
         """
-        if self._known is None:
-            train = self._loaded_train()
-            labels = b"" if train.labels is None else train.labels.numpy().tobytes()
-            text = f"{train.images.identity()} {train.class_names}".encode()
-            self._known = {"images": len(train.images), "data": hashlib.sha256(text + labels).hexdigest()[:16]}
-        processes = processes or world_size()
-        return {**self._known, "global_batch": self.batch_size * processes, "processes": processes}
+        train, processes = self._loaded_train(), processes or world_size()
+        self._data_hash = self._data_hash or train.fingerprint(names_only=True)
+        global_batch = self.batch_size * processes
+        return {
+            "images": len(train.images), "data": self._data_hash, "global_batch": global_batch, "processes": processes
+        }  # fmt: skip
 
     def check_same(self, state: dict[str, Any], processes: int | None = None) -> None:
         """Check that a run may resume with these data and processes. Needs `setup`.
@@ -286,50 +350,6 @@ class ViewsDataModule(LightningDataModule):
                 "an epoch with as many processes"
             )
 
-    def train_sampler(self, train: Split, seed: int) -> TrainBatches:
-        """Which samples make up each training batch."""
-        return TrainBatches(len(train.images), self.batch_size, seed)
-
-    def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
-        """The held-out split in order; an empty list where there is none."""
-        return self.clean_dataloader(self.val) if self.val is not None else []
-
-    def clean_dataloader(self, split: Split, drop_unreadable: bool = False) -> DataLoader[RawBatch]:
-        """A split in order and without randomness, each sample once over all processes.
-
-        Args:
-            split: of this dataset.
-            drop_unreadable: leave out images that cannot be read, instead of raising; each batch has the `indices` of
-                its images, which may be none, and one line in `skipped` for each other one.
-        """
-        return self._loader(split, OrderedBatches(len(split.images), self.batch_size), drop_unreadable)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Views of a training batch, normalised images of any other; batches of other loaders pass unchanged."""
-        if not isinstance(batch, RawBatch):
-            return batch
-        images: Any = batch.images
-        labels, seed = batch.labels, batch.seed
-        for problem in batch.skipped:
-            if problem not in self.skipped:
-                report(problem)
-            self.skipped[problem] += 1
-        device = images[0].device  # of the first image, or of the pairs of crops
-        with torch.inference_mode(False):  # of a first batch that validates: what is moved serves training too
-            self.views.to(device)
-        if seed is None:
-            return self.views.evaluate(images), labels
-        return self.views(images, torch.Generator(device).manual_seed(seed)), labels
-
-    def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images of different classes, each beside its views: uint8 [3, H, W]."""
-        train = self._loaded_train()
-        images, indices = train.images, train.varied(rows)
-        views = self.views.cpu()
-        loaded = BatchReader(images, self.on_error).load(indices, seed=0)
-        pair = views(loaded.images, torch.Generator().manual_seed(0))
-        return grid(images.clean(loaded.indices), pair, views.mean, views.std, len(indices))
-
     def _left_out(self) -> Counter[str]:
         return self._loaded_train().left_out + (self.val.left_out if self.val is not None else Counter())
 
@@ -339,12 +359,16 @@ class ViewsDataModule(LightningDataModule):
         return self.train
 
     def _loader(
-        self, split: Split, sampler: TrainBatches | EpochBatches | OrderedBatches, drop_unreadable: bool = False
+        self,
+        split: Split,
+        sampler: TrainBatches | EpochBatches | OrderedBatches,
+        preparation: Preparation | None = None,
+        drop_unreadable: bool = False,
     ) -> DataLoader[RawBatch]:
         several = isinstance(split.images, EncodedImages) and len(split.images) > self.batch_size
         workers = self._workers() if several else 0
         return DataLoader(
-            _Batches(split, self.on_error, drop_unreadable),
+            self.batches(split, preparation, drop_unreadable),
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
@@ -377,19 +401,3 @@ def _images(split: Split) -> str:
 
 def _from(split: Split) -> str:
     return f" from {split.source}" if split.source else ""
-
-
-class _Batches(Dataset[RawBatch]):
-    """A dataset indexed by whole batches: no Python per sample for images in memory."""
-
-    def __init__(self, split: Split, on_error: OnError, drop_unreadable: bool) -> None:
-        self.labels = split.labels
-        self.reader = BatchReader(split.images, on_error, drop_unreadable)
-
-    def __len__(self) -> int:
-        return len(self.reader.images)
-
-    def __getitem__(self, draw: Draw) -> RawBatch:
-        images, indices, skipped = self.reader.load(*draw)
-        labels = None if self.labels is None else self.labels[indices]
-        return RawBatch(images, labels, draw.seed, skipped, indices if self.reader.drop_unreadable else None)

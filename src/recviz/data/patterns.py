@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from recviz.augment.views import TwoViews
+from recviz.data.dataset import Dataset, Split
 from recviz.data.images import MemoryImages
-from recviz.data.module import ViewsDataModule
-from recviz.data.splits import Split
+from recviz.data.module import DataModule
 
 PATTERNS = ["rows", "columns", "checks", "dots", "weave", "zigzag", "lattice", "diamonds", "waves", "corners"]
 SIZE = 32
 
 
-class PatternsDataModule(ViewsDataModule):
+class Patterns(Dataset):
     """Drawn images of 32×32: one of ten repeating patterns, in two random colours. The same at every call.
 
     The class is in the pattern alone: colours, shading, size of the repeat, place and noise are random, so that raw
@@ -25,35 +26,40 @@ class PatternsDataModule(ViewsDataModule):
     Args:
         train_size: number of training images, at least 10.
         val_size: number of held-out images, drawn with another seed.
-        views: see ViewsDataModule. None: TwoViews.cifar with mean one half and standard deviation a quarter.
-        batch_size: samples per process.
-        classes: keep these classes only, e.g. "0-49" or [0, 5, 7].
-        fraction: keep this fraction of each class of the training split.
-        seed: of order and views. None: what seed_everything set, or 0.
     """
 
-    def __init__(
-        self,
-        train_size: int = 5000,
-        val_size: int = 2000,
-        views: TwoViews | None = None,
-        batch_size: int = 128,
-        classes: str | list[int] | None = None,
-        fraction: float = 1.0,
-        seed: int | None = None,
-    ) -> None:
-        views = views or TwoViews.cifar(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-        super().__init__(views, batch_size, 0, classes, fraction, seed)
-        self.train_size = train_size
-        self.val_size = val_size
+    def __init__(self, train_size: int = 5000, val_size: int = 2000) -> None:
+        self.train_size, self.val_size = train_size, val_size
 
-    def load_train(self) -> Split:
+    def train(self) -> Split:
         """`train_size` drawings."""
         return _split(self.train_size, seed=1)
 
-    def load_val(self) -> Split:
+    def held_out(self) -> Split:
         """`val_size` other drawings."""
         return _split(self.val_size, seed=2)
+
+    def default_views(self) -> TwoViews:
+        """TwoViews.cifar with mean one half and standard deviation a quarter."""
+        return TwoViews.cifar(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+
+
+@dataclass(eq=False, repr=False)
+class PatternsDataModule(DataModule):
+    """Drawn images of ten repeating patterns, 32×32, to try recviz without a download; see Patterns.
+
+    Args:
+        train_size: number of training images, at least 10.
+        val_size: number of held-out images, drawn with another seed.
+    """
+
+    train_size: int = 5000
+    val_size: int = 2000
+    dataset: Dataset = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.dataset = Patterns(self.train_size, self.val_size)
+        super().__post_init__()
 
 
 def _split(count: int, seed: int) -> Split:

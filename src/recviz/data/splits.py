@@ -1,68 +1,16 @@
-"""Splits, and their parts by class and by fraction."""
+"""Parts of splits: by class, by fraction, and held out."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from recviz.data.images import Images
+from recviz.data.dataset import Split
 from recviz.errors import InputError
-
-UNREADABLE = "that cannot be read"
-"""The reason in `Split.left_out`."""
-
-
-@dataclass
-class Split:
-    """Images of one split, their labels int64 [N] (None where there are none) and the classes' names."""
-
-    images: Images
-    labels: Tensor | None
-    class_names: list[str]
-    source: str = ""
-    """Where the images are from and how they were chosen, for people."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Number of files beside the images: by extension ("" for none), or by another reason in words."""
-
-    def subset(self, indices: Tensor, how: str = "") -> Split:
-        """The samples at `indices` [n]; `how` they were chosen is added to the source."""
-        labels = None if self.labels is None else self.labels[indices]
-        source = f"{self.source}, {how}" if how else self.source
-        return replace(self, images=self.images.subset(indices), labels=labels, source=source)
-
-    def without_problems(self, kept: Tensor) -> Split:
-        """The samples at `kept` [n], the others being images that cannot be read."""
-        left_out = self.left_out.copy()
-        left_out[UNREADABLE] += len(self.images) - len(kept)
-        return replace(self.subset(kept), left_out=+left_out)
-
-    def varied(self, count: int) -> Tensor:
-        """Indices of `count` samples to look at, or of all: of as many classes as possible, evenly spaced.
-
-        Without labels, the samples themselves are evenly spaced.
-        """
-        if self.labels is None:
-            return _spaced(len(self.images), count)
-        classes = torch.unique(self.labels)
-        chosen = classes[_spaced(len(classes), count)]
-        members = [(self.labels == label).nonzero().squeeze(1)[:count] for label in chosen]
-        rounds = [part[place] for place in range(count) for part in members if place < len(part)]
-        return torch.stack(rounds[:count])
-
-    def fingerprint(self) -> str:
-        """A short text that other images, labels or classes do not have."""
-        labels = b"" if self.labels is None else self.labels.numpy().tobytes()
-        text = f"{self.images.fingerprint()} {self.class_names}".encode()
-        return hashlib.sha256(text + labels).hexdigest()[:16]
-
-
-def _spaced(whole: int, count: int) -> Tensor:
-    return torch.linspace(0, whole - 1, min(count, whole), dtype=torch.float64).round().long()
 
 
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from recviz.augment.views import OneView, TwoViews
+from recviz.augment.preparation import Preparation
 from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, row_counts
 from recviz.errors import InputError, TrainingError
 from recviz.probes.encoding import encode_split
@@ -83,6 +83,7 @@ class OnlineProbe(Callback):
         self._trained = self._classified = 0  # rows of this epoch, and of this validation
         self._without_labels = False
         self._warned = False
+        self._preparation: Any = None  # of `data`; set by read_data
 
     # The data's classes
 
@@ -103,15 +104,14 @@ class OnlineProbe(Callback):
         """Set `data` up, to be seen as the pretraining data are: in their size and normalisation.
 
         Args:
-            pretraining: the DataModule; where it has no `views`, those of `data` stay.
+            pretraining: the DataModule; where it has no `preparation`, that of `data` stays.
             download: on one process of each machine, while the others wait.
 
         Raises:
             InputError: data without two classes or without a held-out split.
         """
-        views = getattr(pretraining, "views", None)
-        if isinstance(views, TwoViews) and self.data is not pretraining:
-            self.data.views = OneView(views.size, views.mean.tolist(), views.std.tolist())
+        preparation = getattr(pretraining, "preparation", None)
+        self._preparation = preparation if isinstance(preparation, Preparation) else self.data.preparation
         if download:
             self.data.prepare_data()
         barrier()
@@ -227,7 +227,7 @@ class OnlineProbe(Callback):
         data = self.data
         with trainer.precision_plugin.forward_context():
             train, held_out = (
-                encode_split(pl_module, data, split, pl_module.device, f"online probe: {name} split")
+                encode_split(pl_module, data, split, pl_module.device, f"online probe: {name} split", self._preparation)
                 for name, split in (("training", data.train), ("held-out", data.val))
             )
         features, labels = gather_rows(train.features), gather_rows(train.labels)

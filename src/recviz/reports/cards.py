@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from recviz.data.images import EVALUATION_MARGIN
 from recviz.runs.checkpoints import Origin
 from recviz.version import __version__
 
@@ -87,6 +85,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         figures: lines of results.
     """
     name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
+    images = origin.preparation
     model, data = origin.config.get("model") or {}, origin.config.get("data") or {}
     rows = [
         ("backbone", f"`{name}`" + (f" {options}" if options else "")),
@@ -96,10 +95,10 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         ("epochs", f"{'not known' if origin.epochs is None else origin.epochs}"),
         (
             "images",
-            f"{origin.size}×{origin.size}: those of that size as they are, others with a short side of "
-            f"{margin(origin.size)}, bilinear, antialiased, centre cut out; in 0..1",
+            f"{images.size}×{images.size}: those of that size as they are, others with a short side of "
+            f"{images.short_side}, bilinear, antialiased, centre cut out; in 0..1",
         ),
-        ("normalised by", f"mean {_shown(origin.mean)}, standard deviation {_shown(origin.std)}"),
+        ("normalised by", f"mean {_shown(images.mean)}, standard deviation {_shown(images.std)}"),
     ]
     lines = [f"# {name.rpartition('.')[2]}, pretrained without labels", ""]
     lines += ["| | |", "|---|---|", *(f"| {what} | {_cell(value)} |" for what, value in rows), ""]
@@ -108,18 +107,13 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
     for block in _programs(origin, form, out, feature_dim):
         lines += ["```python", block, "```", ""]
     if form in _NOTES:
-        lines += [_NOTES[form].format(size=origin.size, side=margin(origin.size)), ""]
+        lines += [_NOTES[form].format(size=images.size, side=images.short_side), ""]
     lines += [
         f"Written by recviz {__version__}, whose code is under the MIT licence; what may be done with the "
         "weights also depends on the images that they were trained on.",
         "",
     ]
     return "\n".join(lines)
-
-
-def margin(size: int) -> int:
-    """The short side in pixels to which evaluation resizes images that are not of `size` × `size`."""
-    return round(size * EVALUATION_MARGIN)
 
 
 def arguments(backbone: dict[str, Any]) -> dict[str, Any]:
@@ -133,9 +127,10 @@ def _programs(origin: Origin, form: str, out: Path, feature_dim: int) -> list[st
     make = f"recviz.backbones.as_backbone({_call(name, options)})"
     if any(isinstance(value, dict) for value in options.values()):  # objects, by their own class_path
         modules, make = ["recviz.runs.checkpoints"], f"recviz.runs.checkpoints.make_backbone({origin.backbone!r})"
+    images = origin.preparation
     words = {
-        "path": str(out), "local": f"local-dir:{out}", "size": origin.size, "side": margin(origin.size),
-        "mean": _numbers(origin.mean), "std": _numbers(origin.std), "dim": feature_dim,
+        "path": str(out), "local": f"local-dir:{out}", "size": images.size, "side": images.short_side,
+        "mean": list(images.mean), "std": list(images.std), "dim": feature_dim,
         "make": make, "modules": "\nimport ".join(modules), "kind": name.rpartition(".")[2],
     }  # fmt: skip
     programs = [_PYTHON[form].format(**words)]
@@ -158,13 +153,8 @@ def _part(options: dict[str, Any]) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-def _shown(values: list[float]) -> str:
+def _shown(values: Sequence[float]) -> str:
     return " / ".join(f"{value:.4g}" for value in values)
-
-
-def _numbers(values: list[float]) -> str:
-    """The shortest digits that give the same float32."""
-    return f"[{', '.join(str(np.float32(value)) for value in values)}]"
 
 
 def _cell(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.data.images import EncodedImages, FileImages
+from recviz.augment.preparation import Preparation
+from recviz.data.batches import report
+from recviz.data.dataset import Split
 from recviz.data.images import shown as as_text
 from recviz.data.listing import counted
 from recviz.data.lists import list_text
-from recviz.data.module import ViewsDataModule
-from recviz.data.skipping import report
-from recviz.data.splits import Split
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import Neighbours, extract_features, nearest_neighbours
@@ -63,7 +62,7 @@ class Embedded(NamedTuple):
         return "" if self.labels is None else self.class_names[int(self.labels[index])]
 
 
-def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
+def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Preparation) -> Embedded:
     """Encode a split, in its order, without augmentation, with progress on stderr.
 
     Where `data.on_error` is "skip", images that cannot be read are reported and left out.
@@ -77,7 +76,7 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
     skipped: list[str] = []
 
     def batches() -> Iterator[Any]:
-        loader = data.clean_dataloader(split, drop_unreadable=data.on_error == "skip")
+        loader = data.clean_dataloader(split, preparation, drop_unreadable=data.on_error == "skip")
         size = len(split.images)
         for batch in shown(loader, "encoding", size, lambda batch: len(batch.images) + len(batch.skipped)):
             images = batch.images
@@ -86,28 +85,20 @@ def embed(backbone: nn.Module, data: ViewsDataModule, split: Split) -> Embedded:
                 skipped.append(problem)
             if not len(images):
                 continue
-            kept.append(torch.arange(len(images)) if batch.indices is None else batch.indices)
+            kept.append(batch.indices)
             assert isinstance(images, Tensor)  # of evaluation
             thumbnails.append(_thumbnails(images, THUMBNAIL if len(split.images) <= _FEW else 40))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
-    evaluate = data.views.to(device).evaluate
     try:
-        found = extract_features(backbone.to(device), batches(), evaluate, device)
+        found = extract_features(backbone.to(device), batches(), preparation, device)
     except InputError as error:
         if kept or not skipped:
             raise
         raise InputError(f"none of {len(skipped):,} images can be read, the last because: {skipped[-1]}") from error
-    indices = torch.cat(kept) if skipped else torch.arange(len(split.images))
-    images = split.subset(indices).images
-    names = (
-        [os.fsdecode(path) for path in images.paths[images.rows]]
-        if isinstance(images, FileImages)
-        else [images.name(int(row)) for row in images.rows]
-        if isinstance(images, EncodedImages)
-        else [str(row) for row in getattr(images, "rows", torch.arange(len(images))).tolist()]
-    )
+    indices = torch.cat(kept)
+    names = [split.images.name(index) for index in indices.tolist()]
     labels = None if split.labels is None else found.labels.cpu()
     thumbs = torch.cat(thumbnails)
     left_out = counted(split.left_out)

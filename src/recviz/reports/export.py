@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recviz.augment.preparation import Preparation
 from recviz.backbones import ResNet
 from recviz.errors import InputError, missing_package
 from recviz.files import made_folder, whole_file, write_whole
-from recviz.reports.cards import arguments, margin, model_card
+from recviz.reports.cards import arguments, model_card
 from recviz.runs.checkpoints import EXPORT_KEY, Origin
 
 Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
@@ -32,11 +33,11 @@ class Normalized(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: nn.Module, mean: list[float], std: list[float]) -> None:
+    def __init__(self, backbone: nn.Module, preparation: Preparation) -> None:
         super().__init__()
         self.backbone = backbone
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preparation.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preparation.std).view(1, 3, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise, then encode."""
@@ -61,8 +62,9 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
         InputError: a form that this backbone cannot take, an extra that is missing, a file that cannot be written.
     """
     backbone = backbone.to(memory_format=torch.contiguous_format)
-    images = torch.rand(3, 3, origin.size, origin.size, generator=torch.Generator().manual_seed(0))
-    whole = Normalized(backbone, origin.mean, origin.std).eval()
+    size = origin.preparation.size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    whole = Normalized(backbone, origin.preparation).eval()
     with torch.no_grad():
         expected = whole(images)
     try:
@@ -112,7 +114,7 @@ def _state_dict(whole: Normalized, origin: Origin, path: Path, images: Tensor) -
 
 
 def _safetensors(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
-    about = {"backbone": origin.backbone, "size": origin.size, "mean": origin.mean, "std": origin.std}
+    about = {"backbone": origin.backbone, "preparation": origin.preparation.as_dict()}
     save_file(_weights(whole.backbone), path, {"format": "pt", EXPORT_KEY: json.dumps(about)})
     path.chmod(0o644)
     return _again(whole, load_file(path), images)
@@ -193,15 +195,15 @@ def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim
         origin: what it is.
         feature_dim: D.
     """
-    size = origin.size
+    size, mean, std = origin.preparation.as_dict().values()
     return {
         "architecture": name,
         "num_classes": 0,
         "num_features": feature_dim,
         "pretrained_cfg": {
-            "input_size": [3, size, size], "mean": origin.mean, "std": origin.std, "num_classes": 0, "pool_size": None,
+            "input_size": [3, size, size], "mean": mean, "std": std, "num_classes": 0, "pool_size": None,
             "interpolation": "bilinear", "crop_mode": "center",
-            "crop_pct": math.floor(size / margin(size) * 1e6) / 1e6,  # timm rounds the side down
+            "crop_pct": math.floor(size / origin.preparation.short_side * 1e6) / 1e6,  # timm rounds the side down
         },
         **({"model_args": settings} if settings else {}),
     }  # fmt: skip
@@ -209,7 +211,7 @@ def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim
 
 @torch.no_grad()
 def _encoded(backbone: nn.Module, origin: Origin, images: Tensor) -> Tensor:
-    features: Tensor = Normalized(backbone, origin.mean, origin.std)(images)
+    features: Tensor = Normalized(backbone, origin.preparation)(images)
     return features
 
 

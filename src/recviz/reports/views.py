@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from recviz.augment.view import UNIFORMS, cpu_blocks, draw, stages, steps
-from recviz.augment.views import Crops, TwoViews
+from recviz.augment.views import TwoViews
 
 
 class StepReport(NamedTuple):
@@ -24,7 +24,7 @@ class StepReport(NamedTuple):
     """Per image of the batch, chosen or not."""
 
 
-def step_reports(views: TwoViews, images: Tensor | Crops, generator: torch.Generator) -> list[StepReport]:
+def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
     """Every step of every view, one by one; the median of five times, after one that is not counted.
 
     Args:
@@ -33,7 +33,7 @@ def step_reports(views: TwoViews, images: Tensor | Crops, generator: torch.Gener
         generator: source of the draws, on that device.
     """
     reports = []
-    cropped = isinstance(images, Crops) or images.ndim == 5
+    cropped = not isinstance(images, Tensor)
     for (name, view, size), source in zip(views.each(), views.sources(images), strict=True):
         uniforms = torch.rand(len(source), UNIFORMS, generator=generator, device=source.device)
         draws = draw(view, uniforms, None if cropped else (source.shape[2], source.shape[3]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from recviz.data.module import ViewsDataModule
+from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.runs.checkpoints import epochs_done, read_checkpoint
@@ -87,7 +87,7 @@ def check_checkpoint(
     safe = {key: line for key, line in changes.items() if _is(key, SAFE)}
     if len(safe) < len(changes):
         raise InputError(f"{path} was made with other settings: {_shown(changes)}; make them agree")
-    if isinstance(data, ViewsDataModule):
+    if isinstance(data, DataModule):
         data.check_same(checkpoint.get(type(data).__qualname__, {}), processes)
     if safe and not allowed:
         raise InputError(f"{path} was made with other settings: {_shown(safe)}; accept with --allow_changes true")

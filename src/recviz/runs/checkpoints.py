@@ -8,22 +8,19 @@ from argparse import ArgumentError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from recviz.augment.views import OneView, TwoViews
+from recviz.augment.preparation import Preparation
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file
 from recviz.runs.settings import read_settings
 from recviz.version import __version__
 from recviz.weights.files import check_archive
-
-if TYPE_CHECKING:
-    from lightning.pytorch import LightningDataModule
 
 STARTS = ("weights", "pretrained", "checkpoint_path")
 """Settings by which backbones of recviz, torchvision and timm name the weights that they begin with."""
@@ -94,21 +91,17 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
     return dict(config)
 
 
-def run_data(config: dict[str, Any]) -> LightningDataModule | None:
-    """The datamodule of a run's settings; None where it is not recviz's and cannot be made here.
+def run_preparation(checkpoint: dict[str, Any], path: str | Path) -> Preparation | None:
+    """How the run that wrote a checkpoint prepared its images; None where its datamodule did not say.
 
     Raises:
-        InputError: a datamodule of recviz whose settings do not fit it.
+        InputError: a damaged entry.
     """
-    from lightning.pytorch import LightningDataModule
-
+    values = checkpoint["recviz"].get("preparation")
     try:
-        made: LightningDataModule = _instantiated(LightningDataModule, config["data"])
-    except InputError:
-        if config["data"]["class_path"].startswith("recviz."):
-            raise
-        return None
-    return made
+        return None if values is None else Preparation(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: its preparation of images is {str(values)[:200]} ({error})") from error
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int | None:
@@ -131,21 +124,12 @@ class Origin(NamedTuple):
 
     backbone: dict[str, Any]
     """class_path and init_args, as in a config."""
-    size: int
-    """0: the run's data do not say how images are prepared, and `mean` and `std` are empty."""
-    mean: list[float]
-    std: list[float]
+    preparation: Preparation
+    """How images are prepared for it."""
     config: dict[str, Any]
     """All settings of the run; empty where only the backbone was exported."""
     epochs: int | None = None
     """How long it was trained, where that is known."""
-    data: LightningDataModule | None = None
-    """What the run trained on, see `run_data`."""
-
-    @property
-    def view(self) -> OneView:
-        """How images are prepared for it."""
-        return OneView(self.size, self.mean, self.std)
 
 
 def checkpoint_of(source: str | Path) -> Path:
@@ -165,13 +149,13 @@ def load_backbone(source: str | Path) -> nn.Module:
 
     Returns:
         The backbone in eval mode, on the CPU: images [N, 3, size, size], normalised, to features [N, feature_dim]. Its
-        attributes `size`, `mean` and `std` say how images are prepared; TwoViews.evaluate does it. They are absent
-        where the run's datamodule is not recviz's and has no attribute `views` that says them.
+        attribute `preparation` makes such images of any others; it is absent where the run's datamodule is not
+        recviz's and has no attribute `preparation`.
 
     Raises:
         InputError: a path that is none of these.
     """
-    return _read(source)[0]
+    return _read(source).backbone
 
 
 def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
@@ -181,36 +165,48 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
         InputError: a path that is none of these, a run whose data do not say how images are prepared, a backbone that
             does not give features of them (see check_backbone).
     """
-    backbone, origin = _read(source)
-    if not origin.size:
+    backbone, setting, preparation, config, epochs = _read(source)
+    if preparation is None:
         raise InputError(
-            f"{source}: the run's data do not say how images are prepared: give {origin.config['data']['class_path']} "
-            "an attribute `views` (a recviz.TwoViews), or use recviz.load_backbone in Python"
+            f"{source}: the run's data do not say how images are prepared: give {config['data']['class_path']} "
+            "an attribute `preparation` (a recviz.Preparation), or use recviz.load_backbone in Python"
         )
     with _naming(source):
-        check_backbone(backbone, origin.size)
-    return backbone, origin
+        check_backbone(backbone, preparation.size)
+    return backbone, Origin(setting, preparation, config, epochs)
 
 
-def _read(source: str | Path) -> tuple[nn.Module, Origin]:
+class _Read(NamedTuple):
+    """See Origin; of a run whose data do not say how images are prepared, `preparation` is None."""
+
+    backbone: nn.Module
+    setting: dict[str, Any]
+    preparation: Preparation | None
+    config: dict[str, Any]
+    epochs: int | None
+
+
+def _read(source: str | Path) -> _Read:
     path = checkpoint_of(source)
+    preparation: Preparation | None
+    config: dict[str, Any] = {}
+    epochs = None
     if path.suffix == ".safetensors":
-        origin, weights = _exported(path)
+        setting, preparation, weights = _exported(path)
     else:
         checkpoint = read_checkpoint(path)
-        settings, weights = run_settings(checkpoint, path), backbone_weights(checkpoint)
-        with _naming(path):
-            origin = _origin(settings)._replace(epochs=epochs_done(checkpoint))
+        config, weights = run_settings(checkpoint, path), backbone_weights(checkpoint)
+        setting = without_weights(config["model"]["init_args"]["backbone"])
+        preparation, epochs = run_preparation(checkpoint, path), epochs_done(checkpoint)
     with _naming(path):
-        backbone = make_backbone(origin.backbone)
+        backbone = make_backbone(setting)
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
-    for name in ("size", "mean", "std"):
-        if origin.size and not hasattr(backbone, name):  # a backbone's own are left alone
-            setattr(backbone, name, getattr(origin, name))
-    return backbone.eval(), origin
+    if preparation is not None:
+        backbone.preparation = preparation  # type: ignore[assignment]
+    return _Read(backbone.eval(), setting, preparation, config, epochs)
 
 
 class Classifier(NamedTuple):
@@ -218,7 +214,7 @@ class Classifier(NamedTuple):
 
     backbone: nn.Module
     head: nn.Linear
-    origin: Origin
+    preparation: Preparation
     class_names: list[str]
 
 
@@ -228,7 +224,7 @@ def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]
     Args:
         path: of the file.
         state: of backbone.* and head.*.
-        about: "backbone" (class_path and init_args), "size", "mean", "std", "classes", and what else may be of use.
+        about: "backbone" (class_path and init_args), "preparation", "classes", and what else may be of use.
 
     Raises:
         InputError: a file that cannot be written.
@@ -253,14 +249,14 @@ def load_classifier(path: str | Path) -> Classifier:
     checkpoint = read_checkpoint(path)
     try:
         about = json.loads(checkpoint["recviz"]["probe"])
-        origin = _prepared(about)
+        setting, preparation = without_weights(about["backbone"]), Preparation(**about["preparation"])
         weight, bias = (checkpoint["state_dict"][f"head.{name}"] for name in ("weight", "bias"))
         classes, width = weight.shape
         names = [str(name) for name in about["classes"]]
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one ({error!r})") from error
     with _naming(path):
-        backbone = make_backbone(origin.backbone)
+        backbone = make_backbone(setting)
     if (len(names), backbone.feature_dim) != (classes, width):
         raise InputError(
             f"{path} does not fit its own settings: a classifier of {width} features and {classes} classes, with "
@@ -273,8 +269,8 @@ def load_classifier(path: str | Path) -> Classifier:
     except RuntimeError as error:
         raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
     with _naming(path):
-        check_backbone(backbone, origin.size)
-    return Classifier(backbone.eval(), head, origin, names)
+        check_backbone(backbone, preparation.size)
+    return Classifier(backbone.eval(), head, preparation, names)
 
 
 @contextmanager
@@ -311,33 +307,14 @@ def without_weights(backbone: Any) -> dict[str, Any]:
     return kept
 
 
-def _prepared(about: dict[str, Any]) -> Origin:
-    """The origin that an exported file or a classifier tells.
-
-    Raises:
-        KeyError, TypeError, ValueError: what is missing, of another type, or impossible.
-    """
-    view = OneView(int(about["size"]), about["mean"], about["std"])
-    return Origin(without_weights(about["backbone"]), view.size, view.mean.tolist(), view.std.tolist(), {})
-
-
-def _origin(config: dict[str, Any]) -> Origin:
-    backbone = without_weights(config["model"]["init_args"]["backbone"])
-    data = run_data(config)
-    views = getattr(data, "views", None)
-    if not isinstance(views, TwoViews):
-        return Origin(backbone, 0, [], [], config, data=data)
-    return Origin(backbone, views.size, views.mean.tolist(), views.std.tolist(), config, data=data)
-
-
-def _exported(path: Path) -> tuple[Origin, dict[str, torch.Tensor]]:
+def _exported(path: Path) -> tuple[dict[str, Any], Preparation, dict[str, torch.Tensor]]:
     if not path.is_file():
         raise InputError(f"there is no {path}")
     try:
         with safe_open(path, "pt") as file:
             content = json.loads((file.metadata() or {})[EXPORT_KEY])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return _prepared(content), weights
+        return without_weights(content["backbone"]), Preparation(**content["preparation"]), weights
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a safetensors file that recviz exported: {error!r}") from error
 

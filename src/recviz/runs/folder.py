@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchvision.io import write_png
 
+from recviz.augment.preparation import Preparation
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file, write_whole
 from recviz.version import __version__
@@ -16,8 +17,8 @@ from recviz.version import __version__
 class RunFolder(Callback):
     """Writes config.yaml and views.png when training begins, and puts the settings into each checkpoint.
 
-    A checkpoint's entry "recviz" holds `version` and `config`, the text of config.yaml, so that the checkpoint alone
-    tells what it is.
+    A checkpoint's entry "recviz" holds `version`, `config`, the text of config.yaml, and `preparation`, how its images
+    are prepared (see recviz.Preparation), so that the checkpoint alone tells what it is.
 
     Args:
         folder: made when training begins, where it is not there.
@@ -50,4 +51,7 @@ class RunFolder(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the settings."""
-        checkpoint.setdefault("recviz", {}).update(version=__version__, config=self.config)
+        preparation = getattr(trainer.datamodule, "preparation", None)  # type: ignore[attr-defined]
+        known = preparation.as_dict() if isinstance(preparation, Preparation) else None
+        about = {"version": __version__, "config": self.config, "preparation": known}
+        checkpoint.setdefault("recviz", {}).update(about)

@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
-from recviz.data.images import EncodedImages, UnreadableImageError
+from recviz.data.batches import OnError, report
+from recviz.data.dataset import Split
+from recviz.data.images import EncodedImages, UnreadableImageError, shown
 from recviz.data.packed.manifest import FORMAT, MANIFEST
 from recviz.data.packed.store import Shard, sha256_of
 from recviz.data.photo import Photo, UnreadableError, resized
-from recviz.data.skipping import OnError, report
-from recviz.data.splits import Split
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 from recviz.progress import progress
@@ -140,13 +140,12 @@ def _pack_split(
 
 def _encoded(images: EncodedImages, index: int, packing: Packing, on_error: OnError) -> tuple[str, bytes] | None:
     """Suffix and bytes of one image; None where it was skipped."""
-    row = int(images.rows[index])
     try:
         photo = images.open(index)
         try:
             return encode(photo, packing)
         except UnreadableError as error:
-            raise UnreadableImageError(f"cannot read the image {images.name(row)}: {error}") from error
+            raise images.unreadable(index, error) from error
     except UnreadableImageError as error:
         if on_error == "raise":
             raise
@@ -218,9 +217,7 @@ def _write_index(
     columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
     if split.labels is not None:
         columns["label"] = split.labels[torch.tensor(chosen, dtype=torch.int64)].to(torch.int64)
-    assert isinstance(split.images, EncodedImages)
-    paths = (split.images.name(int(split.images.rows[index])) for index in chosen)
-    names = ["/".join(Path(path).parts[-2:]).encode() for path in paths]
+    names = ["/".join(Path(shown(split.images.name(index))).parts[-2:]).encode() for index in chosen]
     columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
     columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
     path = folder / f"{name}.safetensors"

@@ -1,15 +1,20 @@
-"""What happens to images that cannot be read: the run stops and names the file, or others stand for them."""
+"""Whole batches of a split, read in a loader's workers; images that cannot be read end the run or are replaced."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
-from recviz.augment.views import Crops
+from recviz.augment.preparation import Preparation
+from recviz.augment.view import View
+from recviz.data.dataset import Split
 from recviz.data.images import Images, UnreadableImageError, over_threads
+from recviz.data.sampler import Draw
 from recviz.errors import InputError
 from recviz.launch.seeds import mixed_seed
 
@@ -20,53 +25,81 @@ _TRIES = 20
 _log = logging.getLogger(__name__)
 
 
-class Loaded(NamedTuple):
-    """Images of a batch, and which they are."""
+class RawBatch(NamedTuple):
+    """What loaders yield, before views are made on the device."""
 
-    images: Tensor | Crops
+    images: Tensor | list[Tensor]
+    """uint8 [n, 3, H, W], or the crops of each view."""
+    labels: Tensor | None
+    """int64 [n]."""
+    seed: int | None
+    """Of the views; None: no views."""
     indices: Tensor
-    """int64 [n], of the images that are there: not always those asked for, where on_error is "skip"."""
-    skipped: tuple[str, ...]
+    """int64 [n], which images of the split these are."""
+    skipped: tuple[str, ...] = ()
     """One line for each image that could not be read."""
 
 
-class BatchReader:
-    """Reads batches of one split; one to a worker process.
+class Batches(TorchDataset[RawBatch]):
+    """A split indexed by whole batches: no Python per sample for images in memory.
 
     With on_error "skip", an unreadable image of a training batch is replaced by another one that is drawn uniformly
     from the split with the batch's seed, so that batches stay full and equal on every process, and the other images'
     crops stay as they were. Batches without views raise in any case, since a split that is evaluated was read before,
     or go without such images, where `drop_unreadable` says so.
+
+    Args:
+        split: to read.
+        views: settings and size of each view, of batches with a seed.
+        preparation: of batches without.
+        on_error: see above.
+        drop_unreadable: see above.
     """
 
-    def __init__(self, images: Images, on_error: OnError, drop_unreadable: bool = False) -> None:
-        self.images = images
-        self.on_error = on_error
-        self.drop_unreadable = drop_unreadable
+    def __init__(
+        self,
+        split: Split,
+        views: Sequence[tuple[View, int]],
+        preparation: Preparation,
+        on_error: OnError,
+        drop_unreadable: bool = False,
+    ) -> None:
+        self.images, self.labels = split.images, split.labels
+        self.views, self.preparation = views, preparation
+        self.on_error, self.drop_unreadable = on_error, drop_unreadable
 
-    def load(self, indices: Tensor, seed: int | None) -> Loaded:
-        """A training batch, or with seed None a batch without randomness.
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, draw: Draw) -> RawBatch:
+        """Read one batch.
 
         Raises:
             UnreadableImageError: an image that cannot be read, where on_error is "raise".
             InputError: most images cannot be read.
         """
+        indices, seed = draw
+        skipped: tuple[str, ...] = ()
         try:
-            return Loaded(self._read(indices, seed), indices, ())
+            images = self._read(indices, seed)
         except UnreadableImageError:
             if seed is None and self.drop_unreadable:
                 problems = [self.images.problem(index) for index in indices.tolist()]
                 indices = indices[torch.tensor([problem is None for problem in problems])]
-                return Loaded(self._read(indices, None), indices, tuple(filter(None, problems)))
-            if self.on_error == "raise" or seed is None:
+                skipped = tuple(filter(None, problems))
+            elif seed is not None and self.on_error == "skip":
+                indices, skipped = self._replaced(indices, seed)
+            else:
                 raise
-        indices, skipped = self._readable(indices, seed)
-        return Loaded(self._read(indices, seed), indices, skipped)
+            images = self._read(indices, seed)
+        return RawBatch(images, None if self.labels is None else self.labels[indices], seed, indices, skipped)
 
-    def _read(self, indices: Tensor, seed: int | None) -> Tensor | Crops:
-        return self.images.clean(indices) if seed is None else self.images.crops(indices, seed)
+    def _read(self, indices: Tensor, seed: int | None) -> Tensor | list[Tensor]:
+        if seed is None:
+            return self.images.clean(indices, self.preparation)
+        return self.images.crops(indices, seed, self.views)
 
-    def _readable(self, indices: Tensor, seed: int) -> tuple[Tensor, tuple[str, ...]]:
+    def _replaced(self, indices: Tensor, seed: int) -> tuple[Tensor, tuple[str, ...]]:
         kept: list[int] = []
         skipped: list[str] = []
         for place, wanted in enumerate(indices.tolist()):
@@ -88,9 +121,8 @@ class BatchReader:
 def readable(images: Images) -> Tensor:
     """Indices of the images that can be read, int64 [n]; each other one is reported."""
     problems = over_threads(images.problem, len(images), "checking that images can be read")
-    for problem in problems:
-        if problem is not None:
-            report(problem)
+    for problem in filter(None, problems):
+        report(problem)
     return torch.tensor([index for index, problem in enumerate(problems) if problem is None], dtype=torch.int64)
 
 
