@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,8 +14,9 @@ from importlib import import_module
 from types import ModuleType
 
 import recviz
-from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.errors import InputError, StoppedError
 from recviz.files import with_home
+from recviz.launch.failures import describe
 from recviz.launch.machine import let_waiting_threads_sleep
 from recviz.progress import say, working
 
@@ -111,28 +111,20 @@ def run(args: list[str]) -> int:
 
 
 def report(error: Exception) -> int | None:
-    """Say in one line what failed: the one place that decides what is bad input, a failed run or a bug.
+    """Say in one line what failed.
 
     Returns:
         The exit code; None for a bug, of recviz or of a class that the settings name, or a fault of the hardware: that
         keeps its type and traceback, and nothing is said here.
     """
-    # an error of a worker process carries that worker's traceback; its last line is the message
-    lines = str(error).strip().splitlines() or [""]
-    line, code = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1]), 1
     if isinstance(error, StoppedError):
         say(f"recviz: {error}")
         return error.code
-    if isinstance(error, InputError):
-        code = 2
-    elif type(error).__name__ == "OutOfMemoryError":  # torch's, not imported here
-        line = "the GPU is out of memory: free it, lower data.batch_size, or hide it (CUDA_VISIBLE_DEVICES=)"
-    elif isinstance(error, OSError) and error.strerror is not None:
-        line = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    elif not isinstance(error, TrainingError):
+    failure = describe(error)
+    if failure is None:
         return None
-    print(f"recviz: error: {line}", file=sys.stderr)
-    return code
+    print(f"recviz: error: {failure.line}", file=sys.stderr)
+    return failure.code
 
 
 def _add_last_line(error: Exception, args: Sequence[str]) -> None:

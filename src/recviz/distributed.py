@@ -8,6 +8,7 @@ over the processes then leaves exactly the gradient of the global batch, and the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -119,15 +120,21 @@ def barrier() -> None:
     host_max(0)
 
 
-def tick() -> None:
-    """Say that this process moves: for those who watch over it."""
-    global _ticks
-    _ticks += 1
+def start_group(
+    backend: str, rank: int, world_size: int, timeout: timedelta, device: torch.device | None = None
+) -> None:
+    """Start the process group. A collective that waits for longer than `timeout` fails.
 
-
-def ticks() -> int:
-    """How often `tick` was called."""
-    return _ticks
+    Args:
+        backend: nccl, gloo or another one.
+        rank: of this process.
+        world_size: number of processes.
+        timeout: of each collective, also of those from host to host.
+        device: that the backend works on, where that is not the CPU.
+    """
+    global _timeout
+    _timeout = timeout
+    dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=timeout, device_id=device)
 
 
 def part_company() -> None:
@@ -167,7 +174,7 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *gradients, *([None] * len(gradients))
 
 
-_ticks = 0
+_timeout: timedelta | None = None  # of the process group, where start_group set one
 _hosts: tuple[Any, Any] | None = None  # the default group, and the group over gloo that was made beside it
 
 
@@ -178,7 +185,7 @@ def _host_group() -> Any:
     if "cpu:gloo" in dist.get_backend_config(default):
         return default
     if _hosts is None or _hosts[0] is not default:
-        _hosts = (default, dist.new_group(backend="gloo"))
+        _hosts = (default, dist.new_group(backend="gloo", timeout=_timeout))
     return _hosts[1]
 
 

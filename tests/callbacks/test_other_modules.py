@@ -25,7 +25,7 @@ from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
 from recviz.errors import InputError, TrainingError
-from recviz.launch.stopping import LostWorkers, StopSafely
+from recviz.launch.stopping import StopSafely
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 from recviz.runs.changes import check_checkpoint
@@ -214,7 +214,7 @@ class Loses(Plain):
         raise ConnectionResetError("reset")
 
 
-def test_a_worker_whose_death_is_noticed_late_is_named() -> None:
+def test_a_worker_whose_death_is_noticed_late_is_named(tmp_path: Path) -> None:
     loader = rows(num_workers=1, persistent_workers=True)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid \d+\) is killed by signal: Killed"):
-        tiny_trainer(LostWorkers(), epochs=1).fit(Loses(TinyBackbone()), loader)
+        tiny_trainer(StopSafely(tmp_path / "last.ckpt"), epochs=1).fit(Loses(TinyBackbone()), loader)

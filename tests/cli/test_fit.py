@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
 
-from recviz.commands.fit import RUN_DIR, new_run_dir
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
 from recviz.launch.machine import typed_command
@@ -125,18 +123,6 @@ def test_default_run_folder_and_kept_checkpoints(recviz_command: Command) -> Non
     assert code == 0
     (run,) = Path("runs/quickstart").iterdir()
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.ckpt", "epoch-0000.ckpt", "epoch-0001.ckpt"}
-
-
-def test_processes_that_lightning_starts_take_the_folder_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setenv(RUN_DIR, "runs/of/an-earlier-run")
-    first = new_run_dir("quickstart")
-    assert re.fullmatch(r"runs/quickstart/\d{8}-\d{6}-\d{3}", first)
-    monkeypatch.setattr(time, "strftime", lambda _: "later")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert new_run_dir("quickstart") == first
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    assert re.fullmatch(r"runs/quickstart/later-\d{3}", new_run_dir("quickstart"))
 
 
 def test_going_on_from_a_checkpoint_ends_as_the_uninterrupted_run(recviz_command: Command) -> None:

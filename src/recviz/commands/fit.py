@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -13,11 +12,13 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
+import recviz.cli
 from recviz.backbones import check_backbone
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.compiled import Compiled
@@ -31,13 +32,14 @@ from recviz.commands.hardware import check_hardware
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
 from recviz.commands.recipes import Recipe, bundled
 from recviz.commands.summary import closing_summary
-from recviz.errors import InputError, StoppedError
+from recviz.distributed import part_company
+from recviz.errors import InputError, StoppedError, TrainingError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import one_line_failures, refusals
 from recviz.launch.machine import keep_compiled_code
-from recviz.launch.ranks import RankWatch
+from recviz.launch.ranks import is_launched, join_group, launched_by_recviz, ranks_to_start, run_ranks
 from recviz.launch.seeds import SeededSteps
-from recviz.launch.stopping import LostWorkers, StopSafely
+from recviz.launch.stopping import StopSafely
 from recviz.methods.checks import check_steps, check_trainer
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.final import FinalProbe
@@ -53,9 +55,6 @@ from recviz.runs.record import RunRecord, view_sizes
 from recviz.runs.resume import Resumed, take_resume
 from recviz.runs.saving import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
 from recviz.runs.written import settings_text
-
-RUN_DIR = "RECVIZ_RUN_DIR"
-"""Environment variable by which the first process of a run tells the others its folder."""
 
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
 
@@ -81,6 +80,7 @@ def run(argv: list[str]) -> None:
         InputError: anything in the settings, the data or the checkpoint that cannot work.
         TrainingError: a run that broke off.
     """
+    given = argv
     argv, resumed = take_resume(argv)
     quiet_lightning()
     keep_compiled_code()
@@ -90,6 +90,10 @@ def run(argv: list[str]) -> None:
         check_steps(trainer)
         if isinstance(job.model, JointEmbedding):
             check_trainer(trainer)
+    if ranks := ranks_of(job):
+        launch(job, given, ranks)
+        return
+    with working("reading the settings and the data"):
         if job.data is not None and trainer.local_rank == 0:  # before anything is written
             set_up_data(job)
         checkpoint = checked_checkpoint(job)
@@ -97,12 +101,48 @@ def run(argv: list[str]) -> None:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
     train(job, checkpoint)
+    part_company()
     if resumed is not None:
         trainer.loggers[0].begin()
     if trainer.is_global_zero:
         say_what_came(job)
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def ranks_of(job: Job) -> int:
+    """Number of ranks that this process starts and watches; 0 where it trains itself.
+
+    Raises:
+        InputError: --max_restarts in a job that another launcher started.
+    """
+    ranks = ranks_to_start(job.trainer.strategy)
+    if ranks or not job.config.max_restarts or launched_by_recviz():
+        return ranks
+    if is_launched():
+        raise InputError("--max_restarts is for ranks that recviz starts: give it to torchrun, or requeue the job")
+    return 1
+
+
+def launch(job: Job, argv: list[str], ranks: int) -> None:
+    """Train in processes of their own; where one fails, start again from the last checkpoint, --max_restarts times.
+
+    Raises:
+        InputError: what a rank found wrong.
+        TrainingError: a run that broke off.
+    """
+    if job.resumed is None:
+        argv = [*argv, "--run_dir", str(job.run_dir)]
+    for left in range(job.config.max_restarts, -1, -1):
+        if job.resumed is None and (job.run_dir / "config.yaml").is_file():
+            argv = ["--resume", str(job.run_dir)]
+        try:
+            return run_ranks(recviz.cli.run, ["fit", *argv], ranks, job.config.rank_timeout)
+        except TrainingError as error:
+            if isinstance(error, StoppedError) or not left:
+                raise
+            times = f"{left} restart{'s' * (left > 1)} left"
+            print(f"recviz: {error}; starting again from the last checkpoint ({times})", file=sys.stderr)
 
 
 def set_up_data(job: Job) -> None:
@@ -151,6 +191,8 @@ def train(job: Job, checkpoint: str | None) -> None:
     trainer: Any = job.trainer
     try:
         with one_line_failures(job.run_dir):
+            if trainer.world_size > 1:
+                join_group(trainer.strategy, job.config.rank_timeout)
             trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
         if not trainer.global_step and not trainer.interrupted and job.model.automatic_optimization:
             raise InputError(
@@ -195,8 +237,9 @@ def options(command: str, description: str) -> ArgumentParser:
     option("--seed_everything", type=bool | int, default=0, metavar="SEED", help="default: 0; true: a random one")
     option("--on_nonfinite", choices=("raise", "skip"), default="raise", help="at NaN or Inf: end, or skip the step")
     option(
-        "--rank_timeout", type=float, default=600.0, metavar="SECONDS", help="until a silent rank counts as hung (600)"
+        "--rank_timeout", type=float, default=1800.0, metavar="SECONDS", help="that ranks wait for one another (1800)"
     )
+    option("--max_restarts", type=int, default=0, metavar="N", help="restarts from the last checkpoint after a failure")
     option("--compile", type=bool, default=False, help="torch.compile backbone and projector")
     parser.add_class_arguments(WholeLimits, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
     parser.add_subclass_arguments(LightningModule, "model", required=True, fail_untyped=False)
@@ -285,9 +328,9 @@ class Job:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         folder = self.run_dir / "checkpoints"
-        stop = StopSafely(folder / "last.ckpt")
+        slurm = next((each for each in settings["plugins"] if isinstance(each, SLURMEnvironment)), None)
+        stop = StopSafely(folder / "last.ckpt", slurm)
         own: list[Callback] = [
-            RankWatch(config.rank_timeout),
             RunFolder(self.run_dir, self.config_text(), resumed is None),
             Header(),
             RunRecord(self.run_dir),
@@ -302,7 +345,6 @@ class Job:
             LastCheckpoint(folder, stop),
             KeptCheckpoints(folder, config.keep_every_n_epochs),
             *([Compiled()] if config.compile else []),
-            LostWorkers(),
             Monitors(),
         ]
         if settings["fast_dev_run"]:
@@ -324,11 +366,11 @@ class Job:
 
 def check_settings(config: Namespace) -> None:
     """Raise InputError for settings that no class checks before it is made."""
-    if config.keep_every_n_epochs < 0 or not config.rank_timeout > 0:
-        raise InputError(
-            "keep_every_n_epochs must not be negative and rank_timeout must be positive, got "
-            f"{config.keep_every_n_epochs} and {config.rank_timeout}"
-        )
+    for name in ("keep_every_n_epochs", "max_restarts"):
+        if config[name] < 0:
+            raise InputError(f"{name} must not be negative, got {config[name]}")
+    if not config.rank_timeout > 0:
+        raise InputError(f"rank_timeout must be positive, got {config.rank_timeout}")
     check_hardware(config.trainer)
     if config.trainer.barebones or config.trainer.enable_checkpointing is False:
         name = "barebones" if config.trainer.barebones else "enable_checkpointing"
@@ -380,12 +422,9 @@ def _display(settings: dict[str, Any]) -> list[Callback]:
 
 
 def new_run_dir(name: str) -> str:
-    """A run folder of this time; on the processes that Lightning starts, the one that their first process chose."""
-    if os.environ.get("LOCAL_RANK", "0") != "0" and RUN_DIR in os.environ:
-        return os.environ[RUN_DIR]
+    """A run folder of this time."""
     stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{int(time.time() * 1000) % 1000:03}"  # an array's runs begin together
-    os.environ[RUN_DIR] = f"runs/{name}/{stamp}"
-    return os.environ[RUN_DIR]
+    return f"runs/{name}/{stamp}"
 
 
 def on_cpu(accelerator: Any) -> bool:

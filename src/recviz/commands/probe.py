@@ -13,6 +13,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from lightning.pytorch import seed_everything
 from torch import nn
 
+import recviz.cli
 from recviz.augment.preparation import Preparation
 from recviz.augment.views import TwoViews
 from recviz.backbones import as_backbone, check_backbone
@@ -34,6 +35,7 @@ from recviz.data.dataset import Split
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
+from recviz.launch.ranks import run_ranks
 from recviz.probes.cache import weights_hash
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
@@ -94,6 +96,11 @@ def run(argv: list[str]) -> None:
     with working("reading the checkpoint and the data"):
         probed = parse(argv)
         config = probed.config
+        ranks = protocols.ranks_of(config)
+    if ranks:
+        run_ranks(recviz.cli.run, ["probe", *argv], ranks)
+        return
+    with working("reading the checkpoint and the data"):
         seed_everything(0, verbose=False)
         objects = instantiate(options(), config)
         backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data

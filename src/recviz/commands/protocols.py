@@ -21,6 +21,7 @@ from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
 from recviz.launch.machine import cache_folder
+from recviz.launch.ranks import ranks_to_start
 from recviz.probes.cache import FeatureCache
 from recviz.probes.encoding import encode_split
 from recviz.probes.frozen import probe_frozen, wilson
@@ -71,6 +72,14 @@ class Outcome(NamedTuple):
     """Of backbone.* and head.*, as LinearProbe's."""
 
 
+def ranks_of(config: Namespace) -> int:
+    """Number of ranks to start for a probe; 0 for one process."""
+    hardware = config.trainer.as_dict()
+    check_hardware(hardware)
+    with refusals("trainer"):
+        return ranks_to_start(Fabric(**{**hardware, "precision": None}).strategy)
+
+
 def measure(
     config: Namespace,
     backbone: nn.Module,
@@ -90,7 +99,6 @@ def measure(
         authors_batches: train on batches of 256 over all processes, instead of the data's own.
     """
     hardware = config.trainer.as_dict()
-    check_hardware(hardware)
     if config.protocol != "linear":
         return trained(config, backbone, data, hardware, authors_batches)
     if hardware["precision"] not in PRECISIONS:

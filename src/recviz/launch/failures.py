@@ -1,17 +1,18 @@
-"""Decides, by the kind of an exception and where it was raised, what of a run that failed is no bug."""
+"""Decides, by the kind of an exception and where it was raised, what is bad input, a failed run or a bug.
+
+Imports nothing heavy, so that the command line can say what is wrong at once.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import URLError
-
-import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import EarlyStopping
 
 from recviz.errors import InputError, TrainingError, missing_package
 from recviz.launch.machine import typed_command
@@ -31,6 +32,32 @@ PACKAGES = {
 """Packages that classes of Lightning need, whose errors do not carry the name."""
 
 
+class Failure(NamedTuple):
+    """What the command line says of an exception that is no bug."""
+
+    line: str
+    code: int
+    """Exit code of the process."""
+
+
+def describe(error: Exception) -> Failure | None:
+    """The line and exit code of an exception; None for a bug or a fault of the hardware, which keeps its traceback."""
+    # an error of a worker process carries that worker's traceback; its last line is the message
+    lines = str(error).strip().splitlines() or [""]
+    line = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1])
+    if isinstance(error, InputError):
+        return Failure(line, 2)
+    if isinstance(error, TrainingError):
+        return Failure(line, 1)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, not imported here
+        return Failure(
+            "the GPU is out of memory: free it, lower data.batch_size, or hide it (CUDA_VISIBLE_DEVICES=)", 1
+        )
+    if isinstance(error, OSError) and error.strerror is not None:
+        return Failure(f"{error.strerror}: {error.filename}" if error.filename else error.strerror, 1)
+    return None
+
+
 @contextlib.contextmanager
 def one_line_failures(folder: Path) -> Iterator[None]:
     """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
@@ -42,6 +69,10 @@ def one_line_failures(folder: Path) -> Iterator[None]:
     Args:
         folder: of the run, for what to do next.
     """
+    import torch
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.callbacks import EarlyStopping
+
     again = f"resume with {typed_command()} fit --resume {shlex.quote(str(folder))}"
     try:
         yield
@@ -98,6 +129,8 @@ def blamed(error: Exception, what: str | None) -> Exception:
         error: that was raised.
         what: the class's name, if it is known.
     """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     prefix = f"{what}: " if what else ""
     if isinstance(error, InputError):
         return error

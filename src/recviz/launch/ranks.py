@@ -1,299 +1,246 @@
-"""Ends a job of several processes when one of them dies, fails or hangs, and says which."""
+"""Jobs of several processes on one machine: torch's elastic agent starts and watches them, and one line says how they
+ended."""
 
 from __future__ import annotations
 
 import contextlib
-import json
+import faulthandler
+import logging
 import multiprocessing
 import os
 import signal
-import socket
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from types import FrameType
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TextIO
 
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure, get_error_handler
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from recviz.distributed import host_max, tick, ticks
-from recviz.errors import StoppedError
+from recviz.distributed import start_group
+from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.launch.failures import describe
+from recviz.launch.machine import usable_cores
 
-_WAITING = ("/torch/distributed/", "/torch/autograd/graph.py", "/torch/nn/parallel/", "/recviz/distributed.py")
-"""In the paths of code whose innermost call waits for other processes."""
+RUN_ID = "recviz"
+"""The elastic agent's name for jobs that recviz started itself."""
 
+BUG = 70
+"""Exit code of a rank whose exception `recviz.launch.failures.describe` knows no line for: EX_SOFTWARE."""
 
-class Beat(NamedTuple):
-    """What a process says of itself every other second."""
+STACKS = "stacks.txt"
+"""Beside the error file of a rank: the stacks of its threads, written when it took no step for the timeout."""
 
-    number: int
-    pid: int
-    host: str
-    """Machine and space of process numbers."""
-    still: float
-    """Seconds since its main thread was last seen to move."""
-    place: str
-    """Where the main thread is."""
-    waits: bool
-    """Whether it is there because of other processes."""
-    ticks: int
-    """How often it said that it moves."""
-    ended: str
-    """"" while it trains; then "done", or the line of its error."""
+_stacks: tuple[float, TextIO] | None = None  # the timeout of this rank, and its file
 
 
-class RankWatch(Callback):
-    """Ends every process of the job when one of them died, failed, or did not move for `timeout` seconds.
-
-    A thread beside the training of each process tells the others, through the store that the processes met by, whether
-    and where it moves. So a process that is stopped, that hangs in a read, or that left the others in a collective is
-    found out and named on stderr, and all end with exit code 1. Without it, they would wait for half an hour or for
-    ever. Takes no part where there is one process.
+def ranks_to_start(strategy: Any) -> int:
+    """Number of ranks that this process has to start; 0 for a job of one process, or one that was launched already.
 
     Args:
-        timeout: seconds without a move of a process, or without a word of one on another machine, that count as a hang.
-        interval: seconds between two looks.
+        strategy: of a Trainer or a Fabric.
+
+    Raises:
+        InputError: several machines without torchrun, srun or the like.
     """
-
-    def __init__(self, timeout: float = 600.0, interval: float = 1.0) -> None:
-        self.timeout = timeout
-        self.interval = interval
-        self._watch: _Watch | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to watch, once the processes have met."""
-        if stage == "fit" and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            _dismiss_observer()
-            store = PrefixStore("recviz/ranks", _own_client(_get_default_store()))
-            self._watch = _Watch(store, self.timeout, self.interval)
-            self._watch.start()
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A move."""
-        tick()
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
-        """A move."""
-        tick()
-
-    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
-        """A move."""
-        tick()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tell the others; where the error is that another process is gone, wait for the thread to name it."""
-        if self._watch is None:
-            return
-        if isinstance(exception, (StoppedError, KeyboardInterrupt)):  # all processes agreed to stop
-            self._watch.end("done")
-            return
-        if is_lost_peer(exception):
-            self._watch.wait(min(self.timeout, 20 * self.interval))
-        lines = str(exception).strip().splitlines() or [""]
-        self._watch.end(f"{type(exception).__name__}: {lines[-1]}")
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Watch no longer."""
-        if self._watch is not None:
-            self._watch.end("done")
-            self._watch = None
+    environment = getattr(strategy, "cluster_environment", None)
+    if environment is None or environment.creates_processes_externally:
+        return 0
+    if getattr(strategy, "num_nodes", 1) > 1:
+        raise InputError(
+            f"trainer.num_nodes is {strategy.num_nodes}, and nothing tells this process its rank: "
+            "start it on every machine with torchrun or srun"
+        )
+    return len(strategy.parallel_devices)
 
 
-def _own_client(store: Any) -> Any:
-    """Another client of the group's store, whose waits hold up nobody else's; older versions of torch cannot clone."""
-    if hasattr(store, "clone"):
-        return store.clone()
-    while isinstance(store, PrefixStore):
-        store = store.underlying_store
-    return TCPStore(store.host, store.port, is_master=False) if isinstance(store, TCPStore) else store
+def is_launched() -> bool:
+    """Whether torchrun, Slurm or recviz itself started this process as a rank of a job."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    return dist.is_torchelastic_launched() or SLURMEnvironment.detect()
 
 
-def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process went away, which tells nothing of why."""
-    text = str(error)
-    return isinstance(error, RuntimeError) and any(
-        sign in text for sign in ("gloo/", "NCCL", "Connection closed by peer", "Connection reset", "TCPStore")
+def launched_by_recviz() -> bool:
+    """Whether this process is a rank that `run_ranks` started."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID
+
+
+def join_group(strategy: Any, timeout: float) -> None:
+    """Start the process group of a strategy of several processes before Lightning does, with this timeout.
+
+    Args:
+        strategy: of a Trainer.
+        timeout: seconds that a collective waits for the other ranks before it fails.
+    """
+    environment, device = strategy.cluster_environment, strategy.root_device
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
+    start_group(
+        getattr(strategy, "process_group_backend", None) or dist.get_default_backend_for_device(device),
+        rank=environment.global_rank(),
+        world_size=environment.world_size(),
+        device=None if device.type == "cpu" else device,
+        timeout=timedelta(seconds=timeout),
     )
 
 
-class _Watch:
-    """Two threads: one tells and asks through the store, where it may have to wait; the other judges what is known."""
+def run_ranks(function: Callable[[list[str]], Any], args: list[str], count: int, timeout: float = 1800.0) -> None:
+    """Call `function(args)` in `count` new processes, as the ranks of one job, and wait for them.
 
-    def __init__(self, store: Any, timeout: float, interval: float) -> None:
-        self.store, self.timeout, self.interval = store, timeout, interval
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self.ended = ""
-        self._count = 0
-        self._moved: tuple[object, float] = (None, time.monotonic())
-        self._heard: dict[int, tuple[Beat, float]] = {}  # by rank: the last beat, and when it was new
-        self._asked = time.monotonic()  # when the store last answered
-        self._store_is_gone = False
-        self._told: dict[int, str] = {}  # what is wrong, by rank, as another process found out
-        self._threads = [threading.Thread(target=target, daemon=True) for target in (self._tell, self._look)]
+    Signals are passed on to the ranks. Where a rank fails, the others are ended.
 
-    def start(self) -> None:
-        """Begin, once each process has told who it is."""
-        self.store.set(str(self.rank), json.dumps(self._own_beat("")))
-        host_max(0)
-        for thread in self._threads:
-            thread.start()
+    Args:
+        function: of a module's top level, such as recviz.cli.run; it raises as the commands do.
+        args: its argument.
+        count: number of processes.
+        timeout: seconds without a training step after which a rank writes down what its threads do.
 
-    def end(self, how: str) -> None:
-        """Tell the others that this process ends, and stop."""
-        self.ended = self.ended or how
-        for thread in self._threads:
-            thread.join(timeout=3 * self.interval)
-
-    def wait(self, seconds: float) -> None:
-        """Let the threads judge; they end this process where they find a reason."""
-        self._threads[1].join(timeout=seconds)
-
-    def _tell(self) -> None:
-        while True:
-            ended = self.ended
-            try:
-                self.store.set(str(self.rank), json.dumps(self._own_beat(ended)))
-                for rank in range(self.size):
-                    if self.store.check([str(rank)]):
-                        beat = Beat(*json.loads(self.store.get(str(rank))))
-                        if rank not in self._heard or self._heard[rank][0].number != beat.number:
-                            self._heard[rank] = (beat, time.monotonic())
-                if self.store.check(["verdict"]):
-                    self._told = {int(rank): what for rank, what in json.loads(self.store.get("verdict")).items()}
-            except RuntimeError:  # a store whose process is gone
-                self._store_is_gone = True
-                return
-            self._asked = time.monotonic()
-            if ended:
-                return
-            time.sleep(self.interval)
-
-    def _own_beat(self, ended: str) -> Beat:
-        frame = sys._current_frames().get(threading.main_thread().ident or 0)
-        stack = (ticks(), *_calls(frame))
-        now = time.monotonic()
-        if stack != self._moved[0]:
-            self._moved = (stack, now)
-        self._count += 1
-        waits = frame is not None and any(sign in frame.f_code.co_filename for sign in _WAITING)
-        return Beat(self._count, os.getpid(), _host(), now - self._moved[1], _place(frame), waits, ticks(), ended)
-
-    def _look(self) -> None:
-        while not self.ended:
-            time.sleep(self.interval)
-            verdict = self._told or self._verdict()
-            if verdict and not self.ended:
-                self._leave(verdict)
-
-    def _verdict(self) -> dict[int, str]:
-        """What is wrong, by rank."""
-        heard, now = dict(self._heard), time.monotonic()
-        if self._store_is_gone or now - self._asked > self.timeout:
-            return {0: f"{_process(heard, 0)} gave no answer: it was killed, it crashed, or it is stopped"}
-        wrong: dict[int, str] = {}
-        stuck: dict[int, Beat] = {}
-        for rank, (beat, since) in heard.items():
-            if beat.ended:
-                if beat.ended != "done":
-                    wrong[rank] = f"ended by {beat.ended}"
-            elif beat.host == _host() and _is_dead(beat.pid):
-                wrong[rank] = f"{_process(heard, rank)} died: it was killed, or it crashed"
-            elif now - since > self.timeout:
-                wrong[rank] = f"{_process(heard, rank)} gave no sign for {now - since:.0f} s: it is stopped"
-            elif beat.still > self.timeout:
-                stuck[rank] = beat
-        if wrong:
-            return wrong
-        behind = min((beat.ticks for beat in stuck.values()), default=0)
-        guilty = {rank: beat for rank, beat in stuck.items() if not beat.waits}
-        if len({beat.ticks for beat in stuck.values()}) > 1:
-            guilty = {rank: beat for rank, beat in stuck.items() if beat.ticks == behind}
-        if not guilty and len(stuck) == self.size:  # they wait for one another
-            guilty = stuck
-        return {
-            rank: f"{_process(heard, rank)} hangs: it has been in {beat.place} for {beat.still:.0f} s"
-            for rank, beat in guilty.items()
-        }
-
-    def _leave(self, verdict: dict[int, str]) -> None:
-        """Tell the others the verdict, end the guilty that are on this machine, and end this process."""
-        first = not self._told and self._publish(verdict)
-        if first:
-            named = "; ".join(f"rank {rank} {what}" for rank, what in sorted(verdict.items()))
-            print(f"recviz: error: {named}; all {self.size} processes end", file=sys.stderr, flush=True)
-        for rank in verdict.keys() - {self.rank}:
-            beat, _ = self._heard.get(rank, (None, 0.0))
-            if beat is not None and beat.host == _host() and not beat.ended:
-                with contextlib.suppress(OSError):
-                    os.kill(beat.pid, signal.SIGKILL)
-        if first or self.rank == 0:  # the others have to learn it, from the store that rank 0 keeps
-            time.sleep(3 * self.interval)
-        for child in multiprocessing.active_children():
-            child.kill()
-        os._exit(1)
-
-    def _publish(self, verdict: dict[int, str]) -> bool:
-        """Put a verdict into the store; whether this process should speak for all."""
-        text, answers = json.dumps(verdict), []
-
-        def publish() -> None:
-            with contextlib.suppress(RuntimeError):
-                answers.append(self.store.compare_set("verdict", "", text).decode() == text)
-
-        asking = threading.Thread(target=publish, daemon=True)
-        asking.start()
-        asking.join(timeout=2 * self.interval)
-        if answers:
-            return bool(answers[0])
-        return self.rank == min(set(range(self.size)) - verdict.keys(), default=self.rank)  # nobody can be asked
+    Raises:
+        StoppedError: a signal stopped the job.
+        InputError: the first rank that failed refused its input.
+        TrainingError: another failure, with the rank, the cause and the place; the rank's traceback is on stderr.
+    """
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing"):
+        logging.getLogger(name).addHandler(logging.NullHandler())  # the agent's account of what is said here
+        logging.getLogger(name).propagate = False
+    quiet = "ignore:resource_tracker"  # counts what a rank that was killed could not clean up
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
+    with tempfile.TemporaryDirectory(prefix="recviz-ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=count, run_id=RUN_ID, max_restarts=0,
+            rdzv_backend="c10d", rdzv_endpoint="localhost:0", local_addr="127.0.0.1",
+            logs_specs=DefaultLogsSpecs(log_dir=folder),
+        )  # fmt: skip
+        result, received = _wait_for(elastic_launch(config, _rank), function, args, timeout)
+        if isinstance(result, ChildFailedError):
+            rank, failure = result.get_first_failure()
+            raise _failure(rank, failure, received, Path(folder), timeout) from None
+    if isinstance(result, BaseException):
+        raise result
+    if result[0] is not None:
+        raise StoppedError(*result[0])
 
 
-def _process(heard: dict[int, tuple[Beat, float]], rank: int) -> str:
-    return f"(process {heard[rank][0].pid})" if rank in heard else ""
+def _wait_for(agent: elastic_launch, *args: Any) -> tuple[Any, set[int]]:
+    """What the agent returns or raises, and the signals that came meanwhile and were passed on to the ranks.
 
+    The agent runs in a thread, so that a rank that was told to stop has the time that its step takes: in the main
+    thread, the agent kills ranks 30 seconds after a signal.
+    """
+    results: list[Any] = []
 
-def _calls(frame: FrameType | None) -> Iterator[tuple[int, int]]:
-    """Functions and places in them, from the innermost call outwards."""
-    while frame is not None:
-        yield id(frame.f_code), frame.f_lasti
-        frame = frame.f_back
+    def run() -> None:
+        try:
+            results.append(agent(*args))
+        except BaseException as error:
+            results.append(error)
 
+    from recviz.launch.stopping import HANDLED
 
-def _place(frame: FrameType | None) -> str:
-    if frame is None:
-        return "nothing"
-    return f"{frame.f_code.co_name} ({frame.f_code.co_filename}:{frame.f_lineno})"
-
-
-def _host() -> str:
+    waiting: list[int] = []
+    received: set[int] = set()
+    before = {signum: signal.signal(signum, lambda signum, _: waiting.append(signum)) for signum in HANDLED}
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return f"{socket.gethostname()} {space}"
+        while thread.is_alive():
+            thread.join(timeout=0.1)
+            while waiting and (ranks := multiprocessing.active_children()):
+                received.add(waiting[0])
+                for rank in ranks:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(rank.pid or 0, waiting[0])
+                waiting.pop(0)
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    return results[0], received
 
 
-def _is_dead(pid: int) -> bool:
+def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float) -> tuple[str, int] | None:
+    """In a rank's process: call the function; what it returns to the launcher is how it was stopped, if it was."""
+    global _stacks
+    launcher = os.getppid()
+    os.setpgrp()  # a terminal's Ctrl-C comes from the launcher only
+    file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("w")
+    print(f"process {os.getpid()}", file=file, flush=True)
+    _stacks = (timeout, file)
+    expect_step()
+    stopped = None
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"  # ended, and waits to be asked for its code
-    except OSError:
-        pass
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+        function(args)
+    except StoppedError as error:
+        stopped = (str(error), error.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        failure = describe(error)
+        get_error_handler().record_exception(RuntimeError(failure.line) if failure else error)
+        time.sleep(1)  # so that the agent sees the end of another rank first, where that is the cause
+        sys.exit(failure.code if failure else BUG)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    if os.getppid() != launcher:  # nobody is left to return to
+        sys.stderr.flush()
+        os._exit(stopped[1] if stopped else 0)
+    return stopped
 
 
-def _dismiss_observer() -> None:
-    """Relieve Lightning's thread that kills all processes, without a word, some seconds after one of them ended."""
-    for thread in threading.enumerate():
-        if thread.name == "child-process-observer" and hasattr(thread, "_child_processes"):
-            thread._child_processes = []
+def expect_step() -> None:
+    """In a rank that `run_ranks` started: write down the stacks of all threads unless this is called again in time."""
+    if _stacks is not None:
+        before_others_give_up = 0.9 * _stacks[0]
+        faulthandler.dump_traceback_later(before_others_give_up, repeat=True, file=_stacks[1])
+
+
+def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> Exception:
+    """What to raise for the first failure of a rank."""
+    from recviz.launch.stopping import stopped
+
+    for signum in received:
+        if failure.exitcode in (-signum, 128 + signum):
+            return stopped(signum, "before a step was taken: run the same command again")
+    message: Any = failure.message
+    if failure.exitcode < 0:
+        cause = f"died: {failure.signal_name()}"
+    elif isinstance(message, str):
+        cause = f"ended with exit code {failure.exitcode}"
+    elif failure.exitcode == BUG:
+        traceback = str(message["extraInfo"]["py_callstack"])
+        print(traceback, file=sys.stderr)
+        cause = f"{' '.join(message['message'].split())[:300]} ({_place(traceback)})"
+    else:
+        cause = message["message"].partition(": ")[2]
+        if failure.exitcode == 2:
+            return InputError(cause)
+    line = f"rank {rank} (process {failure.pid}): {cause}"
+    return TrainingError(f"{_hangs(rank, folder, timeout)}{line}; all ranks have ended")
+
+
+def _hangs(failed: int, folder: Path, timeout: float) -> str:
+    """The ranks that had neither failed nor taken a step for the timeout; the stacks of their threads go to stderr."""
+    told = {int(path.parent.name): path.read_text(errors="replace").partition("\n") for path in folder.rglob(STACKS)}
+    if not told[failed][2]:  # it failed within the timeout of its own step
+        return ""
+    raised = {int(path.parent.name) for path in folder.rglob("error.json")}
+    lines = []
+    for rank in sorted(told.keys() - raised - {failed}):
+        process, _, stacks = told[rank]
+        if stacks:
+            print(f"rank {rank} ({process}):\n{stacks}", file=sys.stderr)
+        where = "its threads are shown above" if stacks else "it is stopped"
+        lines.append(f"rank {rank} ({process}) took no step for {timeout:.0f} s, {where}; ")
+    return "".join(lines)
+
+
+def _place(traceback: str) -> str:
+    """The last line of code in a traceback."""
+    lines = [line.strip() for line in traceback.splitlines() if line.strip().startswith('File "')]
+    return lines[-1] if lines else "no place known"

@@ -18,6 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
 from recviz.launch.machine import typed_command
+from recviz.launch.ranks import expect_step
 from recviz.progress import say
 from recviz.runs.position import position, validates_since_it_stops
 
@@ -25,7 +26,8 @@ REQUEUE_CODE = 75
 """Exit code of a run that SIGTERM or SIGUSR1 stopped: EX_TEMPFAIL, "try again"."""
 
 INTERRUPT_CODE = 130
-_HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
+"""Signals that stop a run."""
 
 
 class StopSafely(Callback):
@@ -44,13 +46,15 @@ class StopSafely(Callback):
 
     Args:
         checkpoint: the file to write.
+        slurm: the Trainer's plugin; by default Lightning's own in a job of SLURM.
 
     Raises:
         StoppedError: when training was stopped, with the exit code for the process.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, slurm: SLURMEnvironment | None = None) -> None:
         self.checkpoint = checkpoint
+        self.slurm = SLURMEnvironment() if slurm is None and SLURMEnvironment.detect() else slurm
         self._received = 0
         self._before: dict[int, Any] = {}
         self._steps: int | None = None  # max_steps, while a callback's wish stands for it
@@ -59,17 +63,16 @@ class StopSafely(Callback):
         self._at_once = False  # whether there is nothing to save yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, in Lightning's place, whose handlers save in the middle of a step, and agree by way of the device."""
-        loop: Any = trainer.fit_loop.epoch_loop
-        loop._broadcast_sigterm_tensor = lambda: None
-        slurm = _slurm(trainer)
+        """Listen, in Lightning's place, whose handlers save in the middle of a step."""
+        slurm = self.slurm
         self._requeue_signal = slurm.requeue_signal if slurm is not None and slurm.auto_requeue else None
-        for signum in {*_HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:
+        for signum in {*HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:
             self._before[signum] = signal.signal(signum, self._hear)
         self._at_once = trainer.world_size == 1  # of several processes, perhaps not all were told
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop here, where every part of the earlier steps is done, if any process was told to."""
+        expect_step()
         self._at_once = False
         received = host_max(self._received)
         if not received:
@@ -80,7 +83,7 @@ class StopSafely(Callback):
         if received == self._requeue_signal and trainer.is_global_zero:
             requeue()
         barrier()  # no process leaves, and has the launcher end the others, before all of this is done
-        raise _stopped(
+        raise stopped(
             received, f"after step {trainer.global_step}, and saved: resume with {typed_command()} fit --resume "
             f"{shlex.quote(str(self.checkpoint.parents[1]))}",
         )  # fmt: skip
@@ -112,6 +115,15 @@ class StopSafely(Callback):
         if not is_whole(trainer) and not self._saved:
             trainer.save_checkpoint(self.checkpoint)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Wait for the signal that a data worker died, where a connection broke.
+
+        A worker that is killed while it sends breaks its connection before its death is signalled. The signal has
+        torch raise a RuntimeError that names the worker, but only as long as its loader stands.
+        """
+        if isinstance(exception, (ConnectionError, EOFError)):
+            time.sleep(1)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Listen no longer, where Lightning has not put back already what stood before its own handlers."""
         for signum, handler in self._before.items():
@@ -123,7 +135,7 @@ class StopSafely(Callback):
         if self._at_once:
             if signum == self._requeue_signal:
                 requeue()
-            raise _stopped(signum, "before a step was taken: run the same command again")
+            raise stopped(signum, "before a step was taken: run the same command again")
         if signum == signal.SIGINT:
             if self._received == signum:
                 raise KeyboardInterrupt
@@ -132,7 +144,8 @@ class StopSafely(Callback):
             self._received = signum
 
 
-def _stopped(signum: int, where: str) -> StoppedError:
+def stopped(signum: int, where: str) -> StoppedError:
+    """The error of a run that a signal stopped there."""
     name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
     return StoppedError(f"stopped by {name} {where}", INTERRUPT_CODE if signum == signal.SIGINT else REQUEUE_CODE)
 
@@ -140,11 +153,6 @@ def _stopped(signum: int, where: str) -> StoppedError:
 def is_whole(trainer: Trainer) -> bool:
     """Whether an epoch that ends has had all of its batches."""
     return not position(trainer).begun
-
-
-def _slurm(trainer: Trainer) -> SLURMEnvironment | None:
-    environment = trainer._accelerator_connector.cluster_environment  # Lightning's own handlers ask for it here
-    return environment if isinstance(environment, SLURMEnvironment) else None
 
 
 def requeue() -> None:
@@ -158,16 +166,3 @@ def requeue() -> None:
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=20)
     except (OSError, subprocess.SubprocessError) as error:
         print(f"recviz: cannot requeue job {job}: {error}", file=sys.stderr, flush=True)
-
-
-class LostWorkers(Callback):
-    """Waits a second before the loaders are taken down, where a connection broke.
-
-    A data worker that is killed while it sends breaks its connection before its death is signalled. The signal has
-    torch raise a RuntimeError that names the worker, but only as long as its loader stands.
-    """
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let the signal come."""
-        if isinstance(exception, (ConnectionError, EOFError)):
-            time.sleep(1)

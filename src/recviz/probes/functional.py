@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recviz.distributed import tick
 from recviz.errors import InputError
 from recviz.probes.logistic import second_moments, solve
 
@@ -82,7 +81,6 @@ def extract_features(
         rows: list[Tensor] = []
         labels: list[Tensor] = []
         for batch in batches:
-            tick()
             if batch[1] is None:
                 raise InputError("a probe needs labels, and these images have none")
             images = transform(batch[0].to(device, non_blocking=True))

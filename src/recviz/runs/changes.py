@@ -14,7 +14,7 @@ from recviz.runs.checkpoints import epochs_done, read_checkpoint
 from recviz.runs.settings import leaves, read_settings
 
 FREE = (
-    "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "trainer.enable_progress_bar",
+    "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "max_restarts", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.max_time",
     "trainer.logger.save_dir", "*.root", "*.num_workers", "*.download",
     "*.cache_dir", "*.cache_gb", "*.local_files_only",
