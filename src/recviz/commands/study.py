@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +17,10 @@ from recviz.commands.fit import options as fit_options
 from recviz.commands.fit import parse_settings
 from recviz.commands.parsing import new_parser, parse
 from recviz.commands.recipes import find_recipe
-from recviz.commands.trials import Trial, finished, is_done, locally, on_slurm
+from recviz.commands.trials import JOBS, Trial, dealt_gpus, is_done, make_executor, run_command, run_jobs, run_trial
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
+from recviz.launch.machine import usable_cores
 from recviz.progress import working
 from recviz.runs.checkpoints import without_weights
 from recviz.runs.settings import read_settings_file
@@ -82,17 +84,25 @@ def run(argv: list[str]) -> int:
         with FileLock(folder / "study.lock", timeout=0):
             waiting = [trial for trial in all_trials if not is_done(trial)]
             print(f"{len(all_trials)} trials in {folder}, {len(all_trials) - len(waiting)} done before", flush=True)
-            run_all = on_slurm(study.slurm, folder) if config.launcher == "slurm" else locally(config.jobs)
-            with working("training and probing; what each trial says stands in its .log"):
-                failed = [name for name, problem in run_all(waiting) if problem]
+            executor = make_executor(config.launcher, study.slurm, folder)
+            gpus: list[str | None] = [None] * len(all_trials)
+            if config.launcher == "local":
+                gpus = dealt_gpus(config.jobs)
+                os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // config.jobs)))
+            new = {Path(trial.folder).name: trial for trial in waiting}
+            with working(f"training and probing; what each trial says stands in {folder / JOBS}"):
+                failed = [name for name, problem in run_jobs(executor, run_trial, new, gpus) if problem]
+            done = [trial for trial in all_trials if is_done(trial)]
+            probes = references(done, folder)
+            commands = {path.stem: command for path, command in probes.items() if not path.is_file()}
+            with working("probing the untrained backbones"):
+                failed += [name for name, problem in run_jobs(executor, run_command, commands, gpus) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    done = [trial for trial in all_trials if is_done(trial)]
-    untrained = references(done, folder) if config.launcher == "local" else []
-    compare([trial.folder for trial in done], untrained, folder)
+    compare([trial.folder for trial in done], [str(path) for path in probes if path.is_file()], folder)
     if failed:
-        count = "1 trial" if len(failed) == 1 else f"{len(failed)} trials"
-        print(f"{count} failed ({', '.join(failed)}): see the .log of each; the same command tries again")
+        count = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
+        print(f"{count} failed ({', '.join(failed)}): the logs are in {folder / JOBS}; the same command tries again")
     return 1 if failed else 0
 
 
@@ -180,7 +190,7 @@ def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
         found.append(Trial(str(target), study.base, arguments(chosen), extra, arguments(study.probe)))
     folders = [trial.folder for trial in found]
     for path in folders:
-        if folders.count(path) > 1 or Path(path).name == "slurm":
+        if folders.count(path) > 1 or Path(path).name == JOBS:
             raise InputError(f"the grid's names make the folder {path} twice, or one that is taken: rename a value")
     return found
 
@@ -191,17 +201,15 @@ def arguments(options: Options) -> list[str]:
     return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
-def references(done: list[Trial], folder: Path) -> list[str]:
-    """Probe each backbone of the study before training, as its trials are probed: the rows to compare them with.
-
-    One that was probed before is not probed again. A failure is said, and costs its row alone.
+def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:
+    """Commands that probe each backbone of the study before training, as its trials are probed: rows to compare with.
 
     Args:
         done: the trials that were trained and probed.
-        folder: of the study; gets untrained-….json for each backbone, and untrained.log.
+        folder: of the study, for the results.
 
     Returns:
-        The files of results.
+        The arguments of recviz, by the file of their results.
     """
     commands: dict[Path, list[str]] = {}
     for trial in done:
@@ -214,14 +222,9 @@ def references(done: list[Trial], folder: Path) -> list[str]:
         options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}
         options |= {f"backbone.dict_kwargs.{name}": value for name, value in backbone.get("dict_kwargs", {}).items()}
         command = ["probe", *arguments({"backbone": backbone["class_path"], **options}), "--config", str(config)]
-        commands.setdefault(folder / f"untrained-{label}.json", [*command, *trial.probe])
-    for path, command in commands.items():
-        if not path.is_file():
-            with working("probing the untrained backbone"):
-                problem = finished([*command, "--results", str(path)], folder / "untrained.log", {})
-            if problem:
-                print(f"the untrained backbone was not probed: {problem}")
-    return [str(path) for path in commands if path.is_file()]
+        path = folder / f"untrained-{label}.json"
+        commands.setdefault(path, [*command, *trial.probe, "--results", str(path)])
+    return commands
 
 
 def compare(folders: list[str], untrained: list[str], folder: Path) -> None:

@@ -1,34 +1,35 @@
-"""The trials of a study: one run each, trained and probed in processes of their own, here or on SLURM."""
+"""The trials of a study: one job of submitit each, on this machine or on SLURM, which pretrains and probes."""
 
 from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
-from recviz.errors import InputError, missing_package
+import submitit
+from filelock import FileLock, Timeout
+
+import recviz.cli
+from recviz.errors import InputError, StoppedError
 from recviz.files import read_json, write_whole
-from recviz.launch.machine import usable_cores
+from recviz.launch.failures import describe
 from recviz.runs.changes import FREE
 
 NOTE = "study.json"
 """In the folder of a trial that is done: what it was done with."""
 
+JOBS = "jobs"
+"""Folder in a study's for submitit's files, among them the log of each job."""
+
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 """Settings that trials of one study may differ in without a word."""
-
-_running: set[subprocess.Popen[bytes]] = set()
 
 
 class Trial(NamedTuple):
@@ -79,160 +80,151 @@ def _settings(trial: Trial) -> dict[str, list[str]]:
     return {"fit": ["fit", "--config", trial.base, *trial.options, *kept], "probe": trial.probe}
 
 
-def run_trial(trial: Trial, environment: dict[str, str] | None = None) -> str:
-    """Train and probe one trial, each in a process of its own; their output goes to FOLDER.log.
+def run_trial(trial: Trial, gpus: str | None = None) -> str:
+    """In a job: train and probe one trial.
 
-    The processes hold a lock on FOLDER.lock, so that a trial is left alone while a run goes on whose study was killed.
+    The job holds a lock on FOLDER.lock, so that a trial whose study was killed is left alone while it runs.
 
     Args:
         trial: to run.
-        environment: variables beside those that are set.
+        gpus: see run_command.
 
     Returns:
-        The last line of a failure, "" for success.
+        The line of a failure, "" for success.
     """
     folder = Path(trial.folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder.with_name(f"{folder.name}.lock"), os.O_CREAT | os.O_RDWR)
     try:
-        if not _locked(lock):
-            return "it is running already"
-        begun = (folder / "config.yaml").is_file()
-        if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
-            shutil.rmtree(folder)  # a run that was killed before it wrote anything
-        if not begun:
-            write_whole(trial.begun, json.dumps(_settings(trial)))
-        fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
-        checkpoint = str(folder / "checkpoints" / "last.ckpt")
-        for command in (fit, ["probe", "--ckpt_path", checkpoint, *trial.probe]):
-            if problem := finished(command, folder.with_name(f"{folder.name}.log"), environment or {}, lock):
+        with FileLock(f"{folder}.lock", timeout=0):
+            begun = (folder / "config.yaml").is_file()
+            if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
+                shutil.rmtree(folder)  # a run that was killed before it wrote anything
+            if not begun:
+                write_whole(trial.begun, json.dumps(_settings(trial)))
+            fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
+            probe = ["probe", "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"), *trial.probe]
+            if problem := run_command(fit, gpus) or run_command(probe, gpus):
                 return problem
-        write_whole(folder / NOTE, json.dumps(_settings(trial)))
-        return ""
-    finally:
-        os.close(lock)
+            write_whole(folder / NOTE, json.dumps(_settings(trial)))
+            return ""
+    except Timeout:
+        return "it is running already"
 
 
-def _locked(lock: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def finished(command: list[str], log: Path, environment: dict[str, str], lock: int | None = None) -> str:
-    """Run a command of recviz in a process of its own, whose output is appended to a file.
+def run_command(command: list[str], gpus: str | None = None) -> str:
+    """In a job: run a command of recviz.
 
     Args:
         command: the arguments of recviz.
-        log: the file.
-        environment: variables beside those that are set.
-        lock: an open file that the process shares.
+        gpus: value of CUDA_VISIBLE_DEVICES; None leaves what the scheduler gave.
 
     Returns:
-        The last line of a failure, "" for success.
+        The line of a failure, "" for success.
+
+    Raises:
+        Exception: a bug, whose traceback stands in the job's log.
     """
-    with log.open("a", encoding="utf-8") as output:
-        start = output.tell()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "recviz", *command],
-            stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **environment},
-            pass_fds=() if lock is None else (lock,),
-        )  # fmt: skip
-        _running.add(process)
-        try:
-            code = process.wait()
-        finally:
-            _running.discard(process)
-    if code == 0:
-        return ""
-    with log.open(encoding="utf-8", errors="replace") as said:
-        said.seek(start)
-        lines = said.read().strip().splitlines()
-    return f"killed by signal {-code}" if code < 0 else lines[-1] if lines else f"exit code {code}"
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit's own handler ignores it
+    try:
+        recviz.cli.run(command)
+    except KeyboardInterrupt:
+        return "stopped"
+    except Exception as error:
+        failure = describe(error)
+        if failure is None:
+            raise
+        line = f"recviz: {'' if isinstance(error, StoppedError) else 'error: '}{failure.line}"
+        print(line, file=sys.stderr)
+        return line
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return ""
 
 
-def locally(jobs: int) -> Callable[[list[Trial]], Iterable[tuple[str, str]]]:
-    """Run trials on this machine, `jobs` at a time; cores and GPUs are dealt out."""
-
-    def run_all(waiting: list[Trial]) -> Iterable[tuple[str, str]]:
-        slots: queue.Queue[dict[str, str]] = queue.Queue()
-        for slot in _environments(jobs):
-            slots.put(slot)
-
-        def one(trial: Trial) -> tuple[str, float]:
-            slot, started = slots.get(), time.perf_counter()
-            try:
-                return run_trial(trial, slot), (time.perf_counter() - started) / 60
-            finally:
-                slots.put(slot)
-
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        pool = ThreadPoolExecutor(jobs)
-        try:
-            for trial, (problem, minutes) in zip(waiting, pool.map(one, waiting), strict=True):
-                print(f"{Path(trial.folder).name}: {problem or 'done'} ({minutes:.1f} min)", flush=True)
-                yield Path(trial.folder).name, problem
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(_running):  # runs save themselves when they are told to stop
-                process.terminate()
-            pool.shutdown(wait=True)
-            signal.signal(signal.SIGTERM, before)
-
-    return run_all
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _environments(jobs: int) -> list[dict[str, str]]:
-    """Variables of each of the trials that run at a time."""
-    if jobs == 1:
-        return [{}]
-    import torch
-
-    threads = {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs))}
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = [*map(str, range(torch.cuda.device_count()))] if given is None else [*filter(None, given.split(","))]
-    return [{**threads, **({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})} for slot in range(jobs)]
-
-
-def on_slurm(parameters: dict[str, Any], folder: Path) -> Callable[[list[Trial]], Iterable[tuple[str, str]]]:
-    """Submit trials as one array of SLURM jobs, and wait for them.
+def make_executor(launcher: str, parameters: dict[str, Any], folder: Path) -> submitit.AutoExecutor:
+    """submitit's executor for the jobs of a study.
 
     Args:
-        parameters: of submitit's executor, such as slurm_partition; "cluster" names another of its kinds.
-        folder: for submitit's files.
+        launcher: local or slurm.
+        parameters: of submitit on SLURM, such as slurm_partition; "cluster" names another of its kinds.
+        folder: of the study.
+
+    Raises:
+        InputError: parameters for several tasks, or no SLURM on this machine.
     """
-    try:
-        import submitit
-    except ModuleNotFoundError as error:
-        raise missing_package("--launcher slurm", error.name or "submitit") from error
-    settings = dict(parameters)
+    settings = {"cluster": "slurm", **parameters}
+    if launcher == "local":
+        settings = {"cluster": "local", "timeout_min": 365 * 24 * 60}
     if int(settings.get("tasks_per_node", settings.get("slurm_ntasks_per_node", 1))) != 1:
         raise InputError("a study's trial is one task: leave slurm's tasks per node at 1")
-    executor = submitit.AutoExecutor(folder=folder / "slurm", cluster=settings.pop("cluster", "slurm"))
-    executor.update_parameters(**settings)
+    try:
+        executor = submitit.AutoExecutor(folder / JOBS, cluster=settings.pop("cluster"))
+    except RuntimeError as error:
+        raise InputError(f"--launcher {launcher}: {error}") from error
+    executor.update_parameters(stderr_to_stdout=True, **settings)
+    return executor
 
-    def run_all(waiting: list[Trial]) -> Iterable[tuple[str, str]]:
-        jobs = executor.map_array(run_trial, waiting)
-        for trial, job in zip(waiting, jobs, strict=True):
-            try:
-                problem = str(job.result())
-            except KeyboardInterrupt:
-                for other in jobs:
-                    other.cancel()
-                raise
-            except Exception as error:  # a job that was cancelled, ran out of memory or time
-                problem = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            print(f"{Path(trial.folder).name}: {problem or 'done'}", flush=True)
-            yield Path(trial.folder).name, problem
 
-    return run_all
+def run_jobs(
+    executor: submitit.AutoExecutor, function: Callable[..., str], tasks: Mapping[str, Any], gpus: list[str | None]
+) -> Iterator[tuple[str, str]]:
+    """Run jobs, as many at a time as `gpus` has values, and wait for them.
+
+    When this process is told to stop, jobs on this machine save themselves and end, and those on SLURM are cancelled.
+
+    Args:
+        executor: see make_executor.
+        function: run_trial or run_command.
+        tasks: its argument in each job, by the job's name.
+        gpus: CUDA_VISIBLE_DEVICES of each of the jobs that run at a time.
+
+    Yields:
+        The name of each job that ended, and the line of its failure or "".
+    """
+    waiting, free = list(tasks.items()), list(gpus)
+    running: dict[str, tuple[submitit.Job[str], str | None, float]] = {}
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while waiting or running:
+            new = [(*waiting.pop(0), free.pop(0)) for _ in range(min(len(waiting), len(free)))]
+            if new:
+                interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # jobs inherit it: Ctrl-C comes from here only
+                with executor.batch():  # on SLURM, one array
+                    jobs = [executor.submit(function, task, gpu) for _, task, gpu in new]
+                signal.signal(signal.SIGINT, interrupt)
+                running |= {name: (job, gpu, time.time()) for (name, _, gpu), job in zip(new, jobs, strict=True)}
+            for name, (job, gpu, begun) in list(running.items()):
+                if job.done():
+                    del running[name]
+                    free.append(gpu)
+                    problem = _problem(job)
+                    print(f"{name}: {problem or 'done'} ({(time.time() - begun) / 60:.1f} min)", flush=True)
+                    yield name, problem
+            time.sleep(0.2)
+    finally:
+        for job, _, _ in running.values():
+            if isinstance(job, submitit.LocalJob):  # whose cancel() kills after a second
+                os.kill(int(job.job_id), signal.SIGTERM)
+            else:
+                job.cancel()
+        for job, _, _ in running.values():
+            job.wait()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _problem(job: submitit.Job[str]) -> str:
+    try:
+        return job.result()
+    except Exception as error:  # a bug, or a job that was cancelled or ran out of memory or time
+        return f"{str(error).strip().splitlines()[-1]}: see {job.paths.stdout}"
+
+
+def dealt_gpus(jobs: int) -> list[str | None]:
+    """The GPUs of this machine, dealt out to jobs: all of them to one, one each to several."""
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = [*map(str, range(torch.cuda.device_count()))] if given is None else [*filter(None, given.split(","))]
+    return [",".join(gpus)] if jobs == 1 else [gpus[slot % len(gpus)] if gpus else "" for slot in range(jobs)]
