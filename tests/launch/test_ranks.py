@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
 import signal
@@ -15,9 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.launch.ranks import run_ranks
 from tests.cli.test_fit import Command
 from tests.cli.test_resume import assert_same
 from tests.datasets import make_flat
+from tests.launch.ranks import is_told, misbehaves
 
 FIT = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.views.size", "16", "--data.batch_size", "4"]
 FIT += ["--data.num_workers", "1", "--model.projector_dims", "[16,16]", "--trainer.max_epochs", "5000"]
@@ -119,6 +123,32 @@ def jobs() -> Iterator[list[Job]]:
         job.process.wait()
 
 
+@pytest.mark.parametrize(
+    ("what", "error", "said"),
+    [
+        ("is killed", TrainingError, r"^rank 1 \(process \d+\): died: SIGKILL; all ranks have ended$"),
+        (
+            "has a bug",
+            TrainingError,
+            r'^rank 1 \(process \d+\): OverflowError: too much \(File ".*ranks.py", line 20,',
+        ),
+        pytest.param("refuses", InputError, "^the input is wrong$", marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_rank_that_ends_is_named(what: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        run_ranks(misbehaves, [what], 2)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_ranks_that_were_stopped_say_so() -> None:
+    with pytest.raises(StoppedError, match=r"^stopped in 2 ranks$") as stopped:
+        run_ranks(is_told, [], 2)
+    assert stopped.value.code == 75
+
+
+@pytest.mark.slow
 def test_a_rank_that_is_killed_is_named(tmp_path: Path, jobs: list[Job]) -> None:
     job = Job(tmp_path, *RESNET, *TWO)
     jobs.append(job)
@@ -182,6 +212,7 @@ class Fails(TinyBackbone):
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_raises_is_named_with_its_place(tmp_path: Path, jobs: list[Job]) -> None:
     (tmp_path / "fails.py").write_text(FAILS)
     job = Job(tmp_path, "--model.backbone", "fails.Fails", *TWO)
@@ -209,8 +240,9 @@ def test_a_job_that_fails_starts_again_from_its_last_checkpoint_exactly(tmp_path
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), pytest.param("SIGINT", 130, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("whom", [pytest.param("launcher", marks=pytest.mark.slow), "group"])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize("whom", ["launcher", "group"])
 def test_a_signal_stops_all_ranks_safely(tmp_path: Path, jobs: list[Job], name: str, code: int, whom: str) -> None:
     job = Job(tmp_path, *RESNET, *TWO)
     jobs.append(job)
