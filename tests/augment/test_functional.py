@@ -78,6 +78,12 @@ def colourful() -> Tensor:
     return images
 
 
+def adjusted(images: Tensor, name: str, factors: Tensor) -> Tensor:
+    """Colour jitter that leaves all but one of its four as they are."""
+    none = {"brightness": spread(1, 1), "contrast": spread(1, 1), "saturation": spread(1, 1), "hue": spread(0, 0)}
+    return F.color_jitter(images, **{**none, name: factors}, position=torch.arange(4).expand(N, 4))
+
+
 @pytest.mark.parametrize(
     ("name", "low", "high", "within"),
     [
@@ -89,7 +95,7 @@ def colourful() -> Tensor:
 )
 def test_adjustments_are_torchvisions(name: str, low: float, high: float, within: float) -> None:
     images, factors = colourful() / 255, spread(low, high)
-    ours = getattr(F, f"adjust_{name}")(images, factors)
+    ours = adjusted(images, name, factors)
     theirs = [getattr(tv, f"adjust_{name}")(x, f) for x, f in zip(images, factors.tolist(), strict=True)]
     assert gap(ours, theirs) < within * 255
 
@@ -104,7 +110,7 @@ def test_adjustments_are_torchvisions(name: str, low: float, high: float, within
 )
 def test_adjustments_are_pils_up_to_rounding(name: str, enhance: Callable[..., ImageEnhance._Enhance]) -> None:
     images, factors = colourful(), spread(0.2, 1.8)
-    ours = getattr(F, f"adjust_{name}")(images, factors)
+    ours = adjusted(images, name, factors)
     theirs = [unpil(enhance(pil(x)).enhance(f)) for x, f in zip(images, factors.tolist(), strict=True)]
     assert gap(ours, theirs) < 2
 
@@ -227,9 +233,6 @@ POSITION = torch.tensor(list(itertools.permutations(range(4))))[:N]
 BOXES = torch.tensor([[i % 3, i % 4, 9, 8] for i in range(N)])
 OPERATIONS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "resized_crop": (lambda images, boxes: F.resized_crop(images, boxes, 10), (BOXES,)),
-    "brightness": (F.adjust_brightness, (spread(0.5, 1.5),)),
-    "contrast": (F.adjust_contrast, (spread(0.5, 1.5),)),
-    "saturation": (F.adjust_saturation, (spread(0.5, 1.5),)),
     "hue": (F.adjust_hue, (spread(-0.3, 0.4),)),
     "jitter": (F.color_jitter, (*(spread(0.6, 1.4),) * 3, spread(-0.3, 0.4), POSITION)),
     "grayscale": (F.grayscale, ()),

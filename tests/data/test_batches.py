@@ -85,7 +85,7 @@ def test_same_seed_same_views_and_another_seed_other_views(root: Path) -> None:
 def test_a_run_is_reproduced_by_its_seed(root: Path, memory_size: int | None, workers: int) -> None:
     def run(seed: int, number: int) -> list[Tensor]:
         data = module(root, memory_size, seed=seed, num_workers=workers)
-        return [data.on_after_batch_transfer(batch, 0)[0].a for batch in epoch(data, number)]
+        return [data.on_after_batch_transfer(batch, 0)[0][0] for batch in epoch(data, number)]
 
     first = run(1, 0)
     assert all(torch.equal(x, y) for x, y in zip(first, run(1, 0), strict=True))

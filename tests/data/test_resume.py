@@ -25,8 +25,8 @@ class Listener(LightningModule):
         self.seen: list[Tensor] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        self.seen.append(batch[0].a.clone())
-        return (self.weight * batch[0].a.mean()).sum()
+        self.seen.append(batch[0][0].clone())
+        return (self.weight * batch[0][0].mean()).sum()
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)

@@ -54,7 +54,7 @@ def from_module(root: str) -> dict[str, Any]:
     return {
         "pixels": torch.cat([batch.images for batch in batches]),
         "batches": len(batches),
-        "view": first.a,
+        "view": first[0],
         "val": torch.cat([batch[0] for batch in data.val_dataloader()]),
         "message": message,
     }

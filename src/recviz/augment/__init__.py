@@ -3,6 +3,6 @@
 from recviz.augment.picture import grid
 from recviz.augment.preparation import Preparation
 from recviz.augment.view import View
-from recviz.augment.views import OneView, TwoViews, Views
+from recviz.augment.views import OneView, TwoViews
 
-__all__ = ["OneView", "Preparation", "TwoViews", "View", "Views", "grid"]
+__all__ = ["OneView", "Preparation", "TwoViews", "View", "grid"]

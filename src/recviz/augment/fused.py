@@ -32,7 +32,7 @@ def jitter_settings(
     that is on the right side of its hue, and its brightness and saturation in the pairs that are in their places.
 
     Args:
-        position: int64 [N, 4], see color.color_jitter.
+        position: int64 [N, 4], see functional.color_jitter.
 
     Returns:
         19 tensors float32 [N]: a and b of each pair's two steps clamp(a·x + b·grey), for four pairs; the factors of
@@ -106,7 +106,7 @@ def _clamped(planes: Sequence[Tensor], a: Tensor, rest: Tensor) -> list[Tensor]:
 
 
 def _hue(planes: Sequence[Tensor], turn: Tensor) -> list[Tensor]:
-    """See color.adjust_hue."""
+    """See functional.adjust_hue."""
     red, green, blue = planes
     high = torch.maximum(torch.maximum(red, green), blue)
     chroma = high - torch.minimum(torch.minimum(red, green), blue)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from recviz.augment import functional as F
 from recviz.augment.preparation import three_channels
-from recviz.augment.views import Views
 from recviz.errors import InputError
 
 HEADING = 22
@@ -23,7 +22,7 @@ _CELL = 96  # pixels, least side of a picture in `grid`
 
 def grid(
     images: Tensor | Sequence[Tensor],
-    views: Views,
+    views: Sequence[Tensor],
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
     rows: int = 8,
@@ -45,11 +44,11 @@ def grid(
     Raises:
         InputError: no rows to show.
     """
-    n = min(rows, len(views.a))
+    n = min(rows, len(views[0]))
     if n < 1:
-        raise InputError(f"grid needs at least one image and one row, got {len(views.a)} and {rows}")
+        raise InputError(f"grid needs at least one image and one row, got {len(views[0])} and {rows}")
     originals = three_channels(images[:n] if isinstance(images, Tensor) else images[0][:n])
-    size = views.a.shape[3]
+    size = views[0].shape[3]
     shown = [F.to_float(originals), *(F.denormalize(view[:n], mean, std) for view in views)]
     cells = torch.stack([_fit(pictures, size) for pictures in shown], dim=1)  # [n, pictures, 3 channels, S, S]
     cells = cells.clamp(0, 1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.color import checked
 from recviz.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -90,4 +89,4 @@ def three_channels(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         got = tuple(images.shape)
         raise InputError(f"images must have the shape [N, 3, H, W] or [N, 1, H, W], got {got}")
-    return checked(images.expand(-1, 3, -1, -1))
+    return F.checked(images.expand(-1, 3, -1, -1))

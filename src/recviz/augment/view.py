@@ -85,7 +85,7 @@ class Draws(NamedTuple):
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
-    position: Tensor  # int64 [N, 4], see color.color_jitter
+    position: Tensor  # int64 [N, 4], see functional.color_jitter
     grayscale: Tensor
     blur: Tensor
     sigma: Tensor

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.color import checked
 from recviz.augment.compiled import compiled_view
 from recviz.augment.preparation import (
     CIFAR10_MEAN,
@@ -29,25 +28,6 @@ LOCAL = View(scale=(0.05, 0.25))
 CROP_AND_FLIP = View(interpolation="bilinear", jitter=0, grayscale=0)
 
 
-class Views(tuple[Tensor, ...]):
-    """Views of the same images, `(a, b, *local)`, each float32 [N, 3, S, S], normalised, channels-last."""
-
-    @property
-    def a(self) -> Tensor:
-        """The first view."""
-        return self[0]
-
-    @property
-    def b(self) -> Tensor:
-        """The second view."""
-        return self[1]
-
-    @property
-    def local(self) -> tuple[Tensor, ...]:
-        """The small crops, if any."""
-        return self[2:]
-
-
 class TwoViews(nn.Module):
     """Two independently drawn views of each image of a batch, on the device of the images.
 
@@ -56,8 +36,7 @@ class TwoViews(nn.Module):
     bits after each, and the blur is a true Gaussian (`functional.gaussian_blur` says how far that is from
     PIL's).
 
-    Smaller local views may come beside the two (multi-crop: Caron et al., 2020, arXiv 2006.09882): objectives that
-    have an invariance between views take them as more pairs.
+    Smaller local views may come beside the two (multi-crop: Caron et al., 2020, arXiv 2006.09882).
 
     Args:
         size: side of the views in pixels.
@@ -110,8 +89,10 @@ class TwoViews(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None) -> Views:
-        """Draw all views: first all of a, then all of b, then each local view.
+    def forward(
+        self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, ...]:
+        """Draw all views, one after the other in the order of `each`: V of float32 [N, 3, S, S], normalised.
 
         Args:
             images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step but
@@ -122,7 +103,7 @@ class TwoViews(nn.Module):
             InputError: any other shape or dtype.
         """
         cropped = not isinstance(images, Tensor)
-        return Views(
+        return tuple(
             self._view(view, source, size, cropped, generator)
             for (_, view, size), source in zip(self.each(), self.sources(images), strict=True)
         )
@@ -141,13 +122,6 @@ class TwoViews(nn.Module):
         """The VICReg paper (ICLR 2022), both views alike: blur 0.5, solarize 0.1."""
         view = View(blur=0.5, solarize=0.1)
         return cls(size, view, view, mean, std)
-
-    @classmethod
-    def barlow(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
-        """The Barlow Twins authors' code, which VICReg's took over."""
-        return cls.vicreg(size, mean, std)
 
     @classmethod
     def simclr(
@@ -183,11 +157,11 @@ class TwoViews(nn.Module):
         sizes = [size for _, _, size in self.each()]
         if isinstance(images, Tensor):
             return [three_channels(images)] * len(sizes)
-        got = [tuple(crops.shape[1:]) for crops in images]
-        if got != [(3, size, size) for size in sizes]:
-            expected = " and ".join(f"[N, 3, {size}, {size}]" for size in sizes)
-            raise InputError(f"crops must have the shapes {expected}, got {_shapes(got)}")
-        return [checked(crops) for crops in images]
+        got, expected = [tuple(crops.shape[1:]) for crops in images], [(3, size, size) for size in sizes]
+        if got != expected:
+            shapes = [" and ".join(f"[N, {', '.join(map(str, shape))}]" for shape in each) for each in (expected, got)]
+            raise InputError(f"crops must have the shapes {shapes[0]}, got {shapes[1]}")
+        return [F.checked(crops) for crops in images]
 
     def _view(self, view: View, images: Tensor, size: int, cropped: bool, generator: torch.Generator | None) -> Tensor:
         """Draw for the batch as a whole, then work in blocks that fit a CPU's cache; one block elsewhere."""
@@ -233,7 +207,3 @@ class OneView(TwoViews):
     def each(self) -> list[tuple[str, View, int]]:
         """Name, settings and size of the view."""
         return [("a", self.a, self.size)]
-
-
-def _shapes(shapes: Sequence[tuple[int, ...]]) -> str:
-    return " and ".join(f"[N, {', '.join(map(str, shape))}]" for shape in shapes)

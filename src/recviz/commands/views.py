@@ -10,7 +10,6 @@ from lightning.fabric.utilities import move_data_to_device
 from torchvision.io import write_png
 
 from recviz.augment.picture import grid
-from recviz.augment.views import Views
 from recviz.commands.fit import options, parse_settings, quiet_lightning
 from recviz.commands.parsing import instantiate
 from recviz.data.module import DataModule
@@ -52,7 +51,7 @@ def run(argv: list[str]) -> None:
     data.views.to(device)
     made = data.views(images, torch.Generator(device).manual_seed(seed))
     clean = split.images.clean(indices[:rows], data.preparation)
-    picture = grid(clean, Views(view.cpu() for view in made), data.preparation.mean, data.preparation.std, rows)
+    picture = grid(clean, [view.cpu() for view in made], data.preparation.mean, data.preparation.std, rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_png(picture, str(out))
