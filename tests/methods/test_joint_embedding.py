@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from recviz import BYOL, LARS, VICReg, VICRegLoss
 from recviz.errors import InputError
 from recviz.methods.checks import check_trainer, schedule_steps
 from recviz.methods.joint_embedding import Encoded
+from recviz.optim import Schedule, cosine
 from recviz.runs.checkpoints import backbone_weights, read_checkpoint
 from tests.misfits import GivesMap
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
@@ -184,6 +187,30 @@ def test_a_strategy_that_splits_weights_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
     with pytest.raises(InputError, match=r"trainer.strategy FSDPStrategy splits weights"):
         check_trainer(trainer)
+
+
+class DecayGrows(VICReg):
+    """A method whose weight decay follows the step as well (DINO's, from 0 to 0.4)."""
+
+    def schedules(self, groups: list[dict[str, Any]]) -> list[Schedule]:
+        grows = partial(cosine, total_steps=schedule_steps(self.trainer), start=0.0, end=0.4)
+        return [*super().schedules(groups), Schedule(groups[0], "weight_decay", grows)]
+
+
+def test_any_setting_may_follow_the_step_and_resumes_by_it(tmp_path: Path) -> None:
+    decays: list[float] = []
+
+    class Keep(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            decays.append(trainer.optimizers[0].param_groups[0]["weight_decay"])
+
+    part = tiny_trainer(Keep(), epochs=2, max_steps=4)
+    part.fit(tiny_vicreg(DecayGrows), datamodule=tiny_data())
+    part.save_checkpoint(tmp_path / "part.ckpt")
+    tiny_trainer(Keep(), epochs=2).fit(
+        tiny_vicreg(DecayGrows), datamodule=tiny_data(), ckpt_path=str(tmp_path / "part.ckpt")
+    )
+    assert decays == pytest.approx([0.2 * (1 - math.cos(math.pi * step / 8)) for step in range(8)])
 
 
 class ByTheTeacher(BYOL):

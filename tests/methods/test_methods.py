@@ -79,6 +79,20 @@ def test_training_lowers_the_loss_and_logs_each_term(method: type[JointEmbedding
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_views_of_other_sizes_are_views_like_the_others(method: type[JointEmbedding]) -> None:
+    """Two views of 32 pixels and one of 16, in any order: the loss is the same."""
+    module = tiny(method)
+    a, b, small = torch.randn(8, 3, 32, 32), torch.randn(8, 3, 32, 32), torch.randn(8, 3, 16, 16)
+    encoded = [module.encode(views) for views in ((a, b, small), (small, b, a))]
+    module.trainer = SimpleNamespace(global_step=0)  # type: ignore[assignment]
+    totals = [module.objective(each).total for each in encoded]
+    assert [tuple(z.shape) for z in encoded[0].embeddings] == [(8, 16)] * 3
+    torch.testing.assert_close(totals[0], totals[1])
+    alone = module.objective(module.encode((a, b))).total
+    assert not torch.isclose(totals[0], alone)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_parameter_of_a_method_is_documented(method: type[JointEmbedding]) -> None:
     for name in inspect.signature(method).parameters:
         assert name in (method.__doc__ or ""), name
