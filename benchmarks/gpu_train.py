@@ -8,7 +8,6 @@ Without --data, the images are drawn patterns. Prints the last epoch's figures.
 from __future__ import annotations
 
 import argparse
-import csv
 import signal
 import subprocess
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from recviz.runs.folder import RunFolder
 
 SHOWN = ("epoch", "train/images_per_s", "train/hours", "probe/linear_top1", "probe/knn")
 
@@ -60,10 +61,9 @@ def train(run: Path, data: Path | None, seconds: float, tiny: bool = False) -> d
 def last_figures(run: Path) -> dict[str, Any]:
     """The newest value of each figure that is shown."""
     found: dict[str, Any] = {}
-    if (run / "metrics.csv").is_file():
-        with (run / "metrics.csv").open(newline="") as file:
-            for row in csv.DictReader(file):
-                found.update({name: row[name] for name in SHOWN if row.get(name)})
+    for line in RunFolder(run).read_metrics():
+        if line.metric in SHOWN:
+            found[line.metric] = line.value
     return found
 
 

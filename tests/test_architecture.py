@@ -29,7 +29,7 @@ MAY_IMPORT = {
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
     "data": FOUNDATION | MATH | {"launch", "data"},
-    "probes": FOUNDATION | MATH | {"launch", "probes"},
+    "probes": FOUNDATION | MATH | {"launch", "callbacks", "probes"},
     "callbacks": FOUNDATION | MATH | {"launch", "methods", "callbacks"},
     "runs": BELOW_RUNS | {"runs"},
     "reports": BELOW_RUNS | {"runs", "reports"},

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recviz.augment import TwoViews, View, compiled
 from recviz.augment.view import UNIFORMS
-from recviz.callbacks.compiled import compiler_error
+from recviz.methods.compiling import compiler_error
 
 BUSY = View(flip=0.5, jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
 SHARP = View(scale=(0.2, 1.0), jitter=0.8, solarize=0.1)

@@ -13,7 +13,7 @@ from recviz.callbacks.collapse import CollapseMonitor, rankme, spread
 from recviz.callbacks.progress import EpochLines, duration
 from recviz.callbacks.throughput import Throughput
 from recviz.runs.folder import RunFolder
-from recviz.runs.header import Header
+from recviz.runs.record import RunRecord
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -52,7 +52,7 @@ def test_collapse_measures_are_logged() -> None:
 def test_run_folder_and_checkpoint_tell_the_settings(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     keep = ModelCheckpoint(folder, filename="last", save_on_train_epoch_end=True)
-    trainer = tiny_trainer(RunFolder(folder, "model: x\n"), keep, epochs=1, enable_checkpointing=True)
+    trainer = tiny_trainer(RunRecord(RunFolder(folder), "model: x\n"), keep, epochs=1, enable_checkpointing=True)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
     assert (folder / "config.yaml").read_text() == "model: x\n"
     assert (folder / "views.png").read_bytes().startswith(b"\x89PNG")
@@ -63,7 +63,7 @@ def test_header_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     module = tiny_vicreg(base_lr=0.8)
     mode: dict[str, Any] = {}
     module.on_train_start = lambda: mode.update(training=module.backbone.training)  # type: ignore[method-assign]
-    tiny_trainer(Header(), EpochLines(), epochs=1).fit(module, datamodule=tiny_data())
+    tiny_trainer(RunRecord(None, ""), EpochLines(), epochs=1).fit(module, datamodule=tiny_data())
     out = capsys.readouterr().out
     assert "batch 16 = 16 × 1 process, peak lr 0.05 = 0.8 × 16 / 256, 4 steps × 1 epoch," in out
     assert "data: PatternsDataModule: 64 images of 10 classes (rows, columns, checks, dots, weave, …)" in out

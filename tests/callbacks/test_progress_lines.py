@@ -12,7 +12,7 @@ import recviz.callbacks.throughput
 from recviz import OnlineProbe
 from recviz.callbacks.progress import Bar, EpochLines, _fitting
 from recviz.callbacks.throughput import Throughput
-from recviz.runs.header import Header
+from recviz.runs.record import RunRecord
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -61,7 +61,7 @@ def test_what_a_user_logs_for_the_bar_is_shown(capsys: pytest.CaptureFixture[str
 
 
 def test_epochs_are_counted_by_steps_too(capsys: pytest.CaptureFixture[str]) -> None:
-    tiny_trainer(Header(), EpochLines(), epochs=9, max_steps=6).fit(tiny_vicreg(), datamodule=tiny_data())
+    tiny_trainer(RunRecord(None, ""), EpochLines(), epochs=9, max_steps=6).fit(tiny_vicreg(), datamodule=tiny_data())
     out = capsys.readouterr().out
     assert "4 steps × 9 epochs, at most 6 steps, 32-true" in out
     assert "epoch 1/2" in out
@@ -70,7 +70,7 @@ def test_epochs_are_counted_by_steps_too(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_run_shorter_than_the_logging_interval_logs_its_last_step() -> None:
-    trainer = tiny_trainer(Header(), epochs=2, log_every_n_steps=50)
+    trainer = tiny_trainer(RunRecord(None, ""), epochs=2, log_every_n_steps=50)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
     assert trainer.log_every_n_steps == 8  # type: ignore[attr-defined]
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
 from tests.datasets import make_flat, make_folder, make_splits, picture
+from tests.rows import table
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -219,9 +220,7 @@ def test_a_run_that_skips_says_so_and_counts(
     code, _, _ = recviz_command("fit", "--config", "folder.yaml", *settings)
     assert code == 0
     assert caplog.text.count("photos/015.png") == 1  # on stderr where no test listens
-    header, *rows = Path("run/metrics.csv").read_text().splitlines()
-    column = header.split(",").index("data/skipped")
-    assert [row.split(",")[column] for row in rows if row.split(",")[column]] == ["1.0", "1.0"]
+    assert [row["data/skipped"] for row in table(Path("run/metrics.csv")) if row["data/skipped"]] == ["1.0", "1.0"]
 
 
 @pytest.mark.parametrize(

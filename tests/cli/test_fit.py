@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import subprocess
@@ -20,7 +19,9 @@ from lightning.pytorch.callbacks import LambdaCallback, Timer
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
 from recviz.launch.machine import typed_command
+from recviz.runs.folder import RunFolder
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
+from tests.rows import table
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 Command = Callable[..., tuple[int, str, str]]
@@ -41,8 +42,7 @@ def stop(trainer: Trainer, pl_module: LightningModule) -> None:
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return table(folder / "metrics.csv")
 
 
 @pytest.fixture
@@ -266,7 +266,7 @@ def test_the_closing_lines_tell_a_run_that_ended_early(
 ) -> None:
     trainer = tiny_trainer(callback, epochs=3, **settings)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
-    lines = closing_summary(tmp_path, trainer)
+    lines = closing_summary(RunFolder(tmp_path), trainer)
     assert ("ended it" in lines) == (line is not None)
     assert line is None or line in lines
 
@@ -290,7 +290,7 @@ def test_the_next_steps_work_for_the_runs_data(
     data.val = data.val if held_out else None
     trainer = tiny_trainer(epochs=1)
     monkeypatch.setattr(trainer, "datamodule", data, raising=False)
-    lines = closing_summary(Path("a run"), trainer).splitlines()
+    lines = closing_summary(RunFolder(Path("a run")), trainer).splitlines()
     probe, embed = (line.partition("  #")[0].strip() for line in lines[lines.index("next:") + 1 :][:2])
     assert probe == f"{typed_command()} probe --ckpt_path 'a run'/checkpoints/last.ckpt{probed_on}"
     assert embed == f"{typed_command()} embed --ckpt_path 'a run'{embedded}"

@@ -30,7 +30,7 @@ MOMENTS = [  # what, how often a run does it, and when
     ("os:fsync", EPOCHS, ("before", "torn", "after")),
     ("os:replace", EPOCHS, ("before", "after")),
     ("recviz.runs.metrics:MetricsFile.log_metrics", EPOCHS * (STEPS + 2), ("before", "after")),
-    ("recviz.runs.metrics:MetricsFile._write_whole", 3, ("before", "after")),
+    ("recviz.runs.metrics:MetricsFile.begin", EPOCHS * (STEPS + 2), ("before", "after")),
     ("recviz.runs.record:RunRecord._write", EPOCHS, ("before", "after")),
 ]
 
@@ -40,7 +40,7 @@ def moments(processes: int) -> list[tuple[Fault, int]]:
     draw = random.Random(processes)
     found = []
     for target, calls, whens in MOMENTS + draw.choices(MOMENTS, k=4):
-        rank = 0 if "callbacks" in target or target.startswith("os:") else draw.randrange(processes)
+        rank = 0 if "recviz.runs" in target or target.startswith("os:") else draw.randrange(processes)
         found.append((Fault(target, draw.randint(1, calls), draw.choice(whens)), rank))
     for _ in range(20 - len(found)):
         found.append((Fault("time", draw.randint(50, 900), ""), draw.randrange(processes)))

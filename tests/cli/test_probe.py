@@ -18,7 +18,8 @@ import yaml
 
 import recviz.cli
 from recviz.backbones import resnet50
-from recviz.runs.results import record
+from recviz.probes.result import Result
+from recviz.runs.results import add_result
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
 
 Command = Callable[..., tuple[int, str, str]]
@@ -43,6 +44,9 @@ def run_folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
     return Path(shutil.copytree(trained, tmp_path / "runs/quickstart/one"))
 
 
+NOTHING = Result({"mAP": 0.5}, "", {}, {})
+
+
 def results(path: Path) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return entries
@@ -65,14 +69,14 @@ def test_alone_it_probes_the_newest_run_and_repeats_itself_bit_for_bit(
     assert recviz_command("probe", "--ckpt_path", str(run_folder))[0] == 0
     assert recviz_command("probe", "--no-cache", "--ckpt_path", str(run_folder / "checkpoints/last.ckpt"))[0] == 0
     first, second, third = results(run_folder / "results.json")
-    assert first["figures"] == second["figures"] == third["figures"]
+    assert first["metrics"] == second["metrics"] == third["metrics"]
     assert [path.stat().st_mtime_ns for path in sorted(kept)] == times  # taken from there, and left alone
     assert first["weights"] == third["weights"]
     assert first["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert first["settings"]["data"]["init_args"]["train_size"] == 300
     assert first["input"] == {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
-    assert first["figures"]["linear"]["top1"]["samples"] == 100
-    assert sum(map(sum, first["figures"]["linear"]["confusion"])) == 100
+    assert first["metrics"]["top1"]["samples"] == 100
+    assert sum(map(sum, first["confusion"])) == 100
 
 
 def test_settings_of_the_data_may_be_others(recviz_command: Command, run_folder: Path) -> None:
@@ -102,7 +106,7 @@ def test_transfer_keeps_the_size_and_normalisation_of_the_pretraining(
         assert "on CIFAR10DataModule: 300 training and 100 test images" in out
     entries = results(run_folder / "results.json")
     assert [entry["input"] for entry in entries] == [{"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}] * 3
-    assert entries[0]["figures"] == entries[1]["figures"] == entries[2]["figures"]
+    assert entries[0]["metrics"] == entries[1]["metrics"] == entries[2]["metrics"]
 
 
 def test_another_dataset_is_not_cut_as_the_pretrainings_was(
@@ -240,14 +244,14 @@ def test_the_authors_protocols(recviz_command: Command, run_folder: Path) -> Non
 def test_two_probes_that_end_together_both_leave_their_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: record(tmp_path / "results.json", {"number": i}), range(40)))
+        list(pool.map(lambda i: add_result(tmp_path / "results.json", NOTHING, {"number": i}), range(40)))
     assert sorted(entry["number"] for entry in results(tmp_path / "results.json")) == list(range(40))
 
 
 def test_results_are_written_where_no_lock_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cache").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    record(tmp_path / "results.json", {"number": 1})
+    add_result(tmp_path / "results.json", NOTHING, {"number": 1})
     assert results(tmp_path / "results.json")[0]["number"] == 1
 
 
@@ -263,7 +267,7 @@ def test_a_full_device_costs_one_line(
     def full(*args: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("recviz.commands.protocols.probe_frozen", full)
+    monkeypatch.setattr("recviz.probes.linear.FeatureProbe.measure", full)
     code, _, err = recviz_command("probe")
     assert (code, err.count("\n")) == (1, 1)
     assert "the GPU is out of memory: free it" in err
@@ -422,9 +426,9 @@ def test_two_processes_find_what_one_finds(run_folder: Path, tmp_path: Path, pro
         assert done.stdout.count("written to") == 1
     one, both = results(run_folder / "results.json")
     if "--no-cache" in protocol:
-        assert one["figures"] == both["figures"]
+        assert one["metrics"] == both["metrics"]
     else:  # other batches, so another classifier; each test image counts once
-        assert both["figures"]["top1"]["samples"] == 100
-        assert both["figures"]["top1"]["value"] * 100 == pytest.approx(
-            round(both["figures"]["top1"]["value"] * 100), abs=1e-3
+        assert both["metrics"]["top1"]["samples"] == 100
+        assert both["metrics"]["top1"]["value"] * 100 == pytest.approx(
+            round(both["metrics"]["top1"]["value"] * 100), abs=1e-3
         )

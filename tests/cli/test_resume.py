@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import recviz.cli
 from recviz.errors import TrainingError
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.optim import warmup_cosine
+from tests import rows
 from tests.datasets import make_folder
 
 Command = Callable[..., tuple[int, str, str]]
@@ -48,11 +48,8 @@ def stopped_after(whole: Path, epoch: int, target: Path) -> Path:
 
 
 def table(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [
-            {k: v for k, v in row.items() if k not in ("train/images_per_s", "train/hours")}
-            for row in csv.DictReader(file)
-        ]
+    hidden = ("train/images_per_s", "train/hours")
+    return [{k: v for k, v in row.items() if k not in hidden} for row in rows.table(run / "metrics.csv")]
 
 
 def last(run: Path) -> dict[str, Any]:
@@ -103,15 +100,14 @@ def test_a_run_that_was_killed_in_its_closing_probe_gets_it(recviz_command: Comm
     fit += ["--data.batch_size", "20", "--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]"]
     assert recviz_command(*fit, "--trainer.max_epochs", "1", "--run_dir", "run")[0] == 0
     metrics = Path("run/metrics.csv")
-    complete = metrics.read_text()
-    rows = complete.splitlines(keepends=True)
-    [final] = [row for row in csv.DictReader(rows) if row["final/trained_linear"]]
-    metrics.write_text("".join(rows[:-1]))  # the closing probe's row is the last
+    lines = metrics.read_text().splitlines(keepends=True)
+    [final] = [row for row in rows.table(metrics) if row["final/trained_linear"]]
+    metrics.write_text("".join(line for line in lines if ",final/" not in line))
     for _ in range(2):
         code, out, err = recviz_command("fit", "--resume", "run")
         assert (code, err) == (0, "")
         assert "trained" in out
-        again = [row for row in csv.DictReader(metrics.open()) if row["final/trained_linear"]]
+        again = [row for row in rows.table(metrics) if row["final/trained_linear"]]
         assert again == [final]
 
 
@@ -318,7 +314,7 @@ def test_settings_that_an_older_version_lacked_are_no_changes(
     path = run / "checkpoints/epoch-0002.ckpt"
     content = torch.load(path, weights_only=True)
     settings = yaml.safe_load(content["recviz"]["config"])
-    del settings["on_nonfinite"], settings["data"]["init_args"]["on_error"]
+    del settings["compile"], settings["data"]["init_args"]["on_error"]
     content["recviz"]["config"] = yaml.safe_dump(settings)
     torch.save(content, path)
     code, _, err = recviz_command("fit", "--resume", "run")
@@ -412,9 +408,8 @@ def test_metrics_that_are_no_numbers_are_one_line(
 ) -> None:
     run = stopped_after(whole, 2, tmp_path / "run")
     lines = (run / "metrics.csv").read_text().splitlines()
-    cells = lines[2].split(",")
-    cells[lines[0].split(",").index("step")] = text
-    (run / "metrics.csv").write_text("\n".join([*lines[:2], ",".join(cells), *lines[3:]]) + "\n")
+    lines[2] = f"{text},{lines[2].partition(',')[2]}"
+    (run / "metrics.csv").write_text("\n".join(lines) + "\n")
     code, _, err = recviz_command("fit", "--resume", "run")
     assert code == 2
     assert f"run/metrics.csv, line 3: step must be a whole number, got '{text}'" in err

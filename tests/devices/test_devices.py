@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from recviz import LARS, BarlowTwins, BarlowTwinsLoss, NTXentLoss, SIGReg, SimCLR, VICReg, VICRegLoss
 from recviz.augment.view import UNIFORMS, View, draw, stages
 from recviz.backbones import resnet18
-from recviz.callbacks.compiled import compiler_error
+from recviz.methods.compiling import compiler_error
 from recviz.probes.functional import accuracy, fit_linear, knn_predict
 from tests.tiny import TinyBackbone
 

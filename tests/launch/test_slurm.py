@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -12,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.rows import table
 
 SCRIPT = Path(__file__).parents[2] / "docs/slurm/pretrain.sbatch"
 SRUN = f"""#!/bin/bash
@@ -50,7 +51,9 @@ def preempt(job: subprocess.Popen[bytes], signum: int) -> float:
     try:
         metrics = Path("run/metrics.csv")
         waited_until = time.monotonic() + 120
-        while not (metrics.exists() and metrics.read_text().count("\n") > 14) and time.monotonic() < waited_until:
+        while (
+            not (metrics.exists() and metrics.read_text().count("train/total") > 14) and time.monotonic() < waited_until
+        ):
             assert job.poll() is None, "the job ended by itself"
             time.sleep(0.05)
         begun = time.monotonic()
@@ -68,8 +71,7 @@ def test_a_preempted_job_goes_on(slurm: None) -> None:
     assert 0 < torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] < 6 * 12
     assert submit().wait(timeout=200) == 0
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6 * 12
-    with Path("run/metrics.csv").open(newline="") as file:
-        steps = [int(row["step"]) for row in csv.DictReader(file) if row["train/total"]]
+    steps = [int(row["step"]) for row in table(Path("run/metrics.csv")) if row["train/total"]]
     assert steps == list(range(72))  # no gap, nothing twice
 
 

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from recviz.reports.plots import draw_plots
-from recviz.runs.entries import heading
+from recviz.runs.results import heading
 from recviz.runs.run import read_runs
+from tests.rows import lines as metrics_lines
 
 Command = Callable[..., tuple[int, str, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -26,11 +27,11 @@ def share(value: float) -> dict[str, float]:
 
 
 def results(top1: float, classes: list[str], data: str = "recviz.CIFAR100DataModule", **more: Any) -> dict[str, Any]:
-    figures = {"linear": {"top1": share(top1), "top5": share(top1 + 0.1)}, "knn": {"k=20, T=0.07": share(top1 - 0.05)}}
+    metrics = {"top1": share(top1), "top5": share(top1 + 0.1), "knn/k=20, T=0.07": share(top1 - 0.05)}
     settings = {"data": {"class_path": data}, "backbone": {"class_path": "recviz.backbones.resnet50", "init_args": {}}}
     return {
         "protocol": "linear", "weights": "abc", "checkpoint": None, "test": {"images": 100}, "classes": classes,
-        "figures": figures, "settings": settings, **more,
+        "metrics": metrics, "settings": settings, **more,
     }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def make_run(
             f",{epoch},,{epoch * 4 + 1},,500.0,{20 - epoch}",
             f"70.5,{epoch},0.{epoch + 1},{epoch * 4 + 3},0.25,,",
         ]
-    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / "metrics.csv").write_text(metrics_lines("\n".join(lines) + "\n"))
     if top1 is not None:
         hundred = [f"class{i}" for i in range(100)]
         (folder / "results.json").write_text(json.dumps([results(top1, classes or hundred)]))
@@ -86,7 +87,7 @@ def test_a_row_says_what_is_known(tmp_path: Path) -> None:
     assert (run.name, run.method, run.backbone) == ("one", "VICReg", "resnet18 (cifar stem, width 0.25)")
     assert (run.data, run.images, run.epochs, run.hours, run.images_per_s) == ("CIFAR100 (50%)", 1000, 2, 0.5, 500.0)
     assert run.top1 is not None
-    assert run.top1 == pytest.approx((0.4, 0.39, 0.41))
+    assert run.top1 == pytest.approx((0.4, 0.39, 0.41, 100))
     assert run.rankme == 70.5
     assert run.compute == pytest.approx(0.25e9 * 2000 / 1e15)
     assert run.series["probe/linear_top1"] == [({"epoch": 1, "hours": 0.25}, 0.1), ({"epoch": 2, "hours": 0.25}, 0.2)]
@@ -95,7 +96,7 @@ def test_a_row_says_what_is_known(tmp_path: Path) -> None:
 def test_a_run_that_still_trains_shows_its_online_probe(tmp_path: Path, recviz_command: Command) -> None:
     run = make_run(tmp_path / "now", epochs=1)
     with (run / "metrics.csv").open("a") as file:
-        file.write("70.5,1,0.")  # a row that is being written
+        file.write("4,1,train/total,0.")  # a line that is being written
     code, _, err = recviz_command("compare", "now", "--out", "report.html")
     assert (code, err) == (0, "")
     (head, row, _) = table(Path("report.md"))  # and chance
@@ -149,7 +150,7 @@ def own_rows(names: list[str]) -> list[str]:
 
 CLASSES = [f"class{i}" for i in range(100)]
 ALIKE = {"train": {"images": 25_000, "fingerprint": "a"}, "input": {"size": 32}}
-LINEAR = {"linear": {"top1": share(0.5)}}
+LINEAR = {"top1": share(0.5)}
 SGD = {"top1": share(0.5), "top5": share(0.6)}
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
     "fewer labels": ({"train": {"images": 5_000, "fingerprint": "b"}}, "linear probe on all 5,000 labels at 32×32"),
@@ -162,18 +163,14 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
         {"settings": {"data": {"class_path": "recviz.CIFAR100DataModule", "init_args": {"fraction": 0.5}}}},
         "linear probe on 25,000 labels",
     ),
-    "another k": ({"figures": {**LINEAR, "knn": {"k=5, plain": share(0.4)}}}, "k-NN (k=5, plain)"),
-    "no k-NN": ({"figures": LINEAR}, "labels at 32×32"),
-    "another choice of the penalty": (
-        {"figures": {**LINEAR, "knn": {"k=20, T=0.07": share(0.4)}, "chosen": "by folds"}},
-        "linear probe on all 25,000 labels at 32×32",
-    ),
+    "another k": ({"metrics": {**LINEAR, "knn/k=5, plain": share(0.4)}}, "k-NN (k=5, plain)"),
+    "no k-NN": ({"metrics": LINEAR}, "labels at 32×32"),
     "the authors' evaluation": (
-        {"protocol": "official", "figures": SGD, "training": {"epochs": 100, "head_lr": 0.02}},
+        {"protocol": "official", "metrics": SGD, "training": {"epochs": 100, "head_lr": 0.02}},
         "linear evaluation by SGD on all 25,000 labels at 32×32 with epochs 100, head_lr 0.02",
     ),
     "fine-tuning": (
-        {"protocol": "finetune", "figures": SGD, "training": {"epochs": 20}}, "fine-tuning on all 25,000 labels",
+        {"protocol": "finetune", "metrics": SGD, "training": {"epochs": 20}}, "fine-tuning on all 25,000 labels",
     ),
 }  # fmt: skip
 
@@ -199,7 +196,7 @@ def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, na
 def test_one_runs_fine_tuning_is_no_second_linear_probe(tmp_path: Path, recviz_command: Command) -> None:
     run = make_run(tmp_path / "one")
     linear = results(0.323, CLASSES, **ALIKE)
-    tuned = {**linear, "protocol": "finetune", "figures": {"top1": share(0.179), "top5": share(0.4)}}
+    tuned = {**linear, "protocol": "finetune", "metrics": {"top1": share(0.179), "top5": share(0.4)}}
     (run / "results.json").write_text(json.dumps([linear, tuned]))
     assert recviz_command("compare", "one", "--out", "report.html")[0] == 0
     first, second = groups(Path("report.md")).items()
@@ -292,15 +289,10 @@ def test_the_terminal_gets_the_columns_that_differ_and_fit(
 def with_closing_probe(folder: Path, untrained: float, trained: float) -> None:
     """Adds what FinalProbe logs."""
     path = folder / "metrics.csv"
-    head, *rows = path.read_text().splitlines()
-    extra = "final/raw_pixels_linear,final/raw_pixels_knn,final/untrained_linear,final/untrained_knn"
-    extra += ",final/trained_linear,final/trained_knn"
-    width = head.count(",") + 1
-    step = head.split(",").index("step")
-    last = [""] * width
-    last[step] = "8"
-    figures = f"0.02,0.05,{untrained},0.1,{trained},0.2"
-    path.write_text("\n".join([f"{head},{extra}", *(f"{row},,,,,," for row in rows), f"{','.join(last)},{figures}\n"]))
+    measured = {"raw_pixels": (0.02, 0.05), "untrained": (untrained, 0.1), "trained": (trained, 0.2)}
+    with path.open("a") as file:
+        for what, (linear, knn) in measured.items():
+            file.write(f"8,,final/{what}_linear,{linear}\n8,,final/{what}_knn,{knn}\n")
 
 
 def test_a_run_that_is_not_above_the_untrained_backbone_is_marked(tmp_path: Path, recviz_command: Command) -> None:
@@ -357,10 +349,10 @@ def test_headings_have_no_hash_and_alike_ones_are_numbered(tmp_path: Path, recvi
 def test_loss_terms_stand_at_fractions_of_epochs(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "one")
     text = "epoch,step,train/hours,train/total\n0,1,,5\n0,3,,4\n0,3,0.1,\n1,5,,3\n1,7,,2\n1,7,0.2,\n2,9,,1\n"
-    (folder / "metrics.csv").write_text(text)
+    (folder / "metrics.csv").write_text(metrics_lines(text))
     series = read_runs(folder)[0].series["train/total"]
     assert [at["epoch"] for at, _ in series] == [0.5, 1, 1.5, 2, 2.5]
-    (folder / "metrics.csv").write_text("epoch,step,train/total\n0,1,5\n")  # no epoch has ended
+    (folder / "metrics.csv").write_text(metrics_lines("epoch,step,train/total\n0,1,5\n"))  # no epoch has ended
     assert read_runs(folder)[0].series["train/total"] == [({}, 5)]
 
 
@@ -420,13 +412,14 @@ STRANGE_RESULTS = {
     "no list": ("{}", "must hold a list"),
     "torn": ("[{", "as JSON"),
     "deep": ("[" * 100_000, "nested too deeply"),
-    "no top1": (changed(figures={"linear": {"top5": share(0.1)}}), "entry 1 has no top1"),
-    "no value": (changed(figures={"top1": {"low": 0.1}}), "top1 has no value"),
+    "no metrics": (changed(metrics={}), "entry 1 has no metrics"),
+    "no value": (changed(metrics={"top1": {"low": 0.1}}), "top1 has no value"),
     "no protocol": (changed(protocol=None), "entry 1 has no protocol"),
-    "a text for a number": (changed(figures={"top1": {"value": "0.4"}}), "must be a number from 0 to 1, got '0.4'"),
-    "NaN": (changed(figures={"top1": {"value": float("nan")}}), "value must be a number from 0 to 1, got nan"),
-    "per cent": (changed(figures={"top1": {"value": 40}}), "value must be a number from 0 to 1, got 40"),
-    "figures that are a list": (changed(figures=[1]), "figures must be a table, got a list"),
+    "a text for a number": (changed(metrics={"top1": {"value": "0.4"}}), "must be a number from 0 to 1, got '0.4'"),
+    "NaN": (changed(metrics={"top1": {"value": float("nan")}}), "value must be a number from 0 to 1, got nan"),
+    "per cent": (changed(metrics={"top1": {"value": 40}}), "value must be a number from 0 to 1, got 40"),
+    "metrics that are a list": (changed(metrics=[1]), "metrics must be a table, got a list"),
+    "a metric that is infinite": (changed(metrics={"mAP": float("inf")}), "mAP must be a number or a table"),
     "classes that are a number": (changed(classes=5), "classes must be a list of names, got 5"),
     "classes that are lists": (changed(classes=[[1]]), "classes must be a list of names"),
     "images that are many": (changed(test={"images": 10**400}), "images must be a number"),
@@ -434,7 +427,7 @@ STRANGE_RESULTS = {
     "a long name": (changed(protocol="x" * 10_000), "protocol has more than 1000 characters"),
     "settings of text": (changed(settings="x"), "settings must be a table, got 'x'"),
     "data of numbers": (changed(settings={"data": 5}), "data must be a table, got 5"),
-    "k-NN of text": (changed(figures={"top1": share(0.1), "knn": {"k=20, T=0.07": "x"}}), "must be a table, got 'x'"),
+    "k-NN of text": (changed(metrics={"top1": share(0.1), "knn/k=20, T=0.07": "x"}), "table with a value, got 'x'"),
 }  # fmt: skip
 
 
@@ -454,6 +447,7 @@ def test_strange_results_cost_one_line_that_names_the_file(
     assert not Path("report.html").exists()
 
 
+HEAD = "step,epoch,metric,value\n"
 STRANGE_FOLDERS: dict[str, tuple[str, str, str]] = {
     "a method of numbers": ("run.json", '{"method": 5}', "method must be a text, got 5"),
     "hours of text": ("run.json", '{"hours": "long"}', "hours must be a number, got 'long'"),
@@ -469,11 +463,11 @@ STRANGE_FOLDERS: dict[str, tuple[str, str, str]] = {
     "laughs": ("config.yaml", "\n".join(["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]"
                for i in range(1, 9)]), "over 20000 settings"),
     "no YAML": ("config.yaml", "a: [", "cannot be read as YAML"),
-    "a number that is none": ("metrics.csv", "step,epoch,x\n1,0,²\n", "line 2: x must be a number, got '²'"),
-    "a step that is none": ("metrics.csv", "step,epoch,x\n²,0,1\n", "line 2: step must be a whole number"),
-    "an epoch that is none": ("metrics.csv", "step,epoch,train/hours\n1,0.5,1\n", "metrics by step and epoch"),
-    "an epoch below none": ("metrics.csv", "step,epoch,train/hours\n1,-1,1\n", "metrics by step and epoch"),
-    "a step of many digits": ("metrics.csv", f"step,epoch,train/hours\n{'9' * 5000},0,1\n", "by step and epoch"),
+    "a number that is none": ("metrics.csv", f"{HEAD}1,0,x,²\n", "line 2: x must be a number, got '²'"),
+    "a step that is none": ("metrics.csv", f"{HEAD}²,0,x,1\n", "line 2: step must be a whole number"),
+    "an epoch that is none": ("metrics.csv", f"{HEAD}1,0.5,x,1\n", "line 2: epoch must be a whole number"),
+    "an epoch below none": ("metrics.csv", f"{HEAD}1,-1,x,1\n", "line 2: epoch must be a whole number"),
+    "a step of many digits": ("metrics.csv", f"{HEAD}{'9' * 5000},0,x,1\n", "line 2: step must be a whole number"),
 }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import matplotlib.figure
 import pytest
 
 from recviz.reports.curves import draw_curves
+from recviz.runs.folder import RunFolder
+from tests.rows import lines
 
 WHOLE = """collapse/embeddings_std,epoch,probe/knn,probe/linear_top1,step,train/invariance,train/total,train/variance
 0.5,0,,,9,0.2,20.5,0.7
@@ -32,8 +34,8 @@ def drawn(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> list[Any]
         save(figure, *args, **settings)
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", keep)
-    (folder / "metrics.csv").write_text(text)
-    assert draw_curves(folder).stat().st_size > 1000
+    (folder / "metrics.csv").write_text(lines(text))
+    assert draw_curves(RunFolder(folder)).stat().st_size > 1000
     return list(figures[0].axes)
 
 

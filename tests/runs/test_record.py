@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from recviz.augment import OneView, Preparation, TwoViews
-from recviz.runs.record import train_gflops
+from recviz.runs.cost import train_gflops
 from tests.tiny import tiny_vicreg
 
 

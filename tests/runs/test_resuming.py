@@ -18,9 +18,10 @@ from recviz import OnlineProbe, VICReg
 from recviz.errors import StoppedError, TrainingError
 from recviz.launch.stopping import StopSafely
 from recviz.runs.exact import ExactResume
-from recviz.runs.metrics import MetricsFile, read_rows
-from recviz.runs.resume import newest_readable, rows_until
-from recviz.runs.saving import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
+from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import MetricsFile
+from recviz.runs.resume import metrics_until, newest_readable
+from recviz.runs.saving import WholeCheckpoints, checkpoint_callbacks
 from tests.endings import WHERE, EndsAt, EpochEMA
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
@@ -41,14 +42,15 @@ DEFAULT = {(hook, step) for hook, step in zip(cycle(ANY_STEP), range(1, END))} |
 
 def fit(folder: Path, max_steps: int = -1, others: Any = (), method: type[VICReg] = VICReg, **settings: Any) -> Trainer:
     """Train in a folder, from its newest checkpoint where there is one, as `recviz fit` does."""
-    checkpoint, content = newest_readable(folder)
-    stop = StopSafely(folder / "checkpoints/last.ckpt")
+    run = RunFolder(folder)
+    checkpoint, content = newest_readable(run)
+    stop = StopSafely(run.last)
     trainer = tiny_trainer(
         ExactResume(), stop, *others, EndsAt(), OnlineProbe(bank_size=24, k=3), EpochEMA(),
         EarlyStopping("probe/knn", patience=100, mode="max"), EarlyStopping("train/total", patience=1000),
-        LastCheckpoint(folder / "checkpoints", stop), KeptCheckpoints(folder / "checkpoints", 2),
+        *checkpoint_callbacks(run, stop, 2),
         epochs=EPOCHS, max_steps=max_steps, enable_checkpointing=True, plugins=[WholeCheckpoints()],
-        logger=[MetricsFile(folder, rows_until(folder / "metrics.csv", content))],
+        logger=[MetricsFile(run.metrics, metrics_until(run, content))],
         **{"log_every_n_steps": 2, "val_check_interval": VALIDATES, **settings},
     )  # fmt: skip
     trainer.fit(tiny_vicreg(method), tiny_data(), ckpt_path=checkpoint, weights_only=True)
@@ -77,7 +79,7 @@ def assert_same(folder: Path, whole: Path) -> None:
         for name in [name for name in content["callbacks"] if "Checkpoint" in name]:
             del content["callbacks"][name]  # paths
     assert differences(ours, theirs) == []
-    assert read_rows(folder / "metrics.csv") == read_rows(whole / "metrics.csv")
+    assert RunFolder(folder).read_metrics() == RunFolder(whole).read_metrics()
     assert {path.name for path in folder.glob("checkpoints/*")} == {path.name for path in whole.glob("checkpoints/*")}
 
 
@@ -179,7 +181,7 @@ def test_a_checkpoint_that_another_callback_wrote_during_a_step(
         tmp_path / "checkpoints", filename="{step}", every_n_train_steps=1, save_top_k=-1, enable_version_counter=False
     )
     end(monkeypatch, tmp_path, f"on_before_optimizer_step:{step}:raise", others=[every])
-    _, content = newest_readable(tmp_path)
+    _, content = newest_readable(RunFolder(tmp_path))
     assert content["global_step"] == step - (step % VALIDATES == 0 and step % STEPS != 0)
     fit(tmp_path)
     for path in tmp_path.glob("checkpoints/step=*"):

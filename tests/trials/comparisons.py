@@ -18,7 +18,7 @@ def folder(file: str, text: str) -> Callable[[Path], object]:
 def unlike(here: Path) -> None:
     """Two runs probed alike, one of which was fine-tuned too, and one probed on fewer labels."""
     linear = results(0.323, CLASSES, **ALIKE)
-    tuned = {**linear, "protocol": "finetune", "figures": {"top1": share(0.179), "top5": share(0.4)}}
+    tuned = {**linear, "protocol": "finetune", "metrics": {"top1": share(0.179), "top5": share(0.4)}}
     fewer = {**linear, "train": {"images": 5_000, "fingerprint": "b"}}
     for name, entries in {"a": [linear, tuned], "b": [linear], "c": [fewer]}.items():
         (make_run(here / name) / "results.json").write_text(json.dumps(entries))
@@ -42,11 +42,12 @@ TRIALS = {
         "compare r", "r/config.yaml holds over", 2, given=folder("config.yaml", LAUGHS)
     ),
     "a metric that is no number": Trial(
-        "compare r", "r/metrics.csv, line 2: x must be a number", 2, given=folder("metrics.csv", "step,x\n1,²\n")
+        "compare r", "r/metrics.csv, line 2: x must be a number", 2,
+        given=folder("metrics.csv", "step,epoch,metric,value\n1,0,x,²\n")
     ),
     "a result without top1": Trial(
         "compare r", "r/results.json, entry 1 has no top1", 2,
-        given=folder("results.json", json.dumps([{**results(0.1, ["a"]), "figures": {}}])),
+        given=folder("results.json", json.dumps([{**results(0.1, ["a"]), "metrics": {}}])),
     ),
     "a record of a list": Trial("compare r", "r/run.json must hold a table", 2, given=folder("run.json", "[]")),
     "results that are nested deeply": Trial(

@@ -1,8 +1,7 @@
 """Callbacks that watch training; those of use in any project have their names here."""
 
 from recviz.callbacks.collapse import CollapseMonitor
-from recviz.callbacks.compiled import Compiled
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.throughput import Throughput
 
-__all__ = ["CollapseMonitor", "Compiled", "FiniteNumbers", "Throughput"]
+__all__ = ["CollapseMonitor", "FiniteNumbers", "Throughput"]

@@ -1,10 +1,9 @@
-"""Notices numbers that are none: NaN and infinity in images, loss terms and gradients."""
+"""Ends a run at NaN or Inf in images, loss terms or gradients, and at an epoch that trained nothing."""
 
 from __future__ import annotations
 
-import logging
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,16 +12,12 @@ from torch import Tensor
 from recviz.distributed import host_max, rank, world_size
 from recviz.errors import InputError, TrainingError
 
-OnNonfinite = Literal["raise", "skip"]
-"""Whether a step with bad numbers ends the run, or is left out."""
-
 _NEVER = 2**40  # steps
 _FINE = 2**62
-_log = logging.getLogger(__name__)
 
 
-class Bad(NamedTuple):
-    """What was bad, in which step from 0, and on which process."""
+class NonFinite(NamedTuple):
+    """What was non-finite, in which step from 0, and on which rank."""
 
     what: str
     step: int
@@ -30,50 +25,49 @@ class Bad(NamedTuple):
 
 
 class FiniteNumbers(Callback):
-    """Looks at the images, the objective's terms and the gradient of each step; NaN and infinity in them are bad.
+    """Ends a run before a checkpoint holds what a non-finite number has spoilt.
 
-    With "raise", a bad step ends the run by TrainingError, which names what was bad first, and in which step, before a
-    checkpoint holds it. Nothing is waited for: what is bad is remembered on the device, and looked up every
-    `every_n_steps` steps, and before each checkpoint and epoch's end; on a CPU at every step.
+    It looks at the images, the objective's terms and the gradient of each step. Nothing waits for the device: the first
+    non-finite step is remembered there, and read every `every_n_steps` steps, before each checkpoint and at the end of
+    an epoch; on a CPU at every step. The error names what was non-finite first, the step and the rank.
 
-    With "skip", weights, optimiser and BatchNorm statistics stay as they were before a bad step, and its features stay
-    away from other callbacks; one line tells of it, train/skipped_steps counts them. Every step then waits for the
-    device. More than `patience` of them in a row end the run.
+    A gradient scaler (precision 16-mixed) skips steps with an infinite gradient on purpose now and then; more than
+    `patience` of them in a row end the run.
 
-    Where a gradient scaler is at work (precision 16-mixed), it is the scaler's business to skip steps whose gradient is
-    infinite, and it does so on purpose now and then; only more than `patience` of them in a row are bad.
+    An epoch without a batch or a loss ends the run too, before a row of metrics calls it trained.
 
     Args:
-        on_nonfinite: what to do.
         every_n_steps: how often to look, on an accelerator.
-        patience: steps in a row.
+        patience: steps in a row that a gradient scaler may skip.
+
+    Raises:
+        TrainingError: a non-finite number; an epoch after the first that trained nothing.
+        InputError: a first epoch that trained nothing.
     """
 
-    def __init__(self, on_nonfinite: OnNonfinite = "raise", every_n_steps: int = 50, patience: int = 32) -> None:
+    def __init__(self, every_n_steps: int = 50, patience: int = 32) -> None:
         if every_n_steps < 1 or patience < 1:
             raise InputError(f"every_n_steps and patience must be positive, got {every_n_steps} and {patience}")
-        self.on_nonfinite = on_nonfinite
         self.every_n_steps = every_n_steps
         self.patience = patience
-        self._first: dict[str, Tensor] = {}  # by what was looked at, in order: int64 [], the first step it was bad in
+        self._first: dict[str, Tensor] = {}  # by what was looked at, in order: int64 [], its first non-finite step
         self._in_a_row = torch.zeros((), dtype=torch.int64)  # steps that the scaler skipped, until now
-        self._left_out = False  # whether the optimiser got no gradient in this step
-        self._skipped = 0
-        self._in_a_row_skipped = 0
-        self._before: list[Tensor] = []  # buffers, of BatchNorm above all
+        self._batches = self._losses = 0  # of this epoch, in this process: a run may be resumed after the last batch
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin counting."""
+        self._batches = self._losses = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the images; keep what a bad step would spoil."""
+        """Look at the images."""
+        self._batches += 1
         views = batch[0] if isinstance(batch, (tuple, list)) and batch else ()
         for view in views if isinstance(views, (tuple, list)) else (views,):
             if isinstance(view, Tensor) and view.is_floating_point():
                 self._note("an image", view.sum(dtype=torch.float32), trainer.global_step, pl_module.device)
-        self._left_out = False
-        if self.on_nonfinite == "skip":
-            self._before = [buffer.clone() for buffer in pl_module.buffers()]
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Look at the gradient, which is that of all processes; leave the step out, if it is bad and to be skipped."""
+        """Look at the gradient, which is that of all processes."""
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         if not gradients:
             return
@@ -81,31 +75,33 @@ class FiniteNumbers(Callback):
         if _has_scaler(trainer):
             self._in_a_row = torch.where(torch.isfinite(largest), 0, self._in_a_row.to(largest.device) + 1)
             largest = torch.where(self._in_a_row > self.patience, math.nan, 0.0)
-        elif self.on_nonfinite == "skip" and not bool(torch.isfinite(largest)):
-            self._left_out = True
-            for p in pl_module.parameters():
-                p.grad = None
         self._note("the gradient", largest, trainer.global_step, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the loss and its terms."""
-        outputs = outputs if isinstance(outputs, dict) else {}
-        named = _terms(outputs)
-        step = trainer.global_step - 1
+        self._losses += bool(outputs)
+        named = _terms(outputs if isinstance(outputs, dict) else {})
         for name in sorted(named, key=lambda name: name == "total"):  # a term, rather than their sum
-            self._note(name, named[name].detach().float().sum(), step, pl_module.device)
-        if self.on_nonfinite == "skip":
-            self._skip(trainer, pl_module, outputs)
-        elif self._look_now(trainer, pl_module):
+            self._note(name, named[name].detach().float().sum(), trainer.global_step - 1, pl_module.device)
+        if self._look_now(trainer, pl_module):
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before a checkpoint is written."""
+        """Look before a checkpoint is written; a module that optimises by itself need not tell of its losses."""
         self._look(trainer)
-        if self.on_nonfinite == "skip":
-            pl_module.log("train/skipped_steps", float(self._skipped), rank_zero_only=True)
+        epoch = trainer.current_epoch + 1
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        if not batches.processed:
+            what = f"epoch {epoch} had no batch: the training loader gave none"
+        elif self._batches and not self._losses and pl_module.automatic_optimization:
+            what = f"epoch {epoch} trained nothing: {type(pl_module).__name__} gave no loss for any of its batches"
+        else:
+            return
+        if trainer.current_epoch:
+            raise TrainingError(f"{what}; earlier checkpoints are whole")
+        raise InputError(what)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Look before a checkpoint is written."""
@@ -115,14 +111,14 @@ class FiniteNumbers(Callback):
         return pl_module.device.type == "cpu" or trainer.global_step % self.every_n_steps == 0
 
     def _note(self, what: str, value: Tensor, step: int, device: torch.device) -> None:
-        """Remember, on the device, the first step in which a value was bad."""
+        """Remember, on the device, the first step in which a value was non-finite."""
         first = self._first.get(what)
         if first is None:
             first = torch.full((), _NEVER, dtype=torch.int64, device=device)
         self._first[what] = torch.where(torch.isfinite(value.to(device)), first, first.clamp(max=step))
 
-    def _bad(self) -> Bad | None:
-        """What was bad first on any process; and forget. Every process has to ask."""
+    def _found(self) -> NonFinite | None:
+        """What was non-finite first on any rank; and forget. Every rank has to ask."""
         if not self._first:
             return None
         names = sorted(self._first, key=lambda name: (name == "the gradient", name == "total"))  # causes first
@@ -134,40 +130,20 @@ class FiniteNumbers(Callback):
         if first == _FINE:
             return None
         place, whose = divmod(first, world_size())
-        return Bad(names[place % len(names)], place // len(names), whose)
-
-    def _skip(self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Any]) -> None:
-        """Clean up after a step, if it was bad."""
-        bad = self._bad()
-        if bad is None:
-            self._in_a_row_skipped = 0
-            return
-        if not self._left_out and not _has_scaler(trainer):  # a finite gradient of a bad loss
-            self._stop(trainer, bad)
-        for buffer, kept in zip(pl_module.buffers(), self._before, strict=True):
-            buffer.copy_(kept)
-        for name in ("features", "embeddings", "labels"):
-            outputs.pop(name, None)
-        self._skipped += 1
-        self._in_a_row_skipped += 1
-        if self._in_a_row_skipped > self.patience or (bad.what == "the gradient" and _has_scaler(trainer)):
-            self._stop(trainer, bad)
-        if trainer.is_global_zero:
-            _log.warning("recviz: skipped step %d: %s is NaN or infinite%s", bad.step + 1, bad.what, _on(bad))
+        return NonFinite(names[place % len(names)], place // len(names), whose)
 
     def _look(self, trainer: Trainer) -> None:
-        if bad := self._bad():
-            self._stop(trainer, bad)
-
-    def _stop(self, trainer: Trainer, bad: Bad) -> None:
-        what, step, _ = bad
-        hint = "look at the data" if what == "an image" else "lower model.base_lr, or use trainer.precision 32-true"
-        if what == "the gradient" and _has_scaler(trainer):
+        found = self._found()
+        if found is None:
+            return
+        hint = (
+            "look at the data" if found.what == "an image" else "lower model.base_lr, or use trainer.precision 32-true"
+        )
+        if found.what == "the gradient" and _has_scaler(trainer):
             hint = f"no scale helped for {self.patience} steps in a row: use trainer.precision bf16-mixed or 32-true"
-        elif self.on_nonfinite == "skip":
-            hint = f"after {self._in_a_row_skipped} bad steps in a row: {hint}"
+        where = f" on rank {found.rank}" if world_size() > 1 and found.what == "an image" else ""
         raise TrainingError(
-            f"{what} is NaN or infinite{_on(bad)} in step {step + 1} (epoch {trainer.current_epoch}); "
+            f"{found.what} is NaN or infinite{where} in step {found.step + 1} (epoch {trainer.current_epoch}); "
             f"the last checkpoint is from before: {hint}"
         )
 
@@ -178,10 +154,6 @@ def _terms(outputs: dict[str, Any]) -> dict[str, Tensor]:
     named = terms if isinstance(terms, dict) else getattr(terms, "_asdict", dict)()
     found = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     return found or {name: value for name in ("loss",) if isinstance(value := outputs.get(name), Tensor)}
-
-
-def _on(bad: Bad) -> str:
-    return f" on rank {bad.rank}" if world_size() > 1 and bad.what == "an image" else ""
 
 
 def _has_scaler(trainer: Trainer) -> bool:

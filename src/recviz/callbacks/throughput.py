@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from recviz.distributed import all_reduce_sum
 from recviz.errors import InputError
 from recviz.methods.checks import global_batch_size
 
@@ -18,18 +21,23 @@ class Throughput(Callback):
 
     Counts the images of all processes, and the time that they train; validation is left out. Of an epoch within which
     a run was resumed, it is the part after. Nothing is logged of a loader that does not tell its batch size.
+
+    Where the datamodule skips unreadable images (`on_error` "skip", a Counter `skipped`), data/skipped is their number
+    in the epoch, on all processes.
     """
 
     def __init__(self) -> None:
         self._since = 0.0
         self._images: float | None = 0.0
+        self._skipped = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run that goes on within an epoch has no start of one."""
         self._since, self._images = time.perf_counter(), 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Start the clock, and remember how many images were skipped so far."""
+        self._skipped = _skipped(trainer)
         self._since, self._images = time.perf_counter(), 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,8 +58,12 @@ class Throughput(Callback):
             self._log(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the clock."""
+        """Read the clock, and log how many images were skipped since."""
         self._log(pl_module)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if getattr(data, "on_error", None) == "skip" and isinstance(getattr(data, "skipped", None), Counter):
+            skipped = torch.tensor(float(_skipped(trainer) - self._skipped), device=pl_module.device)
+            pl_module.log("data/skipped", all_reduce_sum(skipped), rank_zero_only=True)
 
     def _log(self, pl_module: LightningModule) -> None:
         if self._images:
@@ -66,3 +78,8 @@ def _images(trainer: Trainer, batch: Any) -> int | None:
     with contextlib.suppress(InputError):
         return global_batch_size(trainer)
     return None
+
+
+def _skipped(trainer: Trainer) -> int:
+    skipped = getattr(trainer.datamodule, "skipped", None)  # type: ignore[attr-defined]
+    return sum(skipped.values()) if isinstance(skipped, Counter) else 0

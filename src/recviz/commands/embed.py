@@ -25,7 +25,8 @@ from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
 from recviz.reports.embedding import embed, precision_at, save, skipped_too
-from recviz.runs.checkpoints import newest_checkpoint, read_backbone
+from recviz.runs.checkpoints import read_backbone
+from recviz.runs.folder import RunFolder, newest_checkpoint
 
 DESCRIPTION = """Encode images with a run's backbone, and look at the features.
 
@@ -101,8 +102,8 @@ def run(argv: list[str]) -> None:
 
 def run_name(source: Path) -> str:
     """The run folder of its last checkpoint; any other file as it is."""
-    last = source.name == "last.ckpt" and source.parent.name == "checkpoints"
-    return str(source.parent.parent if last else source)
+    folder = RunFolder.of(source)
+    return str(folder if source == folder.last else source)
 
 
 def chosen_split(data: DataModule, name: str, whole: bool, limit: int) -> Split:

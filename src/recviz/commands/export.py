@@ -6,10 +6,12 @@ from pathlib import Path
 
 from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
+from recviz.probes.result import Accuracy
 from recviz.progress import working
 from recviz.reports.export import FORMATS, card_path, export
-from recviz.runs.checkpoints import newest_checkpoint, read_backbone
-from recviz.runs.entries import heading
+from recviz.runs.checkpoints import read_backbone
+from recviz.runs.folder import RunFolder, newest_checkpoint
+from recviz.runs.results import heading
 from recviz.runs.run import Run, read_runs
 
 DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
@@ -48,13 +50,16 @@ def run(argv: list[str]) -> None:
 
 def figures(source: Path) -> list[str]:
     """What the run's results.json and metrics say, as lines of Markdown."""
-    folder = source if source.is_dir() else source.parent.parent
-    if not (folder / "config.yaml").is_file():  # a checkpoint that was moved away from its run, or an exported file
+    folder = RunFolder(source) if source.is_dir() else RunFolder.of(source)
+    if not folder.exists:  # a checkpoint that was moved away from its run, or an exported file
         return []
-    return [line for row in read_runs(folder) for line in _lines(row)]
+    return [line for row in read_runs(folder.path) for line in _lines(row)]
 
 
 def _lines(row: Run) -> list[str]:
-    shown = [("top-1", row.top1), ("top-5", row.top5), ("k-NN", row.knn)]
-    texts = [f"{name} {figure.value:.1%}" for name, figure in shown if figure is not None]
+    names = {"top1": "top-1", "top5": "top-5", "knn": "k-NN"}
+    texts = [
+        f"{names.get(name, name)} {value.value:.1%}" if isinstance(value, Accuracy) else f"{name} {value:.4g}"
+        for name, value in row.metrics.items()
+    ]
     return [f"- {heading(row.group)}: {', '.join(texts)}"] if texts and row.kind == "run" else []

@@ -21,12 +21,8 @@ from lightning.pytorch.utilities import rank_zero_only
 import recviz.cli
 from recviz.backbones import check_backbone
 from recviz.callbacks.collapse import CollapseMonitor
-from recviz.callbacks.compiled import Compiled
-from recviz.callbacks.empty_epochs import EmptyEpochs
 from recviz.callbacks.finite import FiniteNumbers
-from recviz.callbacks.monitors import Monitors
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.callbacks.skipped import SkippedImages
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.hardware import check_hardware
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
@@ -41,19 +37,20 @@ from recviz.launch.ranks import is_launched, join_group, launched_by_recviz, ran
 from recviz.launch.seeds import SeededSteps
 from recviz.launch.stopping import StopSafely
 from recviz.methods.checks import check_steps, check_trainer
+from recviz.methods.compiling import compile_parts
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.final import FinalProbe
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars, working
 from recviz.runs.changes import check_checkpoint
 from recviz.runs.checkpoints import STARTS
+from recviz.runs.cost import view_sizes
 from recviz.runs.exact import ExactResume
 from recviz.runs.folder import RunFolder
-from recviz.runs.header import Header
 from recviz.runs.metrics import MetricsFile
-from recviz.runs.record import RunRecord, view_sizes
+from recviz.runs.record import RunRecord
 from recviz.runs.resume import Resumed, take_resume
-from recviz.runs.saving import KeptCheckpoints, LastCheckpoint, WholeCheckpoints
+from recviz.runs.saving import WholeCheckpoints, checkpoint_callbacks
 from recviz.runs.written import settings_text
 
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
@@ -97,6 +94,8 @@ def run(argv: list[str]) -> None:
         if job.data is not None and trainer.local_rank == 0:  # before anything is written
             set_up_data(job)
         checkpoint = checked_checkpoint(job)
+        if job.config.compile:
+            compile_parts(job.model, trainer.strategy.root_device)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.closing_probes()
@@ -132,10 +131,10 @@ def launch(job: Job, argv: list[str], ranks: int) -> None:
         TrainingError: a run that broke off.
     """
     if job.resumed is None:
-        argv = [*argv, "--run_dir", str(job.run_dir)]
+        argv = [*argv, "--run_dir", str(job.folder)]
     for left in range(job.config.max_restarts, -1, -1):
-        if job.resumed is None and (job.run_dir / "config.yaml").is_file():
-            argv = ["--resume", str(job.run_dir)]
+        if job.resumed is None and job.folder.exists:
+            argv = ["--resume", str(job.folder)]
         try:
             return run_ranks(recviz.cli.run, ["fit", *argv], ranks, job.config.rank_timeout)
         except TrainingError as error:
@@ -190,7 +189,7 @@ def train(job: Job, checkpoint: str | None) -> None:
     """
     trainer: Any = job.trainer
     try:
-        with one_line_failures(job.run_dir):
+        with one_line_failures(job.folder.path):
             if trainer.world_size > 1:
                 join_group(trainer.strategy, job.config.rank_timeout)
             trainer.fit(job.model, datamodule=job.data, ckpt_path=checkpoint, weights_only=True)
@@ -199,10 +198,9 @@ def train(job: Job, checkpoint: str | None) -> None:
                 "no training step was taken: a callback or trainer.max_time ended the run before its first"
             )
     except (InputError, StoppedError) as error:
-        began = any(isinstance(c, RunFolder) and c.began for c in trainer.callbacks)
-        kept = (job.run_dir / "checkpoints").exists() and (trainer.global_step or isinstance(error, StoppedError))
-        if began and not kept:
-            shutil.rmtree(job.run_dir, ignore_errors=True)  # so that the command runs again, with other settings
+        kept = job.folder.checkpoints.exists() and (trainer.global_step or isinstance(error, StoppedError))
+        if job.record.began and not kept:
+            shutil.rmtree(job.folder.path, ignore_errors=True)  # so that the command runs again, with other settings
         raise
     except SystemExit:  # Lightning's answer to Ctrl-C
         if not trainer.interrupted:
@@ -212,11 +210,11 @@ def train(job: Job, checkpoint: str | None) -> None:
 def say_what_came(job: Job) -> None:
     """Draw the curves, and print the closing table and what to do next."""
     trainer: Any = job.trainer
-    if (job.run_dir / "metrics.csv").is_file():
+    if job.folder.metrics.is_file():
         from recviz.reports.curves import draw_curves
 
-        draw_curves(job.run_dir)
-        print(closing_summary(job.run_dir, trainer))
+        draw_curves(job.folder)
+        print(closing_summary(job.folder, trainer))
     if trainer.fast_dev_run:
         print(trainer.profiler.summary(), end="")
         print(f"trained {trainer.global_step} step{'s' * (trainer.global_step > 1)}; fast_dev_run leaves no run folder")
@@ -235,7 +233,6 @@ def options(command: str, description: str) -> ArgumentParser:
         "--keep_every_n_epochs", type=int, default=100, metavar="N", help="keep a checkpoint so often (100); 0: none"
     )
     option("--seed_everything", type=bool | int, default=0, metavar="SEED", help="default: 0; true: a random one")
-    option("--on_nonfinite", choices=("raise", "skip"), default="raise", help="at NaN or Inf: end, or skip the step")
     option(
         "--rank_timeout", type=float, default=1800.0, metavar="SECONDS", help="that ranks wait for one another (1800)"
     )
@@ -309,7 +306,7 @@ class Job:
         except ValueError as error:
             raise InputError(f"seed_everything: {error}") from error
         check_settings(config)
-        self.run_dir = settled_run_dir(config, resumed)
+        self.folder = settled_folder(config, resumed)
         self.given = config.clone()
         forget_first_weights(config)
         if resumed is not None:
@@ -322,33 +319,25 @@ class Job:
         """The trainer with recviz's own logger and callbacks."""
         config, resumed = self.config, self.resumed
         others = [logger for logger in _listed(settings["logger"]) if hasattr(logger, "log_metrics")]  # not True
-        settings["logger"] = [MetricsFile(self.run_dir, resumed and resumed.metrics), *others]
+        settings["logger"] = [MetricsFile(self.folder.metrics, () if resumed is None else resumed.metrics), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
-        folder = self.run_dir / "checkpoints"
         slurm = next((each for each in settings["plugins"] if isinstance(each, SLURMEnvironment)), None)
-        stop = StopSafely(folder / "last.ckpt", slurm)
+        stop = StopSafely(self.folder.last, slurm)
+        files = None if settings["fast_dev_run"] else self.folder
+        self.record = RunRecord(files, self.config_text(), resumed is None)
         own: list[Callback] = [
-            RunFolder(self.run_dir, self.config_text(), resumed is None),
-            Header(),
-            RunRecord(self.run_dir),
-            EmptyEpochs(),
-            FiniteNumbers(config.on_nonfinite),
+            self.record,
+            FiniteNumbers(),
             CollapseMonitor(),
             SeededSteps(int(config.seed_everything or 0)),
             Throughput(),
-            SkippedImages(),
             self.probe,
             *_display(settings),
-            LastCheckpoint(folder, stop),
-            KeptCheckpoints(folder, config.keep_every_n_epochs),
-            *([Compiled()] if config.compile else []),
-            Monitors(),
+            *checkpoint_callbacks(self.folder, stop, config.keep_every_n_epochs),
         ]
-        if settings["fast_dev_run"]:
-            own = [each for each in own if not isinstance(each, (RunFolder, RunRecord, StopSafely))]  # who write files
         settings["callbacks"] = [ExactResume(), stop, *_listed(settings["callbacks"]), *own]
         with refusals("Trainer"):
             trainer: Any = WholeLimits(**settings)
@@ -377,19 +366,19 @@ def check_settings(config: Namespace) -> None:
         raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
 
 
-def settled_run_dir(config: Namespace, resumed: Resumed | None) -> Path:
+def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
     """The folder of the run, which the loggers write to as well.
 
     Raises:
         InputError: one that exists or cannot be written.
     """
     recipes = config.config or []
-    folder = user_path(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
+    folder = RunFolder(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
     if config.ckpt_path is not None:
         config.ckpt_path = str(user_path(config.ckpt_path))
-    if resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and folder.exists():
+    if resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and folder.path.exists():
         raise InputError(f"the run folder {folder} exists: give another --run_dir, or resume it by --resume {folder}")
-    if not can_be_made(folder):
+    if not can_be_made(folder.path):
         raise InputError(f"cannot write to the run folder {folder}: give another --run_dir")
     for logger in _listed(config.trainer.logger):
         if hasattr(logger, "init_args") and "save_dir" in logger["init_args"]:

@@ -13,7 +13,8 @@ from recviz.probes.functional import nearest_neighbours
 from recviz.progress import working
 from recviz.reports.embedding import embed, skipped_too
 from recviz.reports.gallery import Hit, picture
-from recviz.runs.checkpoints import newest_checkpoint, read_backbone
+from recviz.runs.checkpoints import read_backbone
+from recviz.runs.folder import newest_checkpoint
 
 DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features.
 

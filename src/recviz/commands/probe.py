@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from lightning.fabric import Fabric
 from lightning.pytorch import seed_everything
 from torch import nn
 
@@ -17,8 +19,8 @@ import recviz.cli
 from recviz.augment.preparation import Preparation
 from recviz.augment.views import TwoViews
 from recviz.backbones import as_backbone, check_backbone
-from recviz.commands import protocols
 from recviz.commands.fit import quiet_lightning
+from recviz.commands.hardware import check_hardware
 from recviz.commands.parsing import (
     HelpOf,
     asks_for_help,
@@ -34,21 +36,23 @@ from recviz.commands.run_data import data_default, seen_as
 from recviz.data.dataset import Split
 from recviz.data.module import DataModule
 from recviz.errors import InputError
+from recviz.launch.failures import refusals
 from recviz.launch.machine import typed_command
-from recviz.launch.ranks import run_ranks
+from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.cache import weights_hash
+from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
+from recviz.probes.protocols import PROTOCOLS
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
     backbone_weights,
-    checkpoint_of,
-    newest_checkpoint,
     read_checkpoint,
     run_preparation,
     run_settings,
     save_probe,
     without_weights,
 )
-from recviz.runs.results import check_writable, describe, record
+from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_checkpoint
+from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file
 from recviz.runs.written import settings_text
 
@@ -65,14 +69,6 @@ all settings of a class:
   recviz probe --data.help ImageFolderDataModule                 recviz probe --backbone.help CLASS
 """
 
-USES = {
-    "linear": (),
-    "official": ("epochs", "head_lr", "weight_decay"),
-    "finetune": ("epochs", "head_lr", "backbone_lr", "weight_decay"),
-}
-"""By protocol, the settings of training that it has."""
-
-
 TYPES = {"backbone": nn.Module, "data": DataModule}
 """The classes of settings that are groups of others."""
 
@@ -84,6 +80,9 @@ class Probed(NamedTuple):
     checkpoint: dict[str, Any] | None
     path: Path | None
     """The checkpoint's."""
+    protocol: EvaluationProtocol
+    precision: str | None
+    """The run's."""
 
 
 def run(argv: list[str]) -> None:
@@ -96,7 +95,8 @@ def run(argv: list[str]) -> None:
     with working("reading the checkpoint and the data"):
         probed = parse(argv)
         config = probed.config
-        ranks = protocols.ranks_of(config)
+        hardware = Hardware(**config.trainer.as_dict())
+        ranks = ranks_of(hardware)
     if ranks:
         run_ranks(recviz.cli.run, ["probe", *argv], ranks)
         return
@@ -110,8 +110,8 @@ def run(argv: list[str]) -> None:
         size = data.preparation.size
         check_backbone(backbone, size, train=config.protocol == "finetune")
         check_writable(_results_path(probed))
-        if config.save is not None and not config.save.endswith(".ckpt"):
-            raise InputError(f"--save must end in .ckpt, got {config.save}")
+        if config.save is not None and Path(config.save).suffix != CHECKPOINT:
+            raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
         train, test = labelled_splits(data)
     weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
     if _of_other_images(probed, data, argv):
@@ -129,11 +129,13 @@ def run(argv: list[str]) -> None:
                 flush=True,
             )
     start = time.perf_counter()
-    measured = protocols.measure(config, backbone, data, weights, fingerprints, not _gives(argv, "data.batch_size"))
-    if measured is None:  # a process that only helped
+    batch_size = data.batch_size if _gives(argv, "data.batch_size") else None
+    subject = Subject(backbone, data, weights, *fingerprints, probed.precision, batch_size)
+    result = probed.protocol.evaluate(subject, hardware)
+    if result is None:  # a process that only helped
         return
     settings = yaml.safe_load(settings_text(options(), config))
-    entry = {
+    about = {
         "protocol": config.protocol,
         "checkpoint": None if probed.path is None else str(probed.path),
         "weights": weights,
@@ -143,17 +145,32 @@ def run(argv: list[str]) -> None:
         "classes": train.class_names,
         "data": {name: value for name, value in data.record.items() if name not in ("classes", "class_names")},
         "seconds": round(time.perf_counter() - start, 1),
-        **measured.entry,
         "settings": settings,
     }
-    print(describe(type(data).__name__, entry))
-    print(measured.table)
-    print(f"written to {record(_results_path(probed), entry)}")
+    print(
+        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and "
+        f"{len(test.images):,} test images of {len(train.class_names)} classes, {size}×{size}; weights {weights}"
+    )
+    print(result.table)
+    add_result(_results_path(probed), result, about)
+    print(f"written to {_results_path(probed)}")
     if config.save is not None:
-        about = {"backbone": settings["backbone"], "preparation": entry["input"], "classes": train.class_names}
-        save_probe(Path(config.save), measured.state, {**about, "protocol": config.protocol})
+        known = {"backbone": settings["backbone"], "preparation": about["input"], "classes": train.class_names}
+        save_probe(Path(config.save), result.state, {**known, "protocol": config.protocol})
         predict = f"{typed_command()} predict --ckpt_path {config.save} FOLDER_OF_IMAGES"
         print(f"classifier in {config.save}; next:\n  {predict}")
+
+
+def ranks_of(hardware: Hardware) -> int:
+    """Number of ranks to start for a probe; 0 for one process.
+
+    Raises:
+        InputError: hardware that is not here.
+    """
+    settings = {**asdict(hardware), "precision": None}
+    check_hardware(settings)
+    with refusals("trainer"):
+        return ranks_to_start(Fabric(**settings).strategy)
 
 
 def options() -> ArgumentParser:
@@ -163,19 +180,30 @@ def options() -> ArgumentParser:
     parser.add_argument("--config", type=str | None, default=None, help="a recipe whose data to probe on")
     parser.add_argument("--backbone", type=nn.Module | None, default=None, help="a backbone, instead of a checkpoint")
     parser.add_argument("--data", type=DataModule | None, default=None, help="default: what the run trained on")
-    parser.add_argument("--protocol", choices=tuple(USES), default="linear", help="default: linear")
-    parser.add_argument("--epochs", type=int | None, default=None, help="official: 100; finetune: 20")
-    parser.add_argument("--head_lr", type=float | None, default=None, help="official: 0.02; finetune: 0.08 or 0.1")
-    parser.add_argument("--backbone_lr", type=float | None, default=None, help="finetune: 0.03 or 0.01")
-    parser.add_argument("--weight_decay", type=float | None, default=None, help="official: 1e-6; finetune: 0")
+    parser.add_argument("--protocol", choices=tuple(PROTOCOLS), default="linear", help="default: linear")
+    for name, (kind, text) in protocol_options().items():
+        if kind is bool:
+            action = ActionYesNo(yes_prefix="", no_prefix="no-")
+            parser.add_argument(f"--{name}", action=action, default=None, help=text)
+        else:
+            parser.add_argument(f"--{name}", type=kind | None, default=None, help=text)
     parser.add_argument("--results", type=str | None, default=None, help="default: results.json in the run folder")
     parser.add_argument("--save", type=str | None, default=None, help="a .ckpt file for backbone and classifier")
-    parser.add_argument(
-        "--cache", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help="keep features on disk"
-    )
-    parser.add_class_arguments(protocols.Hardware, "trainer")
-    parser.add_argument("--trainer.help", action=HelpOf, made=protocols.Hardware)
+    parser.add_class_arguments(Hardware, "trainer")
+    parser.add_argument("--trainer.help", action=HelpOf, made=Hardware)
     return parser
+
+
+def protocol_options() -> dict[str, tuple[Any, str]]:
+    """Type and help of each setting that some protocol has."""
+    found: dict[str, tuple[Any, str]] = {}
+    for name, made in PROTOCOLS.items():
+        hints = get_type_hints(made)
+        for each in fields(made):  # type: ignore[arg-type]
+            default = "by the labels" if each.default is None else each.default
+            before = f"{found[each.name][1]}; " if each.name in found else ""
+            found[each.name] = hints[each.name], f"{before}{name}: {default}"
+    return found
 
 
 def parse(argv: Sequence[str]) -> Probed:
@@ -190,7 +218,7 @@ def parse(argv: Sequence[str]) -> Probed:
     parser = options()
     given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
     recipe = None if given.config is None else find_recipe(given.config)
-    checkpoint, path, run_precision = None, None, "32-true"
+    checkpoint, path, run_precision = None, None, None
     preparation: Preparation | None = None
     defaults: dict[str, Any] = {}
     if given.backbone is not None:
@@ -205,7 +233,7 @@ def parse(argv: Sequence[str]) -> Probed:
         preparation = run_preparation(checkpoint, path)
         # without the weights that its backbone began with: the checkpoint's follow
         defaults = {"ckpt_path": str(path), "backbone": without_weights(settings["model"]["init_args"]["backbone"])}
-        run_precision = str((settings.get("trainer") or {}).get("precision") or run_precision)
+        run_precision = (settings.get("trainer") or {}).get("precision")
         if preparation is not None:
             defaults["data"] = data_default(settings["data"], preparation, rest)
     if recipe is not None:
@@ -218,14 +246,11 @@ def parse(argv: Sequence[str]) -> Probed:
     if config.data is None:
         what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"
         raise InputError(f"{what}: give --config cifar10.yaml, or another recipe or --data")
-    for name in {name for names in USES.values() for name in names} - set(USES[config.protocol]):
-        if config[name] is not None:
-            raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
-    if config.trainer.precision is None:
-        config.trainer.precision = run_precision if config.protocol == "linear" else protocols.AUTHORS_PRECISION
-    if config.epochs is not None and config.epochs < 1:
-        raise InputError(f"--epochs must be at least 1, got {config.epochs}")
-    return Probed(config, checkpoint, path)
+    made = PROTOCOLS[config.protocol]
+    chosen = {name: config[name] for name in protocol_options() if config[name] is not None}
+    for name in chosen.keys() - {each.name for each in fields(made)}:  # type: ignore[arg-type]
+        raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
+    return Probed(config, checkpoint, path, made(**chosen), run_precision)
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:
@@ -304,6 +329,5 @@ def _results_path(probed: Probed) -> Path:
     if probed.config.results:
         return Path(probed.config.results)
     if probed.path is None:
-        return Path("runs") / "results.json"
-    folder = probed.path.parent
-    return (folder.parent if folder.name == "checkpoints" else folder) / "results.json"
+        return RunFolder("runs").results
+    return RunFolder.of(probed.path).results

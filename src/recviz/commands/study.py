@@ -23,6 +23,7 @@ from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
 from recviz.progress import working
 from recviz.runs.checkpoints import without_weights
+from recviz.runs.folder import RunFolder
 from recviz.runs.settings import read_settings_file
 
 DESCRIPTION = """Pretrain and probe every trial of a grid, then compare them.
@@ -213,7 +214,7 @@ def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:
     """
     commands: dict[Path, list[str]] = {}
     for trial in done:
-        config = Path(trial.folder) / "config.yaml"
+        config = RunFolder(trial.folder).config
         settings = read_settings_file(config)
         backbone, data = without_weights(settings["model"]["init_args"]["backbone"]), settings["data"]
         for name in trial.probe:  # what the probe's own options say makes no other backbone

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
@@ -12,26 +11,28 @@ from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.module import DataModule
 from recviz.launch.machine import typed_command
 from recviz.probes.final import FinalProbe
+from recviz.runs.folder import RunFolder
 from recviz.runs.position import position
 
 
-def closing_summary(folder: Path, trainer: Trainer) -> str:
+def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
     """The figures of the last epoch, where everything is, and the commands to type next."""
     command, run = typed_command(), shlex.quote(str(folder))
+    written = (folder.config, folder.record, folder.metrics, folder.curves, folder.views)
     lines = [""]
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, FinalProbe) and callback.results:
             lines.append(f"{'held-out images':<18}{'linear probe':>14}{'k-NN':>8}")
-            lines += [f"{what:<18}{r.linear:>14.1%}{r.knn:>8.1%}" for what, r in callback.results.items()]
+            lines += [f"{what:<18}{r['linear']:>14.1%}{r['knn']:>8.1%}" for what, r in callback.results.items()]
     last = "  ".join(f"{name} {value}" for name, value in _figures(trainer).items())
     lines += _unfinished(command, run, trainer)
     lines += [
         f"last epoch: {last}" if last else "no step was taken",
-        f"run folder: {folder} (config.yaml, run.json, metrics.csv, curves.png, views.png, checkpoints/)",
-        *(f"profile: {report}" for report in sorted(folder.glob("*profile*.txt"))),
+        f"run folder: {folder} ({', '.join(path.name for path in written)}, {folder.checkpoints.name}/)",
+        *(f"profile: {report}" for report in sorted(folder.path.glob("*profile*.txt"))),
         "",
         "next:",
-        *_next_steps(trainer.datamodule, command, run),  # type: ignore[attr-defined]
+        *_next_steps(trainer.datamodule, command, folder),  # type: ignore[attr-defined]
     ]
     return "\n".join(lines)
 
@@ -52,13 +53,14 @@ def _probe_data(data: object) -> str:
     return ""
 
 
-def _next_steps(data: object, command: str, run: str) -> list[str]:
+def _next_steps(data: object, command: str, folder: RunFolder) -> list[str]:
     """Commands that work for a run's data, each with what it is for."""
+    run, last, config = (shlex.quote(str(path)) for path in (folder, folder.last, folder.config))
     split = "" if getattr(data, "val", None) is not None else " --split train"
     steps = [
-        (f"probe --ckpt_path {run}/checkpoints/last.ckpt{_probe_data(data)}", "what the features are worth"),
+        (f"probe --ckpt_path {last}{_probe_data(data)}", "what the features are worth"),
         (f"embed --ckpt_path {run}{split}", "pictures of the features"),
-        (f"fit --config {run}/config.yaml --model.base_lr 0.1", "again, with one setting changed"),
+        (f"fit --config {config} --model.base_lr 0.1", "again, with one setting changed"),
         ("fit --config cifar10.yaml", "the published CIFAR-10 recipe"),
         ("fit --config folder.yaml --data.root YOUR_IMAGES", "your own images"),
     ]

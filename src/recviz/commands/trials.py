@@ -21,6 +21,7 @@ from recviz.errors import InputError, StoppedError
 from recviz.files import read_json, write_whole
 from recviz.launch.failures import describe
 from recviz.runs.changes import FREE
+from recviz.runs.folder import RunFolder
 
 NOTE = "study.json"
 """In the folder of a trial that is done: what it was done with."""
@@ -96,13 +97,13 @@ def run_trial(trial: Trial, gpus: str | None = None) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{folder}.lock", timeout=0):
-            begun = (folder / "config.yaml").is_file()
+            begun = RunFolder(folder).exists
             if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
                 shutil.rmtree(folder)  # a run that was killed before it wrote anything
             if not begun:
                 write_whole(trial.begun, json.dumps(_settings(trial)))
             fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
-            probe = ["probe", "--ckpt_path", str(folder / "checkpoints" / "last.ckpt"), *trial.probe]
+            probe = ["probe", "--ckpt_path", str(RunFolder(folder).last), *trial.probe]
             if problem := run_command(fit, gpus) or run_command(probe, gpus):
                 return problem
             write_whole(folder / NOTE, json.dumps(_settings(trial)))

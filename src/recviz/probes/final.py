@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from recviz.distributed import gather_rows
 from recviz.errors import InputError
-from recviz.probes.encoding import encode_split
-from recviz.probes.functional import accuracy, fit_linear, knn_predict
+from recviz.probes.encoding import encode_splits
+from recviz.probes.linear import FeatureProbe, knn_name
 from recviz.progress import working
 
+TRAINED = "final/trained_"
+"""Begins the names of what is logged of the trained backbone."""
 
-class Accuracies(NamedTuple):
-    """Top-1 on the held-out split, from 0 to 1."""
-
-    linear: float
-    knn: float
+Accuracies = dict[str, float]
+"""Top-1 on the held-out split, from 0 to 1, of "linear" and "knn"."""
 
 
 class FinalProbe(Callback):
-    """Linear probe (fit_linear) and k-NN of raw pixels, the untrained and the trained backbone.
+    """Linear probe and k-NN (FeatureProbe) of raw pixels, the untrained and the trained backbone.
 
     All three by one protocol: frozen, eval mode, images without augmentation, fitted on the pretraining data's
     training split, measured on its held-out split after the last epoch. Logged as final/…. A warning names a linear
@@ -40,7 +37,7 @@ class FinalProbe(Callback):
         self.temperature = temperature
         self.results: dict[str, Accuracies] = {}
         self.known: dict[int, Accuracies] = {}
-        """Of a run that goes on: what its earlier closing probes measured, by their step."""
+        """What the closing probes of a resumed run measured before, by their step."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whether the data can be probed on.
@@ -71,14 +68,14 @@ class FinalProbe(Callback):
             figures = {
                 f"final/{what.replace(' ', '_')}_{kind}": value
                 for what, result in self.results.items()
-                for kind, value in result._asdict().items()
+                for kind, value in result.items()
             }
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step=trainer.global_step)
                 logger.save()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of a run that was complete when it went on, so that nothing was trained: the figure that it still lacks."""
+        """Probe the trained backbone of a resumed run that had no steps left, where that is still to do."""
         if "trained" in self.results:
             return
         if trainer.global_step in self.known:
@@ -87,13 +84,13 @@ class FinalProbe(Callback):
         pl_module.to(trainer.strategy.root_device)  # which Lightning has left already
         self.on_train_end(trainer, pl_module)
 
-    def state_dict(self) -> dict[str, list[float]]:
+    def state_dict(self) -> dict[str, Accuracies]:
         """The baselines, which a resumed run cannot measure again."""
-        return {what: list(result) for what, result in self.results.items()}
+        return dict(self.results)
 
-    def load_state_dict(self, state_dict: dict[str, list[float]]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Accuracies]) -> None:
         """Put back what `state_dict` gave."""
-        self.results = {what: Accuracies(*figures) for what, figures in state_dict.items()}
+        self.results = dict(state_dict)
 
     def _probe(
         self, trainer: Trainer, pl_module: LightningModule, what: str, encode: nn.Module | Callable[[Tensor], Tensor]
@@ -101,17 +98,9 @@ class FinalProbe(Callback):
         data, device = trainer.datamodule, pl_module.device  # type: ignore[attr-defined]
         what = f"closing probe: {what}"
         with trainer.precision_plugin.forward_context():
-            train, held_out = (
-                encode_split(encode, data, split, device, f"{what}, {name} split")
-                for name, split in (("training", data.train), ("held-out", data.val))
-            )
-        train_features, train_labels = gather_rows(train.features), gather_rows(train.labels)
-        features, labels = gather_rows(held_out.features), gather_rows(held_out.labels)
-        classes = len(data.class_names)
-        with torch.autocast(device.type, enabled=False), working(f"{what}, linear classifier and k-NN"):
-            classify = fit_linear(train_features, train_labels, classes)
-            linear = classify(features)
-            knn = knn_predict(features, train_features, train_labels, classes, self.k, self.temperature)
-        if trainer.is_global_zero:
-            classify.warn_unless_converged(what)
-        return Accuracies(accuracy(linear, labels), accuracy(knn, labels))
+            train, test = encode_splits(encode, data, device, f"{what}, ")
+        with working(f"{what}, linear classifier and k-NN"):
+            probe = FeatureProbe((self.k,), (self.temperature,))
+            result = probe.measure(train, test, len(data.class_names), what)
+        names = {"linear": "top1", "knn": knn_name(self.k, self.temperature)}
+        return {kind: result.number(name) for kind, name in names.items()}

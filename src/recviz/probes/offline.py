@@ -1,21 +1,142 @@
-"""The probes that train with augmentation: the authors' linear evaluation and fine-tuning, as a LightningModule."""
+"""The protocols that train with augmentation: the linear evaluation and the fine-tuning of VICReg's authors."""
 
 from __future__ import annotations
 
 import math
+import sys
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
+from recviz.augment.views import OneView
 from recviz.backbones import as_backbone
+from recviz.callbacks.progress import Bar, EpochLines
 from recviz.distributed import row_counts
 from recviz.errors import InputError
+from recviz.launch.failures import refusals
+from recviz.probes.protocol import Hardware, Subject
+from recviz.probes.result import Accuracy, Result, accuracy_table
+
+BATCH = 256
+"""The authors' batch, of all processes, which their learning rates are for."""
+
+PRECISION = "32-true"
+"""The authors' precision."""
+
+FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
+"""The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
+
+
+@dataclass
+class Official:
+    """Linear evaluation of VICReg's authors: a classifier on the frozen backbone by SGD, with crops and flips.
+
+    Args:
+        epochs: of training.
+        head_lr: learning rate of the classifier.
+        weight_decay: of the classifier.
+    """
+
+    epochs: int = 100
+    head_lr: float = 0.02
+    weight_decay: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_epochs(self.epochs)
+
+    def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
+        """See EvaluationProtocol."""
+        return _trained("official", subject, hardware, self.epochs, (self.head_lr, 0.0, self.weight_decay))
+
+
+@dataclass
+class Finetune:
+    """Semi-supervised protocol of VICReg's authors: backbone and classifier by SGD, on the labels of data.fraction.
+
+    Args:
+        epochs: of training.
+        head_lr: learning rate of the classifier. None: the authors', 0.08 for 1% of the labels and 0.1 for 10%.
+        backbone_lr: learning rate of the backbone. None: the authors', 0.03 and 0.01.
+        weight_decay: of all weights.
+    """
+
+    epochs: int = 20
+    head_lr: float | None = None
+    backbone_lr: float | None = None
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_epochs(self.epochs)
+
+    def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
+        """See EvaluationProtocol."""
+        if getattr(subject.data, "train_list", None) and None in (self.head_lr, self.backbone_lr):
+            raise InputError(
+                "fine-tuning on data.train_list needs its learning rates: the authors' are --backbone_lr 0.03 and "
+                "--head_lr 0.08 for 1% of the labels, 0.01 and 0.1 for 10%"
+            )
+        backbone_lr, head_lr = next((b, h) for most, b, h in FINETUNE if subject.data.fraction <= most)
+        head_lr = head_lr if self.head_lr is None else self.head_lr
+        backbone_lr = backbone_lr if self.backbone_lr is None else self.backbone_lr
+        rates = (head_lr, backbone_lr, self.weight_decay)
+        return _trained("finetune", subject, hardware, self.epochs, rates, evaluations=2)
+
+
+def _check_epochs(epochs: int) -> None:
+    if epochs < 1:
+        raise InputError(f"--epochs must be at least 1, got {epochs}")
+
+
+def _trained(
+    name: str,
+    subject: Subject,
+    hardware: Hardware,
+    epochs: int,
+    rates: tuple[float, float, float],
+    evaluations: int = 1,
+) -> Result | None:
+    """Train with augmentation; the accuracies are those of the last epoch."""
+    settings = {**asdict(hardware), "precision": hardware.precision or PRECISION}
+    data, bar = subject.data, sys.stdout.isatty()
+    module = LinearProbe(subject.backbone, len(data.class_names), *rates)
+    with refusals("trainer"):
+        trainer: Any = Trainer(
+            **settings,
+            max_epochs=epochs,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=bar,
+            callbacks=[Bar() if bar else EpochLines()],
+            num_sanity_val_steps=0,
+        )
+    batch = BATCH if subject.batch_size is None else subject.batch_size * trainer.world_size
+    data = data.with_views(OneView(data.preparation), whole_epochs=(batch, evaluations))
+    try:
+        trainer.fit(module, datamodule=data)
+    except SystemExit:  # Lightning's answer to Ctrl-C
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return None
+    if "probe/top1" not in trainer.callback_metrics:
+        raise InputError("the held-out split is empty")
+    top1, top5 = (Accuracy.of(float(trainer.callback_metrics[f"probe/top{k}"]), len(data.val.images)) for k in (1, 5))
+    training = dict(zip(("head_lr", "backbone_lr", "weight_decay"), rates, strict=True))
+    training = {"epochs": epochs, **training, "batch_size": batch, "precision": settings["precision"]}
+    note = ", ".join(f"{name} {value}" for name, value in training.items())
+    state = {name: value for name, value in module.state_dict().items() if name.startswith(("backbone.", "head."))}
+    table = accuracy_table([(name, top1, top5, note)])
+    return Result({"top1": top1, "top5": top5}, table, state, {"training": training})
 
 
 class LinearProbe(LightningModule):

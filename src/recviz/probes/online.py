@@ -14,8 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from recviz.augment.preparation import Preparation
 from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, row_counts
 from recviz.errors import InputError, TrainingError
-from recviz.probes.encoding import encode_split
-from recviz.probes.functional import Features, fit_linear, knn_predict
+from recviz.probes.encoding import encode_splits
+from recviz.probes.functional import Features, knn_predict
+from recviz.probes.linear import FeatureProbe, knn_name
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +29,8 @@ class OnlineProbe(Callback):
     `validation_step` returns are classified. This costs next to nothing, and lags behind the backbone.
 
     With `data`, which may be any labelled data, its training split is encoded by the frozen backbone at the end of
-    every `every_n_epochs` epochs, a linear probe is fitted (fit_linear, l2 = 1e-4), and its held-out split is
-    classified: the way for pretraining data without labels. A warning says so where the solver stopped before the
-    optimum.
+    every `every_n_epochs` epochs, and FeatureProbe (l2 = 1e-4) classifies its held-out split: the way for pretraining
+    data without labels. A warning says so where the solver stopped before the optimum.
 
     It never touches the module's gradients, BatchNorm statistics, schedule or random numbers, so that training with
     it equals training without. Over many processes each sample counts once and all share one head and one bank.
@@ -224,23 +224,14 @@ class OnlineProbe(Callback):
             return
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
-        data = self.data
+        name, device = f"online probe, epoch {trainer.current_epoch + 1}", pl_module.device
         with trainer.precision_plugin.forward_context():
-            train, held_out = (
-                encode_split(pl_module, data, split, pl_module.device, f"online probe: {name} split", self._preparation)
-                for name, split in (("training", data.train), ("held-out", data.val))
-            )
-        features, labels = gather_rows(train.features), gather_rows(train.labels)
-        classify = fit_linear(features, labels, self.num_classes, l2=1e-4)
-        if trainer.is_global_zero:
-            classify.warn_unless_converged(f"online probe, epoch {trainer.current_epoch + 1}")
-        if not self._metrics:
-            self._make_metrics(pl_module.device)
-        for metric in self._metrics.values():
-            metric.reset()
-        knn = knn_predict(held_out.features, features, labels, self.num_classes, self.k, self.temperature)
-        self._count(classify(held_out.features), knn, held_out.labels)
-        self._log(pl_module)
+            train, test = encode_splits(pl_module, self.data, device, "online probe: ", self._preparation)
+        probe = FeatureProbe((self.k,), (self.temperature,), l2=1e-4)
+        result = probe.measure(train, test, self.num_classes, name)
+        names = {"linear_top1": "top1", "linear_top5": "top5", "knn": knn_name(self.k, self.temperature)}
+        for short, metric in names.items():
+            pl_module.log(f"probe/{short}", result.number(metric), sync_dist=True)
 
     # Checkpoints
 

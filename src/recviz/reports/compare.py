@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.files import whole_file, write_whole
+from recviz.probes.result import Accuracy, Metrics
 from recviz.reports.page import PAGE
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
-from recviz.runs.entries import Figure, heading
+from recviz.runs.results import heading
 from recviz.runs.run import Run
 
 
@@ -31,9 +32,15 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _accuracy(figure: Figure) -> str:
-    interval = "" if figure.low is None or figure.high is None else f" ({figure.low:.1%} to {figure.high:.1%})"
-    return f"{figure.value:.1%}{interval}"
+def _metric(value: Accuracy | float) -> str:
+    if not isinstance(value, Accuracy):
+        return f"{value:.4g}"
+    interval = "" if value.low is None or value.high is None else f" ({value.low:.1%} to {value.high:.1%})"
+    return f"{value.value:.1%}{interval}"
+
+
+def _measured(title: str, name: str) -> Column:
+    return Column(title, lambda run: run.metrics.get(name), _metric, always=True)
 
 
 def _epochs(run: Run) -> str | None:
@@ -45,10 +52,10 @@ def _epochs(run: Run) -> str | None:
 
 COLUMNS = (
     Column("run", lambda run: run.name, _plain, always=True),
-    Column("top-1", lambda run: run.top1, _accuracy, always=True),
+    _measured("top-1", "top1"),
     Column("note", lambda run: run.note, _plain, always=True),
-    Column("k-NN", lambda run: run.knn, _accuracy, always=True),
-    Column("top-5", lambda run: run.top5, _accuracy, always=True),
+    _measured("k-NN", "knn"),
+    _measured("top-5", "top5"),
     Column("method", lambda run: run.method, _plain),
     Column("backbone", lambda run: run.backbone, _plain),
     Column("parameters", lambda run: run.parameters, lambda value: f"{value / 1e6:.2f} M"),
@@ -63,6 +70,15 @@ COLUMNS = (
     Column("probe", lambda run: run.probe, _plain),
     Column("labels", lambda run: run.labels, lambda value: f"{value:,}"),
 )
+
+
+KNOWN = ("top1", "knn", "top5")
+
+
+def _columns(runs: Sequence[Run]) -> list[Column]:
+    """The columns, with one for each metric that only these runs have."""
+    others = dict.fromkeys(name for run in runs for name in run.metrics if name not in KNOWN)
+    return [*COLUMNS[:2], *(_measured(name, name) for name in others), *COLUMNS[2:]]
 
 
 class Table(NamedTuple):
@@ -133,7 +149,7 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
             rows += published(match[1], int(match[2]), group)
         own = [run for run in rows if run.kind == "run"] or rows
         columns, shared = [], []
-        for column in COLUMNS:
+        for column in _columns(rows):
             texts = {_text(column, run) for run in (rows if column.title == "probe" else own)} - {""}
             if len(texts) > 1 or (column.always and any(column.key(run) is not None for run in rows)):
                 columns.append(column)
@@ -160,8 +176,11 @@ def _with_references(rows: list[Run]) -> list[Run]:
     references = {(run.name, run.top1): run for run in rows if run.kind == "reference"}
     classes = next((run.classes for run in rows if run.classes), None)
     if classes:
-        top5 = Figure(min(1.0, 5 / classes)) if any(run.top5 for run in rows) else None
-        chance = Run("chance", "reference", top1=Figure(1 / classes), top5=top5, group=rows[0].group)
+        expected = {"top1": Accuracy(1 / classes), "top5": Accuracy(min(1.0, 5 / classes))}
+        measured: Metrics = {
+            name: value for name, value in expected.items() if any(name in run.metrics for run in rows)
+        }
+        chance = Run("chance", "reference", metrics=measured, group=rows[0].group)
         references["chance", chance.top1] = chance
     return [*(run for run in rows if run.kind != "reference"), *references.values()]
 
@@ -216,7 +235,8 @@ def _cut(text: str, length: int) -> str:
 
 def _markdown(tables: Sequence[Table]) -> str:
     """All columns that have anything in them."""
-    columns = [column for column in COLUMNS if any(column.key(run) is not None for t in tables for run in t.rows)]
+    runs = [run for table in tables for run in table.rows]
+    columns = [column for column in _columns(runs) if any(column.key(run) is not None for run in runs)]
     lines = []
     for table in tables:
         lines += [f"### {_cell(table.heading)}", "", "| " + " | ".join(column.title for column in columns) + " |"]
@@ -254,7 +274,7 @@ def _html_table(table: Table) -> str:
     body = []
     for run in table.rows:
         cells = "".join(_html_cell(column, run) for column in table.columns)
-        words = escape(" ".join(_text(column, run) for column in COLUMNS))  # for the filter
+        words = escape(" ".join(_text(column, run) for column in _columns([run])))  # for the filter
         kind = f"{escape(run.kind)}{' below' * (run.note is not None)}"
         body.append(f'<tr class="{kind}" data-words="{words}">{cells}</tr>')
     same = "; ".join(f"{escape(title)} {escape(text)}" for title, text in table.shared)
@@ -270,7 +290,7 @@ def _html_table(table: Table) -> str:
 def _html_cell(column: Column, run: Run) -> str:
     value, text = column.key(run), escape(_text(column, run))
     kind, sort = "", value
-    if isinstance(value, Figure):
+    if isinstance(value, Accuracy):
         sort = value.value
         if value.low is not None and value.high is not None:
             text = f"{value.value:.1%}<small>{100 * value.low:.1f}–{100 * value.high:.1f}</small>"

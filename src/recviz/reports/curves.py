@@ -7,29 +7,20 @@ from typing import Any
 
 from recviz.files import whole_file
 from recviz.reports.panels import legend_above, panels, percent
-from recviz.runs.metrics import read_rows
+from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import by_metric
 
 _NO_TERMS = ("train/total", "train/lr", "train/images_per_s", "train/hours")
 _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 
 
-def read_metrics(folder: str | Path) -> dict[str, list[tuple[float, float]]]:
-    """The series of a run folder's metrics.csv: name to [(step, value)]."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for row in read_rows(Path(folder) / "metrics.csv"):
-        for name, value in row.items():
-            if value and name not in ("step", "epoch"):
-                series.setdefault(name, []).append((float(row["step"]), float(value)))
-    return series
-
-
-def draw_curves(folder: str | Path) -> Path:
+def draw_curves(folder: RunFolder) -> Path:
     """Draw curves.png of a run folder from its metrics.csv, and return its path.
 
     Panels: the loss, its terms, the online probe, collapse. A run that ended before its first logging step has no
     values of the loss, and its panel says so.
     """
-    series = read_metrics(folder)
+    series = by_metric(folder.read_metrics())
     wanted = {
         "loss": ["train/total"],
         "terms of the loss": [name for name in series if name.startswith("train/") and name not in _NO_TERMS],
@@ -41,7 +32,7 @@ def draw_curves(folder: str | Path) -> Path:
     figure, axes = panels(len(shown))
     for place, (title, names) in zip(axes, shown.items(), strict=True):
         _panel(place, title, {name: series[name] for name in names})
-    path = Path(folder) / "curves.png"
+    path = folder.curves
     with whole_file(path) as part:
         figure.savefig(part, dpi=110)
     return path

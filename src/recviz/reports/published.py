@@ -5,7 +5,7 @@ solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper 
 
 from __future__ import annotations
 
-from recviz.runs.entries import Figure
+from recviz.probes.result import Accuracy
 from recviz.runs.run import Run
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
@@ -42,9 +42,11 @@ def published(data: str, classes: int, group: str) -> list[Run]:
             method=method,
             backbone=backbone,
             data=data,
-            top1=Figure(top1 / 100),
-            top5=None if top5 is None else Figure(top5 / 100),
-            knn=None if knn is None else Figure(knn / 100),
+            metrics={
+                metric: Accuracy(percent / 100)
+                for metric, percent in (("top1", top1), ("top5", top5), ("knn", knn))
+                if percent is not None
+            },
             probe=f"published: {source[1]}",
             group=group,
         )

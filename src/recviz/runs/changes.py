@@ -28,7 +28,7 @@ SAFE = (
     "trainer.limit_val_batches", "trainer.num_sanity_val_steps", "trainer.min_epochs", "trainer.min_steps",
     "trainer.profiler*", "data.batch_size",
     "data.on_error", "probe.k", "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
-    "compile", "on_nonfinite",
+    "compile",
 )  # fmt: skip
 """Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
 

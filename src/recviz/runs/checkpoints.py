@@ -18,6 +18,7 @@ from recviz.augment.preparation import Preparation
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file
+from recviz.runs.folder import checkpoint_of
 from recviz.runs.settings import read_settings
 from recviz.version import __version__
 from recviz.weights.files import check_archive
@@ -27,18 +28,6 @@ STARTS = ("weights", "pretrained", "checkpoint_path")
 
 EXPORT_KEY = "recviz"
 """In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
-
-
-def newest_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The last checkpoint of the run that wrote one last, of all below `runs`.
-
-    Raises:
-        InputError: there is none.
-    """
-    found = sorted(runs.rglob("checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise InputError(f"no checkpoint below {runs}/: give --ckpt_path or --backbone, or run recviz fit first")
-    return found[-1]
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -130,15 +119,6 @@ class Origin(NamedTuple):
     """All settings of the run; empty where only the backbone was exported."""
     epochs: int | None = None
     """How long it was trained, where that is known."""
-
-
-def checkpoint_of(source: str | Path) -> Path:
-    """The last checkpoint of a run folder or of its folder checkpoints; any other path as it is."""
-    path = user_path(source)
-    if not path.is_dir():
-        return path
-    own = path / "last.ckpt"
-    return own if own.is_file() else path / "checkpoints" / "last.ckpt"
 
 
 def load_backbone(source: str | Path) -> nn.Module:

@@ -14,16 +14,16 @@ from recviz.runs.position import Position, go_to, position, validates_since_it_s
 class ExactResume(Callback):
     """Puts the position in training into each checkpoint, and resumes there.
 
-    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `rows` (how many rows
-    of metrics.csv were written), `closing_row` (the row that loggers get next, of a step or of a whole epoch) and
+    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (how many lines
+    of metrics.csv were written), `closing` (what loggers get next, of a step or of a whole epoch) and
     `loggers` (class and version of each other logger: the id of a run of W&B, the folder of TensorBoard).
     """
 
     def __init__(self) -> None:
-        self._closing = ""  # which row is to come
+        self._closing = ""  # what the loggers get next
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take rows beyond the checkpoint out of metrics.csv."""
+        """Drop what metrics.csv has beyond the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.begin()
@@ -51,18 +51,20 @@ class ExactResume(Callback):
         place = position(trainer)
         about = checkpoint.setdefault("recviz", {})
         about["position"] = place._asdict()
-        about["rows"] = next((logger.rows for logger in trainer.loggers if isinstance(logger, MetricsFile)), 0)
-        others = [logger for logger in trainer.loggers if not isinstance(logger, MetricsFile)]
+        own = next((logger for logger in trainer.loggers if isinstance(logger, MetricsFile)), None)
+        about["lines"] = 0 if own is None else own.lines
+        others = [logger for logger in trainer.loggers if logger is not own]
         about["loggers"] = [[type(other).__name__, other.version] for other in others]
         scheduled = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
-            about["rows"] -= bool(trainer.logged_metrics)  # Lightning logs the last step before it ends a run early
+            # Lightning has logged the last step, as it ends the run early
+            about["lines"] -= own.last if own is not None and trainer.logged_metrics else 0
         logs = scheduled if self._closing == "step" else self._closing
         if place.exact and logs and not (self._closing == "epoch" and place.begun):
             metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
             row = {name: float(value) for name, value in metrics.items()}
             at = {"epoch": trainer.current_epoch, "step": place.logged_steps - 1}
-            about["closing_row"] = {**row, **at} if row else {}
+            about["closing"] = {**row, **at} if row else {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Resume where the checkpoint was made, with the weights that were trained.

@@ -4,66 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from recviz.callbacks.progress import planned_steps
 from recviz.methods.checks import global_batch_size, schedule_steps
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.runs.record import gflops, parameters, view_size
+from recviz.runs.cost import gflops, parameters, view_size
 
 
-class Header(Callback):
-    """Prints model size, FLOPs, data, global batch and learning rate, before the first probe and step.
-
-    A run of fewer steps than trainer.log_every_n_steps would log nothing: it logs its last step instead.
-    """
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print."""
-        if not trainer.is_global_zero:
-            return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(pl_module, JointEmbedding):
-            print(
-                f"{type(pl_module).__name__}: {_count(pl_module)} parameters; "
-                f"{trainer.precision}, {trainer.strategy.root_device.type}\ndata: {_describe(data)}",
-                flush=True,
-            )
-            return
-        backbone, projector = pl_module.backbone, pl_module.projector
-        batch, processes = global_batch_size(trainer), trainer.world_size
-        lines = [
-            f"{type(pl_module).__name__}: backbone {_count(backbone)} parameters, {_compute(pl_module, data)}"
-            f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
+def header(trainer: Trainer, module: LightningModule) -> list[str]:
+    """Model size, FLOPs, data, global batch and learning rate."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(module, JointEmbedding):
+        return [
+            f"{type(module).__name__}: {_count(module)} parameters; "
+            f"{trainer.precision}, {trainer.strategy.root_device.type}",
             f"data: {_describe(data)}",
-            *(f"probe data: {each}" for each in _probe_data(trainer)),
-            f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
-            f"peak lr {pl_module.peak_lr:g} = {pl_module.base_lr:g} × {batch} / 256, "
-            f"{_length(trainer)}, {trainer.precision}, "
-            f"{trainer.strategy.root_device.type}",
         ]
-        if trainer.max_epochs is not None and 0 < trainer.max_epochs <= pl_module.warmup_epochs:
-            lines.append(
-                f"note: warm-up takes {pl_module.warmup_epochs:g} of the {_plural(trainer.max_epochs, 'epoch')}, so "
-                "that the peak lr is not reached: set model.warmup_epochs lower"
-            )
-        if 0 < trainer.max_steps < (steps := schedule_steps(trainer)):
-            lines.append(
-                f"note: trainer.max_steps {trainer.max_steps} ends the run within the schedule of {steps} steps; for a "
-                "schedule of that length, set trainer.max_epochs -1"
-            )
-        print("\n".join(lines), flush=True)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set how often to log, and say where nothing will be validated."""
-        steps = planned_steps(trainer)
-        if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
-            trainer.log_every_n_steps = max(1, int(steps))  # type: ignore[attr-defined]
-        counts = trainer.num_val_batches
-        empty = counts and not sum(counts) and trainer.limit_val_batches
-        if empty and trainer.is_global_zero:
-            print("note: the validation loader has no batch, so that nothing is validated or probed", flush=True)
+    backbone, projector = module.backbone, module.projector
+    batch, processes = global_batch_size(trainer), trainer.world_size
+    lines = [
+        f"{type(module).__name__}: backbone {_count(backbone)} parameters, {_compute(module, data)}"
+        f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
+        f"data: {_describe(data)}",
+        *(f"probe data: {each}" for each in _probe_data(trainer)),
+        f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
+        f"peak lr {module.peak_lr:g} = {module.base_lr:g} × {batch} / 256, "
+        f"{_length(trainer)}, {trainer.precision}, "
+        f"{trainer.strategy.root_device.type}",
+    ]
+    if trainer.max_epochs is not None and 0 < trainer.max_epochs <= module.warmup_epochs:
+        lines.append(
+            f"note: warm-up takes {module.warmup_epochs:g} of the {_plural(trainer.max_epochs, 'epoch')}, so "
+            "that the peak lr is not reached: set model.warmup_epochs lower"
+        )
+    if 0 < trainer.max_steps < (steps := schedule_steps(trainer)):
+        lines.append(
+            f"note: trainer.max_steps {trainer.max_steps} ends the run within the schedule of {steps} steps; for a "
+            "schedule of that length, set trainer.max_epochs -1"
+        )
+    return lines
 
 
 def _length(trainer: Trainer) -> str:

@@ -1,118 +1,142 @@
-"""metrics.csv of a run folder, which holds whole rows whatever happens."""
+"""metrics.csv: one line for each logged value, appended and never rewritten.
+
+The columns are step, epoch, metric and value. A new metric needs no new column, so writing only ever appends, and a
+killed process leaves at worst a last line that was cut short, which readers drop. Spreadsheets open the file as it is
+(which they do not with JSON lines), pandas makes one row for each step of it:
+
+    pandas.read_csv("metrics.csv").pivot_table(index="step", columns="metric", values="value")
+
+and a resumed run drops the lines that were written after its checkpoint.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.errors import InputError
-from recviz.files import user_path, whole_file
+from recviz.files import read_text, write_whole
+
+
+class Value(NamedTuple):
+    """One line."""
+
+    step: int
+    epoch: int | None
+    metric: str
+    value: float
+
+
+def values(metrics: Mapping[str, float], step: int) -> list[Value]:
+    """The lines of one call of a logger, whose `epoch` is none of the metrics."""
+    epoch = metrics.get("epoch")
+    return [
+        Value(step, None if epoch is None else int(epoch), name, float(value))
+        for name, value in metrics.items()
+        if name != "epoch"
+    ]
 
 
 class MetricsFile(Logger):
-    """A Lightning logger that appends each row to FOLDER/metrics.csv at once.
-
-    Where a row brings new columns, the file is written again beside its place and moved there. So a process that is
-    killed leaves a whole table at any moment.
+    """A Lightning logger that appends each value to a metrics.csv at once.
 
     Args:
-        folder: the run folder; made with the first row.
-        earlier: rows to begin with, of a resumed run. None: none, and the first row begins a new file.
+        path: the file; its folder is made with the first line.
+        earlier: lines to begin with, of a resumed run. The file begins anew with these.
     """
 
-    def __init__(self, folder: str | Path, earlier: Sequence[Mapping[str, str]] | None = None) -> None:
+    def __init__(self, path: str | Path, earlier: Sequence[Value] = ()) -> None:
         super().__init__()
-        self.path = user_path(folder) / "metrics.csv"
-        self._earlier = earlier
-        self._columns: list[str] = []
-        self.rows = 0
-        """How many rows the file has."""
+        self.path = Path(path)
+        self.lines = 0
+        """Lines in the file, without its header."""
+        self.last = 0
+        """Lines of the last call."""
+        self._earlier: Sequence[Value] | None = earlier
 
     @property
     def save_dir(self) -> str:
-        """The run folder: where callbacks that are given no place of their own write."""
-        return self.log_dir
+        """The run folder, where callbacks without a place of their own write."""
+        return str(self.path.parent)
+
+    log_dir = save_dir
 
     @property
     def name(self) -> str:
-        """None of its own."""
+        """Empty: the run folder has no subfolder for it."""
         return ""
 
-    @property
-    def version(self) -> str:
-        """None of its own."""
-        return ""
-
-    @property
-    def log_dir(self) -> str:
-        """The run folder."""
-        return str(self.path.parent)
+    version = name
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **settings: Any) -> None:
-        """Nothing: config.yaml holds them."""
+        """Does nothing: config.yaml holds them."""
 
     @rank_zero_only
     def begin(self) -> None:
-        """Put the rows to begin with, where there are any, in place of the file there."""
-        if self._earlier:
-            rows, self._earlier = self._earlier, None
-            self.rows = len(rows)
-            self._write_whole(rows, sorted({key for row in rows for key in row}))
+        """Write the header and the lines to begin with, once."""
+        if self._earlier is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.path, _text([Value._fields, *self._earlier]))
+        self.lines, self._earlier = len(self._earlier), None
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a row."""
+        """Append a line for each metric."""
         self.begin()
-        self.rows += 1
-        row: dict[str, Any] = {**metrics, "step": step}
-        if new := row.keys() - set(self._columns):
-            self._write_whole([*(read_rows(self.path) if self._columns else []), row], sorted({*self._columns, *new}))
-        else:
-            text = io.StringIO()
-            csv.DictWriter(text, self._columns).writerow(row)
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(text.getvalue())
-
-    def _write_whole(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        self._columns = columns
+        new = values(metrics, step or 0)
+        with self.path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_text(new))
+        self.lines, self.last = self.lines + len(new), len(new)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv as text: `step` is a whole number, every other value a number or empty.
+def _text(lines: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
 
-    A last line that a crash of the machine cut short is left out.
+
+def read_metrics(path: Path) -> list[Value]:
+    """The lines of a metrics.csv that may still be written; a last line that was cut short is left out.
 
     Raises:
-        InputError: a file that cannot be read, or is no table of numbers by step; the message names file and line.
+        InputError: a file that cannot be read or holds other lines; the message names file and line.
     """
+    text = read_text(path)
+    table = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
     try:
-        text = path.read_bytes().decode()
-        table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
+        if (header := next(table, [])) != list(Value._fields):
+            raise InputError(
+                f"{path} is no metrics.csv: its columns must be {','.join(Value._fields)}, got {','.join(header)[:80]}"
+            )
         return [_checked(row, f"{path}, line {table.line_num}") for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table of metrics: {error}") from error
+    except csv.Error as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from error
 
 
-def _checked(row: dict[str, str], place: str) -> dict[str, str]:
-    if None in row or None in row.values():
-        raise InputError(f"{place}: the row has another number of values than the table has columns")
-    if not (row.get("step", "").isascii() and row.get("step", "").isdigit()):
-        raise InputError(f"{place}: step must be a whole number, got {row.get('step')!r}")
-    for name, value in row.items():
-        try:
-            float(value or 0)
-        except ValueError as error:
-            raise InputError(f"{place}: {name} must be a number, got {value!r}") from error
-    return row
+def by_metric(lines: Iterable[Value]) -> dict[str, list[tuple[float, float]]]:
+    """Series of (step, value) by the metric's name."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        series.setdefault(line.metric, []).append((line.step, line.value))
+    return series
+
+
+def _checked(row: list[str], place: str) -> Value:
+    if len(row) != len(Value._fields):
+        raise InputError(f"{place}: it must have {len(Value._fields)} values, got {len(row)}")
+    step, epoch, metric, value = row
+    for name, text in (("step", step), ("epoch", epoch or "0")):
+        if not (text.isascii() and text.isdigit() and len(text) < 16):
+            raise InputError(f"{place}: {name} must be a whole number, got {text[:20]!r}")
+    try:
+        return Value(int(step), int(epoch) if epoch else None, metric, float(value))
+    except ValueError as error:
+        raise InputError(f"{place}: {metric} must be a number, got {value[:20]!r}") from error

@@ -1,56 +1,97 @@
-"""What a run is and what it has cost so far, in a file that reports read."""
+"""Writes what a run is and how far it is: config.yaml, views.png, run.json, and the same in each checkpoint."""
 
 from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torchvision.io import write_png
 
-from recviz.augment.views import TwoViews
-from recviz.files import user_path, write_whole
+from recviz.augment.preparation import Preparation
+from recviz.errors import InputError
+from recviz.files import whole_file, write_whole
 from recviz.launch.machine import processor
 from recviz.methods.checks import global_batch_size
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.runs.cost import gflops, parameters, train_gflops, view_size
+from recviz.runs.folder import RunFolder
+from recviz.runs.header import header
 from recviz.runs.position import position
 from recviz.version import __version__
 
 
 class RunRecord(Callback):
-    """Writes FOLDER/run.json at the start, with each checkpoint and after each epoch, and logs train/hours.
+    """Says what is trained, in the run folder, in each checkpoint and in the terminal.
 
-    The hours are wall-clock of training, validation and probes; a resumed run counts on from its checkpoint. Epochs are
-    whole ones.
+    config.yaml and views.png are written when training begins; run.json then, with each checkpoint and after each
+    epoch. Logs train/hours: wall-clock of training, validation and probes; a resumed run adds to its checkpoint's.
+    A checkpoint's entry "recviz" gets `version`, `config` (the text of config.yaml) and `preparation` (how images are
+    prepared, see recviz.Preparation), so that the checkpoint alone tells what it is. A run of fewer steps than
+    trainer.log_every_n_steps would log nothing: it logs its last step.
 
     Args:
-        folder: the run folder.
+        folder: made when training begins. None: nothing is written (fast_dev_run).
+        config: all settings, as YAML.
+        new: False for a resumed run, whose folder is there; config.yaml is then written only where it changed.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = user_path(folder)
+    def __init__(self, folder: RunFolder | None, config: str, new: bool = True) -> None:
+        self.folder = folder
+        self.config = config
+        self.new = new
+        self.began = False
+        """Whether this process wrote the files of a new run."""
         self._earlier = 0.0  # seconds before this process
         self._since = 0.0
         self._about: dict[str, Any] = {}
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is known before the first step."""
+        if not trainer.is_global_zero:
+            return
+        if self.folder is not None:
+            self._begin(self.folder, trainer)
+        print("\n".join(header(trainer, pl_module)), flush=True)
+
+    def _begin(self, folder: RunFolder, trainer: Trainer) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        picture = data.preview() if self.new and hasattr(data, "preview") else None  # reads images, writes nothing yet
+        if self.new and folder.config.exists():
+            raise InputError(f"another run has begun in {folder}: give another --run_dir")
+        folder.path.mkdir(parents=True, exist_ok=True)
+        if self.new or folder.config.read_text(encoding="utf-8") != self.config:
+            write_whole(folder.config, self.config)
+        self.began = self.new
+        if picture is not None:
+            with whole_file(folder.views) as part:
+                write_png(picture, str(part))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and write what is known."""
+        """Start the clock, and write what is known by now."""
         self._since = time.perf_counter()
+        steps = trainer.estimated_stepping_batches
+        if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = max(1, int(steps))  # type: ignore[attr-defined]
+        counts = trainer.num_val_batches
+        if counts and not sum(counts) and trainer.limit_val_batches and trainer.is_global_zero:
+            print("note: the validation loader has no batch, so that nothing is validated or probed", flush=True)
         if trainer.is_global_zero and isinstance(pl_module, JointEmbedding):
             self._about = _about(trainer, pl_module)
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write how far it is."""
+        """Log the hours, and write the progress."""
         pl_module.log("train/hours", torch.tensor(self._seconds() / 3600), rank_zero_only=True)
         self._write(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write how far it is."""
+        """Add the settings, and write the progress."""
+        preparation = getattr(trainer.datamodule, "preparation", None)  # type: ignore[attr-defined]
+        known = preparation.as_dict() if isinstance(preparation, Preparation) else None
+        checkpoint.setdefault("recviz", {}).update(version=__version__, config=self.config, preparation=known)
         self._write(trainer)
 
     def state_dict(self) -> dict[str, float]:
@@ -58,14 +99,14 @@ class RunRecord(Callback):
         return {"seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Count on."""
+        """Add to these seconds."""
         self._earlier = state_dict["seconds"]
 
     def _seconds(self) -> float:
         return self._earlier + (time.perf_counter() - self._since if self._since else 0.0)
 
     def _write(self, trainer: Trainer) -> None:
-        if not self._about:
+        if not self._about or self.folder is None:
             return
         progress = {
             "epochs": position(trainer).epoch,
@@ -74,7 +115,7 @@ class RunRecord(Callback):
             "images_seen": trainer.global_step * self._about["global_batch"],
             "hours": self._seconds() / 3600,
         }
-        write_whole(self.folder / "run.json", json.dumps({**self._about, **progress}, indent=1))
+        write_whole(self.folder.record, json.dumps({**self._about, **progress}, indent=1))
 
 
 def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
@@ -96,56 +137,3 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "device_type": device.type,
         "precision": str(trainer.precision),
     }
-
-
-def parameters(module: nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in module.parameters())
-
-
-def view_size(data: object) -> int | None:
-    """Side of a datamodule's views in pixels, where it has any."""
-    return getattr(getattr(data, "views", None), "size", None)
-
-
-def view_sizes(data: object) -> list[int]:
-    """Sides of all of a datamodule's views in pixels, local ones included; none where it has no views of recviz."""
-    views = getattr(data, "views", None)
-    return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
-
-
-def train_gflops(module: JointEmbedding, views: object) -> float | None:
-    """Compute of training on one image, a multiply and an add as one; None without recviz's views.
-
-    Forward and backward of backbone, projector and predictor, and forward of a teacher, of every view at its own size.
-    Not counted are the objective, the optimiser, making the views, validation and probes.
-    """
-    if not isinstance(views, TwoViews):
-        return None
-    trained = [p for p in module.parameters() if p.requires_grad]
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
-            encoded = module.encode(images)
-            outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
-            torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
-    finally:
-        for part, training in modes:
-            part.training = training
-    return float(counter.get_total_flops()) / 2e9
-
-
-def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
-    """Compute of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
-    image: Tensor = torch.zeros(1, 3, size, size, device=device)
-    modes = [(part, part.training) for part in backbone.modules()]
-    backbone.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            backbone(image)
-    finally:
-        for part, training in modes:
-            part.training = training
-    return float(counter.get_total_flops()) / 2e9

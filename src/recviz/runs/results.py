@@ -1,47 +1,60 @@
-"""What `recviz probe` shows, and what it writes down."""
+"""results.json: a list with one entry for each result of a probe; entries are appended, never changed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from recviz.errors import InputError
 from recviz.files import own_part, read_json, write_whole
 from recviz.launch.machine import cache_folder
-from recviz.probes.frozen import FrozenResult, Share
+from recviz.probes.result import Accuracy, Metrics, Result
+from recviz.runs.fields import Fields
 from recviz.version import __version__
 
+_KNN = "knn/k=20, T=0.07"
+"""The k-NN that is shown, where it was measured."""
 
-def record(path: Path, entry: dict[str, Any]) -> Path:
-    """Append an entry, with date and versions, to a JSON file that holds a list of such; returns the path.
+
+def add_result(path: Path, result: Result, about: dict[str, Any]) -> None:
+    """Append a result.
+
+    Args:
+        path: of the file.
+        result: what was measured.
+        about: of what and how: see Entry.
 
     Raises:
         InputError: a file that is there and is not such a list.
     """
-    stamp = {
+    metrics = {
+        name: value._asdict() if isinstance(value, Accuracy) else value for name, value in result.metrics.items()
+    }
+    versions = {name: version(name) for name in ("torch", "torchvision", "lightning")}
+    entry = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "versions": {
-            "recviz": __version__,
-            **{name: version(name) for name in ("torch", "torchvision", "lightning")},
-        },
+        "versions": {"recviz": __version__, **versions},
+        "metrics": metrics,
+        **about,
+        **result.about,
     }
     with _locked(path):
-        write_whole(path, json.dumps([*_entries(path), {**stamp, **entry}], indent=1), own_part(path))
-    return path
+        write_whole(path, json.dumps([*_list(path), entry], indent=1), own_part(path))
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone among probes of this machine that end together; where the lock cannot be made, without one."""
+    """Alone among the probes of this host that end together; without a lock where none can be made."""
     locks = cache_folder() / "locks"
     lock = FileLock(locks / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
     with suppress(OSError):
@@ -55,7 +68,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """Raise InputError unless results can be appended to the file, before any are measured."""
-    _entries(path)
+    _list(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -65,50 +78,112 @@ def check_writable(path: Path) -> None:
         raise InputError(f"cannot write results to {path}: {error.strerror}: give another --results") from error
 
 
-def _entries(path: Path) -> list[Any]:
+def _list(path: Path) -> list[Any]:
     if not os.path.lexists(path):
         return []
     try:
         entries = read_json(path)
+        if isinstance(entries, list):
+            return entries
+        reason = "no list"
     except InputError as error:
-        raise InputError(
-            f"{path} is not a file of results ({error}): move it away, or give another --results"
-        ) from error
-    if not isinstance(entries, list):
-        raise InputError(f"{path} is not a file of results: move it away, or give another --results")
-    return entries
+        reason = str(error)
+    raise InputError(f"{path} is not a file of results ({reason}): move it away, or give another --results")
 
 
-def describe(data: str, entry: dict[str, Any]) -> str:
-    """One line of what was measured on what."""
-    return (
-        f"{entry['protocol']} protocol on {data}: {entry['train']['images']:,} training and "
-        f"{entry['test']['images']:,} test images of {len(entry['classes'])} classes, "
-        f"{entry['input']['size']}×{entry['input']['size']}; weights {entry['weights']}"
+class Entry(NamedTuple):
+    """One result, as it was read."""
+
+    protocol: str
+    checkpoint: str | None
+    weights: str | None
+    size: int | None
+    labels: int | None
+    """Training images of the probe."""
+    classes: int
+    metrics: Metrics
+    """With "knn" for the k-NN that is shown."""
+    settings: Fields
+    group: str
+    """What was measured and how, with a hash: results of one group differ in the backbone alone."""
+
+
+def read_results(path: Path) -> list[Entry]:
+    """The entries of a results.json, in their order.
+
+    Raises:
+        InputError: see files.read_json; no list of entries, or one with a value of a wrong type.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise InputError(f"{path} is not a file of results: it must hold a list, got a {type(content).__name__}")
+    if not content:
+        raise InputError(f"{path} holds no results")
+    for number, each in enumerate(content, start=1):
+        if not isinstance(each, dict):
+            raise InputError(f"{path} is not a file of results: entry {number} must be a table, got {repr(each)[:60]}")
+    return [_entry(Fields(each, f"{path}, entry {number}")) for number, each in enumerate(content, start=1)]
+
+
+def _entry(fields: Fields) -> Entry:
+    protocol, measured = fields.text("protocol"), fields.table("metrics")
+    if protocol is None or not measured.content:
+        missing = "protocol" if protocol is None else "metrics"
+        raise InputError(f"{fields.source} has no {missing}: it is not of recviz probe")
+    metrics = {name: measured.metric(name) for name in measured.content}
+    nearest = [name for name in metrics if name.startswith("knn/")]
+    knn = _KNN if _KNN in nearest else next(iter(nearest), None)
+    shown = {name: value for name, value in metrics.items() if name not in nearest}
+    if knn is not None:
+        shown["knn"] = metrics[knn]
+    classes = fields.names("classes")
+    return Entry(
+        protocol=protocol,
+        checkpoint=fields.text("checkpoint"),
+        weights=fields.text("weights"),
+        size=fields.table("input").count("size"),
+        labels=fields.table("train").count("images"),
+        classes=len(classes),
+        metrics=shown,
+        settings=fields.table("settings"),
+        group=_group(fields, protocol, classes, None if knn is None else knn.removeprefix("knn/")),
     )
 
 
-def frozen_table(result: FrozenResult) -> str:
-    """The linear probe and k-NN."""
-    ended = "converged" if result.converged else f"NOT CONVERGED, gradient {result.gradient:.1e}"
-    note = f"L2 penalty {result.l2:g} by cross-validation, {ended} in {result.steps} steps"
-    rows = [
-        ("linear probe", result.linear.top1, result.linear.top5, note),
-        *((f"k-NN, {name}", share, None, "") for name, share in result.knn.items()),
-    ]
-    return _table(rows)
+def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -> str:
+    """What an entry's metrics are of, and a hash of everything that makes metrics unlike.
+
+    That is: the test images and classes, the labelled images that the probe was fitted to, the image size, the
+    protocol with its settings of training, and the k-NN's settings.
+    """
+    train, test, size = fields.table("train"), fields.table("test"), fields.table("input").count("size")
+    training = fields.table("training").content
+    about = [classes, test.content, train.content, size, protocol, training, knn]
+    label = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    options = fields.table("settings").table("data")
+    data = short((options.text("class_path") or "data").rpartition(".")[2])
+    if len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):  # WordNet's, however stored
+        data = "ImageNet"
+    some = options.table("init_args")
+    every = "all " if some.content.get("fraction", 1) == 1 and not some.content.get("train_list") else ""
+    labels = train.count("images")
+    given = f"{every}{'' if labels is None else f'{labels:,} '}labels"
+    words = [f"{_PROTOCOLS.get(protocol, protocol)} on {given}"]
+    words += [f"at {size}×{size}"] if size is not None else []
+    words += [f"with {', '.join(f'{name} {value}' for name, value in training.items())}"] if training else []
+    words += [f"and k-NN ({knn})"] if knn is not None else []
+    images = "" if test.count("images") is None else f", {test.count('images'):,} test images"
+    return f"{data}, {len(classes)} classes ({label}){images}; {' '.join(words)}"
 
 
-def trained_table(protocol: str, top1: Share, top5: Share, settings: dict[str, Any]) -> str:
-    """A probe that was trained by SGD."""
-    return _table([(protocol, top1, top5, ", ".join(f"{name} {value}" for name, value in settings.items()))])
+_PROTOCOLS = {"linear": "linear probe", "official": "linear evaluation by SGD", "finetune": "fine-tuning"}
 
 
-def _table(rows: list[tuple[str, Share, Share | None, str]]) -> str:
-    lines = [f"{'':<24}{'top-1':>8}{'95% interval':>18}{'top-5':>8}"]
-    for name, top1, top5, note in rows:
-        interval = f"{top1.low:.1%} to {top1.high:.1%}"
-        lines.append(
-            f"{name:<24}{top1.value:>8.2%}{interval:>18}{f'{top5.value:.2%}' if top5 else '':>8}  {note}".rstrip()
-        )
-    return "\n".join(lines)
+def heading(group: str) -> str:
+    """A group without its hash."""
+    return re.sub(r" \([0-9a-f]{6}\)", "", group)
+
+
+def short(name: str) -> str:
+    """A datamodule's name without that word."""
+    return name.removesuffix("DataModule")

@@ -8,31 +8,33 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.errors import InputError
-from recviz.probes.final import Accuracies
+from recviz.probes.final import TRAINED
 from recviz.runs.changes import differences
 from recviz.runs.checkpoints import read_checkpoint
-from recviz.runs.metrics import read_rows
-from recviz.runs.settings import read_settings_file
+from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import Value, values
 
 
 class Resumed(NamedTuple):
-    """A run to go on with."""
+    """A run to resume."""
 
-    folder: Path
+    folder: RunFolder
     checkpoint: Path | None
     """None where the run was stopped before its first one."""
-    metrics: list[dict[str, str]]
-    """Rows of metrics.csv up to the checkpoint."""
+    metrics: list[Value]
+    """Lines of metrics.csv up to the checkpoint."""
     loggers: list[tuple[str, str | int | None]] = []  # noqa: RUF012 (never changed)
     """Class and version of the loggers beside metrics.csv."""
     logged_steps: int = 0
     """The step that loggers get next."""
 
-    def closing_probes(self) -> dict[int, Accuracies]:
+    def closing_probes(self) -> dict[int, dict[str, float]]:
         """What FinalProbe measured of the trained backbone, by its step."""
-        names = [f"final/trained_{kind}" for kind in Accuracies._fields]
-        rows = [row for row in self.metrics if all(row.get(name) for name in names)]
-        return {int(row["step"]): Accuracies(*(float(row[name]) for name in names)) for row in rows}
+        found: dict[int, dict[str, float]] = {}
+        for line in self.metrics:
+            if line.metric.startswith(TRAINED):
+                found.setdefault(line.step, {})[line.metric.removeprefix(TRAINED)] = line.value
+        return found
 
     def continue_loggers(self, settings: Sequence[Any]) -> None:
         """Have loggers go on with the runs that they had, where their settings do not name others.
@@ -62,7 +64,7 @@ class Resumed(NamedTuple):
 
     def changes(self, config: str) -> dict[str, str]:
         """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
-        return differences(read_settings_file(self.folder / "config.yaml"), config)
+        return differences(self.folder.read_settings(), config)
 
 
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
@@ -79,26 +81,26 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
             name = value if equals else next(arguments, None)
             if not name:
                 raise InputError("--resume needs a run folder, such as --resume runs/cifar100/20260101-120000")
-            folder = Path(name)
+            folder = RunFolder(name)
         else:
             rest.append(arg)
     if folder is None:
         return rest, None
     if clash := next((arg for arg in rest if arg.split("=")[0] in ("--run_dir", "--ckpt_path")), None):
         raise InputError(f"--resume goes on in the run's folder from its own checkpoint: leave out {clash}")
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"--resume {folder}: no run folder, since it has no config.yaml")
+    if not folder.exists:
+        raise InputError(f"--resume {folder}: no run folder, since it has no {folder.config.name}")
     checkpoint, content = newest_readable(folder)
-    argv = ["--config", str(folder / "config.yaml"), *rest, "--run_dir", str(folder)]
+    argv = ["--config", str(folder.config), *rest, "--run_dir", str(folder)]
     if checkpoint is not None:
         argv += ["--ckpt_path", str(checkpoint)]
     about = content.get("recviz", {})
     loggers = [(str(name), version) for name, version in about.get("loggers", [])]
     logged_steps = int(about.get("position", {}).get("logged_steps", 0))
-    return argv, Resumed(folder, checkpoint, rows_until(folder / "metrics.csv", content), loggers, logged_steps)
+    return argv, Resumed(folder, checkpoint, metrics_until(folder, content), loggers, logged_steps)
 
 
-def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
     """The checkpoint of the most steps that the run resumes from exactly, and its content.
 
     Where there is none, the newest other one with an optimiser's state. What is passed over is named on stderr.
@@ -108,7 +110,7 @@ def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     """
     found: list[tuple[bool, int, float, Path, dict[str, Any]]] = []
     passed: list[str] = []
-    for path in folder.glob("checkpoints/*.ckpt"):
+    for path in folder.all_checkpoints():
         try:
             content = read_checkpoint(path)
             exact = bool(content["recviz"]["position"]["exact"])
@@ -134,15 +136,15 @@ def newest_readable(folder: Path) -> tuple[Path | None, dict[str, Any]]:
     return newest, content
 
 
-def rows_until(path: Path, checkpoint: dict[str, Any]) -> list[dict[str, str]]:
-    """Rows of a metrics.csv up to a checkpoint, and closing probes.
+def metrics_until(folder: RunFolder, checkpoint: dict[str, Any]) -> list[Value]:
+    """Lines of metrics.csv up to a checkpoint, and closing probes.
 
-    A checkpoint is written before the row that closes its step or epoch, and holds it, for a run that ends between the
-    two. Rows of a run that ended within an epoch are those of the run that did not.
+    A checkpoint is written before the lines that close its step or epoch, and holds them, for a run that ends between
+    the two. Lines of a run that ended within an epoch are those of the run that did not.
     """
-    rows = read_rows(path) if path.is_file() else []
-    about = checkpoint.get("recviz", {})
-    kept, later = rows[: about.get("rows", 0)], rows[about.get("rows", 0) :]
-    if closing := {key: str(value) for key, value in about.get("closing_row", {}).items()}:
-        kept.append(closing)
-    return kept + [row for row in later if any(row[key] for key in row if key.startswith("final/"))]
+    lines, about = folder.read_metrics(), checkpoint.get("recviz", {})
+    count, closing = about.get("lines", 0), about.get("closing", {})
+    kept, later = lines[:count], lines[count:]
+    if closing:
+        kept += values({name: value for name, value in closing.items() if name != "step"}, closing["step"])
+    return kept + [line for line in later if line.metric.startswith("final/")]

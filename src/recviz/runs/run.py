@@ -1,4 +1,4 @@
-"""Reads what runs left behind: run folders, also of runs that go on, and files of results."""
+"""A run as the rows of a comparison, read from its folder (also while it trains) or from a file of results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.errors import InputError
-from recviz.runs.entries import Entry, Figure, Record, read_entries, read_record, short
-from recviz.runs.metrics import read_rows
-from recviz.runs.settings import read_settings_file
+from recviz.probes.result import Accuracy, Metrics
+from recviz.runs.fields import Fields
+from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import Value
+from recviz.runs.results import Entry, read_results, short
 
 Series = list[tuple[dict[str, float], float]]
 
@@ -36,16 +38,15 @@ class Run(NamedTuple):
     hours: float | None = None
     device: str | None = None
     images_per_s: float | None = None
-    top1: Figure | None = None
-    top5: Figure | None = None
-    knn: Figure | None = None
+    metrics: Metrics = {}  # noqa: RUF012 (never changed)
+    """What was measured, by name: top1, top5, knn, and any other."""
     rankme: float | None = None
     probe: str | None = None
-    """Which protocol the accuracies are by."""
+    """Which protocol the metrics are by."""
     labels: int | None = None
     """How many labelled images the probe was fitted to."""
     group: str = ""
-    """What was probed and how, see records.Entry. Accuracies of one group can be compared."""
+    """What was probed and how, see results.Entry. Metrics of one group can be compared."""
     classes: int | None = None
     """How many classes were probed."""
     note: str | None = None
@@ -54,6 +55,25 @@ class Run(NamedTuple):
     """Which data the online probe classifies, whose curves are in `series`."""
     series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
     """Curves by metric: [({"epoch": …, "hours": …}, value)], where those are known."""
+
+    @property
+    def top1(self) -> Accuracy | None:
+        """Top-1 accuracy, where it was measured."""
+        return self._accuracy("top1")
+
+    @property
+    def top5(self) -> Accuracy | None:
+        """Top-5 accuracy, where it was measured."""
+        return self._accuracy("top5")
+
+    @property
+    def knn(self) -> Accuracy | None:
+        """Accuracy of the nearest neighbours, where it was measured."""
+        return self._accuracy("knn")
+
+    def _accuracy(self, name: str) -> Accuracy | None:
+        found = self.metrics.get(name)
+        return found if found is None or isinstance(found, Accuracy) else Accuracy(found)
 
     @property
     def compute(self) -> float | None:
@@ -70,30 +90,28 @@ def read_runs(path: Path) -> list[Run]:
         InputError: neither, or one without anything to compare.
     """
     if path.is_dir():
-        if not (path / "config.yaml").is_file():
-            raise InputError(f"{path} is not a run folder: it has no config.yaml")
-        return _run(path)
+        return _run(RunFolder(path))
     if not path.is_file():
         raise InputError(f"there is no run folder or file of results {path}")
     newest = {
         (entry.group, entry.weights, entry.checkpoint, str(entry.settings.content.get("backbone"))): entry
-        for entry in read_entries(path)
+        for entry in read_results(path)
     }  # a later entry takes an earlier one's place
     return [_baseline(entry) for entry in newest.values()]
 
 
-def _run(folder: Path) -> list[Run]:
+def _run(folder: RunFolder) -> list[Run]:
     """A row for each group and checkpoint of its probes, and its closing probe's references.
 
     The first row has the curves.
     """
-    config = Record(read_settings_file(folder / "config.yaml"), str(folder / "config.yaml"))
-    about = read_record(folder / "run.json")
-    series = _series(folder / "metrics.csv")
+    config = Fields(folder.read_settings(), str(folder.config))
+    about, series = folder.read_record(), _curves(folder.read_metrics())
     if not about.content and not series:
-        raise InputError(f"{folder} has neither run.json nor metrics.csv: nothing was trained there yet")
-    results = folder / "results.json"
-    entries = read_entries(results) if results.exists() or results.is_symlink() else []
+        raise InputError(
+            f"{folder} has neither {folder.record.name} nor {folder.metrics.name}: nothing was trained there yet"
+        )
+    entries = folder.read_results()
     newest = {(entry.group, _of(entry)): _figures(entry) for entry in entries}
     data = about.table("data")
     own = (entry.group for entry in reversed(entries) if _as_closing(entry, config, data.count("images")))
@@ -103,7 +121,7 @@ def _run(folder: Path) -> list[Run]:
     speeds = [value for _, value in series.get("train/images_per_s", [])]
     model = config.table("model")
     first = Run(
-        name=folder.resolve().name,
+        name=folder.path.resolve().name,
         kind="run",
         method=about.text("method") or _last(model.text("class_path")),
         backbone=_backbone(model.table("init_args"), "backbone"),
@@ -123,7 +141,7 @@ def _run(folder: Path) -> list[Run]:
         series=series,
         **figures[0],
     )
-    others = [first._replace(series={}, **{"top5": None, "knn": None, **other}) for other in figures[1:]]
+    others = [first._replace(series={}, **other) for other in figures[1:]]
     references = [
         Run("raw pixels" if what == "raw pixels" else f"{first.backbone}, untrained", "reference",
             backbone=None if what == "raw pixels" else first.backbone, **found)
@@ -132,20 +150,19 @@ def _run(folder: Path) -> list[Run]:
     return [first, *others, *references]
 
 
-def _end(about: Record) -> float | None:
+def _end(about: Fields) -> float | None:
     """The epochs that a run was to have; None where it was without an end, which Lightning writes as -1."""
     return None if about.content.get("max_epochs") == -1 else about.number("max_epochs")
 
 
-def _closing(series: dict[str, Series], group: str, data: Record) -> dict[str, dict[str, Any]]:
+def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, dict[str, Any]]:
     """What FinalProbe measured, by "raw pixels", "untrained" and "trained"."""
     found = {}
     for what in ("raw pixels", "untrained", "trained"):
         linear, knn = (series.get(f"final/{what.replace(' ', '_')}_{kind}") for kind in ("linear", "knn"))
         if linear:
             found[what] = {
-                "top1": Figure(linear[-1][1]),
-                "knn": Figure(knn[-1][1]) if knn else None,
+                "metrics": {"top1": Accuracy(linear[-1][1]), **({"knn": Accuracy(knn[-1][1])} if knn else {})},
                 "probe": "closing (fixed penalty)",
                 "labels": data.count("images"),
                 "classes": data.count("classes"),
@@ -154,7 +171,7 @@ def _closing(series: dict[str, Series], group: str, data: Record) -> dict[str, d
     return found
 
 
-def _as_closing(entry: Entry, config: Record, images: int | None) -> bool:
+def _as_closing(entry: Entry, config: Fields, images: int | None) -> bool:
     """Whether an entry is of a linear probe on the data and labels that the run's closing probe has."""
     one, other = (settings.table("data") for settings in (entry.settings, config))
     kept = [
@@ -169,12 +186,12 @@ def _as_closing(entry: Entry, config: Record, images: int | None) -> bool:
     return same and entry.protocol == "linear" and entry.labels in (None, images)
 
 
-def _online_data(config: Record) -> str:
+def _online_data(config: Fields) -> str:
     """Which data the online probe classifies: the run's own, or those of `probe.data`; a fraction is of training."""
     probe = config.table("probe")
     data = probe.table("data") if probe.table("data").content else config.table("data")
     options = {**data.table("init_args").content, "fraction": 1}
-    return _data(Record({"data": {**data.content, "init_args": options}}, config.source))
+    return _data(Fields({"data": {**data.content, "init_args": options}}, config.source))
 
 
 def _baseline(entry: Entry) -> Run:
@@ -185,7 +202,7 @@ def _baseline(entry: Entry) -> Run:
     return Run(name=entry.checkpoint or made, kind=kind, backbone=backbone, **_figures(entry))
 
 
-def _start(settings: Record) -> str:
+def _start(settings: Fields) -> str:
     """What a backbone's weights are, by its options."""
     if not isinstance(settings.content.get("backbone"), dict):
         return "untrained"
@@ -198,9 +215,7 @@ def _start(settings: Record) -> str:
 def _figures(entry: Entry) -> dict[str, Any]:
     """Accuracies of an entry of results, and what they are of."""
     return {
-        "top1": entry.top1,
-        "top5": entry.top5,
-        "knn": entry.knn,
+        "metrics": entry.metrics,
         "probe": entry.protocol + _of(entry),
         "labels": entry.labels,
         "group": entry.group,
@@ -210,19 +225,20 @@ def _figures(entry: Entry) -> dict[str, Any]:
 
 def _of(entry: Entry) -> str:
     """Which checkpoint was probed, where it is not the run's last."""
-    name = Path(entry.checkpoint or "last.ckpt").name
-    return "" if name == "last.ckpt" else f", {name}"
+    last = RunFolder("").last.name
+    name = Path(entry.checkpoint or last).name
+    return "" if name == last else f", {name}"
 
 
-def _online(series: dict[str, Series], online: str, data: Record) -> dict[str, Any]:
+def _online(series: dict[str, Series], online: str, data: Fields) -> dict[str, Any]:
     """Accuracies of the probe that runs beside training, of its newest epoch."""
     group = {"group": f"{online}, online probe", "classes": data.count("classes")}
     names = {"top1": "probe/linear_top1", "top5": "probe/linear_top5", "knn": "probe/knn"}
-    found = {key: Figure(series[name][-1][1]) for key, name in names.items() if series.get(name)}
-    return {**group, **found, "probe": "online"} if found else group
+    found = {key: Accuracy(series[name][-1][1]) for key, name in names.items() if series.get(name)}
+    return {**group, "metrics": found, "probe": "online"} if found else group
 
 
-def _backbone(settings: Record, name: str) -> str | None:
+def _backbone(settings: Fields, name: str) -> str | None:
     """Such as resnet18 (cifar stem, width 0.25)."""
     if isinstance(settings.content.get(name), str):
         return _last(settings.text(name))
@@ -239,7 +255,7 @@ def _joined(name: str, words: Sequence[str | None]) -> str:
     return f"{name} ({', '.join(map(str, words))})" if words else name
 
 
-def _data(config: Record) -> str:
+def _data(config: Fields) -> str:
     data = config.table("data")
     options = data.table("init_args")
     words = [f"classes {options.content['classes']}"[:100]] if options.content.get("classes") is not None else []
@@ -251,32 +267,19 @@ def _last(path: str | None) -> str | None:
     return None if path is None else path.rpartition(".")[2]
 
 
-def _series(path: Path) -> dict[str, Series]:
-    """Curves of a metrics.csv that may still be written, by epochs as fractions; a row that is cut short is left out.
+def _curves(values: Sequence[Value]) -> dict[str, Series]:
+    """Curves by metric, by epochs as fractions.
 
     Without the end of an epoch, its length is not known, and points have no place but in their order.
     """
-    if not path.is_file():
-        return {}
-    try:
-        return _curves(read_rows(path))
-    except (ValueError, ArithmeticError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} cannot be read as metrics by step and epoch: {str(error)[:200]}") from error
-
-
-def _curves(rows: list[dict[str, str]]) -> dict[str, Series]:
-    ends = {int(row["epoch"]): row for row in rows if row.get("epoch") and row.get("train/hours")}
-    length = next(((int(row["step"]) + 1) / (epoch + 1) for epoch, row in reversed(ends.items())), None)
+    ends = {line.epoch: line for line in values if line.metric == "train/hours" and line.epoch is not None}
+    length = next(((end.step + 1) / (epoch + 1) for epoch, end in reversed(ends.items())), None)
     series: dict[str, Series] = {}
-    for row in rows:
+    for line in values:
         at: dict[str, float] = {}
-        if row.get("epoch") and length is not None:
-            at["epoch"] = (int(row["step"]) + 1) / length
-            if int(row["epoch"]) in ends:
-                at["hours"] = float(ends[int(row["epoch"])]["train/hours"])
-        for name, value in row.items():
-            if value and name not in ("step", "epoch"):
-                series.setdefault(name, []).append((at, float(value)))
+        if line.epoch is not None and length is not None:
+            at["epoch"] = (line.step + 1) / length
+            if line.epoch in ends:
+                at["hours"] = ends[line.epoch].value
+        series.setdefault(line.metric, []).append((at, line.value))
     return series

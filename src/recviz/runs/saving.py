@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps."""
+"""Writes checkpoints: whole files, after each whole epoch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from recviz.errors import TrainingError
 from recviz.files import whole_file
 from recviz.launch.stopping import StopSafely, is_whole
+from recviz.runs.folder import RunFolder
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -52,19 +53,33 @@ def _kind(error: UnpicklingError) -> str:
     return found[1] if found else str(error).splitlines()[0]
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """FOLDER/last.ckpt, written at the end of each whole epoch, after the probes.
+class EpochCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint after each whole epoch, and after its probes.
 
-    As the Trainer runs checkpoint callbacks last, it also hears there what the others asked for.
+    Of an epoch that a run ends within, StopSafely writes the checkpoint, before the hooks of the epoch's end. As the
+    Trainer runs checkpoint callbacks last, this one also knows there what the others asked for.
 
     Args:
-        folder: where to.
-        stop: writes the same file where a run ends within an epoch.
+        stop: ends a run within an epoch.
+        file: names of the checkpoints, in which {epoch} stands for the epoch, from 0.
+        settings: see ModelCheckpoint.
     """
 
-    def __init__(self, folder: Path, stop: StopSafely) -> None:
-        super().__init__(folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    def __init__(self, stop: StopSafely, file: Path, **settings: Any) -> None:
+        super().__init__(
+            file.parent,
+            file.stem,
+            auto_insert_metric_name=False,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            **settings,
+        )
         self.stop = stop
+
+    @property
+    def state_key(self) -> str:
+        """Two of these may save equally often."""
+        return f"{type(self).__name__} {self.filename}"
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """End the run after this step, if a callback asked for it."""
@@ -76,25 +91,7 @@ class LastCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
 
-class KeptCheckpoints(ModelCheckpoint):
-    """FOLDER/epoch-<NNNN>.ckpt, every so many whole epochs, all kept.
-
-    Args:
-        folder: where to.
-        every_n_epochs: how often.
-    """
-
-    def __init__(self, folder: Path, every_n_epochs: int) -> None:
-        super().__init__(
-            folder,
-            filename="epoch-{epoch:04d}",
-            auto_insert_metric_name=False,
-            save_top_k=-1,
-            every_n_epochs=every_n_epochs,
-            save_on_train_epoch_end=True,
-        )
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after a whole epoch."""
-        if is_whole(trainer):
-            super().on_train_epoch_end(trainer, pl_module)
+def checkpoint_callbacks(folder: RunFolder, stop: StopSafely, keep_every_n_epochs: int) -> list[ModelCheckpoint]:
+    """last.ckpt after every epoch, and one that stays every so many epochs (0: none)."""
+    last = EpochCheckpoint(stop, folder.last)
+    return [last, EpochCheckpoint(stop, folder.kept, save_top_k=-1, every_n_epochs=keep_every_n_epochs)]

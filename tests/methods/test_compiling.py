@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from recviz.callbacks import Compiled
-from recviz.callbacks.compiled import compiler_error
+from recviz.methods.compiling import compile_parts, compiler_error
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -26,10 +25,11 @@ def test_compiled_parts_train_as_the_plain_ones(monkeypatch: pytest.MonkeyPatch)
         plain(part, backend="eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
-    monkeypatch.setattr("recviz.callbacks.compiled.compiler_error", lambda device: None)
-    for module, callbacks in zip(modules, ([], [Compiled()]), strict=True):
+    monkeypatch.setattr("recviz.methods.compiling.compiler_error", lambda device: None)
+    compile_parts(modules[1], torch.device("cpu"))
+    for module in modules:
         torch.manual_seed(1)
-        tiny_trainer(*callbacks, epochs=2).fit(module, datamodule=tiny_data())
+        tiny_trainer(epochs=2).fit(module, datamodule=tiny_data())
     assert calls == ["TinyBackbone", "Sequential"]
     assert modules[1].backbone._compiled_call_impl is not None
     assert modules[0].state_dict().keys() == modules[1].state_dict().keys()
@@ -46,7 +46,7 @@ def test_without_a_compiler_the_run_goes_on_and_says_so_once(
 
     monkeypatch.setattr(torch, "compile", broken)
     module = tiny_vicreg()
-    tiny_trainer(Compiled(), epochs=1).fit(module, datamodule=tiny_data())
+    compile_parts(module, torch.device("cpu"))
     lines = [record.getMessage() for record in caplog.records if "torch.compile" in record.getMessage()]
     assert lines == ["training without torch.compile, which does not work here: No working C++ compiler"]
     assert module.backbone._compiled_call_impl is None
@@ -55,7 +55,7 @@ def test_without_a_compiler_the_run_goes_on_and_says_so_once(
 @pytest.mark.slow
 def test_the_compiler_itself_and_its_absence() -> None:
     """In processes of their own, because torch reads the compiler's name when it is imported."""
-    ask = "import torch; from recviz.callbacks.compiled import compiler_error as e; print(e(torch.device('cpu')))"
+    ask = "import torch; from recviz.methods.compiling import compiler_error as e; print(e(torch.device('cpu')))"
     missing = subprocess.run(
         [sys.executable, "-c", ask], env={**os.environ, "CXX": "/no/such/compiler"}, capture_output=True, text=True
     )
@@ -63,8 +63,9 @@ def test_the_compiler_itself_and_its_absence() -> None:
     if compiler_error(torch.device("cpu")) is None:
         module = tiny_vicreg()
         plain = copy.deepcopy(module)
-        for run, callbacks in ((plain, []), (module, [Compiled()])):
+        compile_parts(module, torch.device("cpu"))
+        for run in (plain, module):
             torch.manual_seed(1)
-            tiny_trainer(*callbacks, epochs=1).fit(run, datamodule=tiny_data())
+            tiny_trainer(epochs=1).fit(run, datamodule=tiny_data())
         for p, q in zip(plain.state_dict().values(), module.state_dict().values(), strict=True):
             torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-4)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 from recviz.probes.cache import FeatureCache, weights_hash
-from recviz.probes.frozen import measure, probe_frozen, wilson
 from recviz.probes.functional import (
     Features,
     _folds,
@@ -21,6 +20,8 @@ from recviz.probes.functional import (
     knn_predict,
     nearest_neighbours,
 )
+from recviz.probes.linear import FeatureProbe, measure
+from recviz.probes.result import Accuracy
 
 
 def clusters(n: int, d: int, classes: int, spread: float, seed: int = 0) -> Features:
@@ -35,7 +36,7 @@ def clusters(n: int, d: int, classes: int, spread: float, seed: int = 0) -> Feat
     [(0.5, 100, 0.4038, 0.5962), (0.0, 10, 0.0, 0.2775), (1.0, 10, 0.7225, 1.0), (0.9, 1000, 0.8799, 0.9171)],
 )
 def test_intervals_are_wilsons(value: float, count: int, low: float, high: float) -> None:
-    share = wilson(value, count)
+    share = Accuracy.of(value, count)
     assert share.value == value
     assert share.low == pytest.approx(low, abs=1e-4)
     assert share.high == pytest.approx(high, abs=1e-4)
@@ -114,23 +115,26 @@ def test_no_penalty_can_be_chosen_from_one_sample_a_class() -> None:
 
 def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     train, test = clusters(300, 8, 4, 1.0), clusters(200, 8, 4, 1.0, seed=1)
-    result = probe_frozen(train, test, 4)
-    assert set(result.knn) == {"k=20, T=0.07", "k=20, plain", "k=200, T=0.07", "k=200, plain"}
-    assert all(0.5 < share.value <= 1 for share in (result.linear.top1, *result.knn.values()))
-    again = probe_frozen(train, test, 4)
-    assert result[:-1] == again[:-1]
-    assert result.converged
-    assert torch.equal(result.classifier.weight, again.classifier.weight)
+    probe = FeatureProbe()
+    result = probe.measure(train, test, 4)
+    nearest = {"knn/k=20, T=0.07", "knn/k=20, plain", "knn/k=200, T=0.07", "knn/k=200, plain"}
+    assert set(result.metrics) == {"top1", "top5", *nearest}
+    assert all(0.5 < result.number(name) <= 1 for name in result.metrics)
+    again = probe.measure(train, test, 4)
+    assert (result.metrics, result.table, result.about) == (again.metrics, again.table, again.about)
+    assert result.about["converged"]
+    assert torch.equal(result.state["head.weight"], again.state["head.weight"])
     shuffled = Features(test.features, test.labels.roll(1))
-    assert probe_frozen(train, shuffled, 4).linear.top1.value < 0.3
-    assert probe_frozen(train, shuffled, 4).l2 == result.l2  # the test split decides nothing
+    other = probe.measure(train, shuffled, 4)
+    assert other.number("top1") < 0.3
+    assert other.about["l2"] == result.about["l2"]  # the test split decides nothing
 
 
 def test_features_that_are_not_finite_are_not_scored() -> None:
     train, test = clusters(100, 4, 3, 1.0), clusters(50, 4, 3, 1.0, seed=1)
     test.features[::2, 1] = float("nan")
     with pytest.raises(InputError, match="got 25 of 50 test images with others"):
-        probe_frozen(train, test, 3)
+        FeatureProbe().measure(train, test, 3)
 
 
 # The cache

@@ -1,0 +1,190 @@
+"""The linear probe and k-NN on frozen features: one implementation for online probe, closing probe and command."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+
+from recviz.distributed import part_company, rank
+from recviz.errors import InputError
+from recviz.launch.failures import refusals
+from recviz.launch.machine import cache_folder
+from recviz.probes.cache import FeatureCache
+from recviz.probes.encoding import encode_splits
+from recviz.probes.functional import L2_PATH, Features, LinearClassifier, fit_linear, nearest_neighbours, vote
+from recviz.probes.protocol import Hardware, Subject
+from recviz.probes.result import Accuracy, Metrics, Result, accuracy_table
+from recviz.progress import working
+from recviz.version import __version__
+
+PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
+"""Of frozen features; weights stay in float32."""
+
+
+class Measured(NamedTuple):
+    """How scores [N, C] hold against labels [N]."""
+
+    top1: Accuracy
+    top5: Accuracy
+    per_class: list[float]
+    """Of each class, the fraction of its samples that is classified right."""
+    confusion: list[list[int]]
+    """Row: the class; column: what it was taken for."""
+
+
+def measure(scores: Tensor, labels: Tensor) -> Measured:
+    """Accuracies and confusion of scores [N, C]; of equal scores, the first class counts as the highest."""
+    count, classes = scores.shape
+    top1, top5 = (
+        float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))) for top in (1, 5)
+    )
+    confusion = multiclass_confusion_matrix(scores.argmax(dim=1), labels, classes)
+    per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
+    return Measured(Accuracy.of(top1, count), Accuracy.of(top5, count), per_class.tolist(), confusion.tolist())
+
+
+@dataclass
+class FeatureProbe:
+    """Fits a linear classifier and k-NN on features, and measures both on others; nothing is chosen on the latter.
+
+    Args:
+        ks: neighbours.
+        temperatures: of their votes; None: plain ones.
+        l2: penalty of the linear classifier; of several, cross-validation within the training features chooses.
+    """
+
+    ks: tuple[int, ...] = (20, 200)
+    temperatures: tuple[float | None, ...] = (0.07, None)
+    l2: float | tuple[float, ...] = L2_PATH
+
+    def measure(self, train: Features, test: Features, classes: int, name: str = "") -> Result:
+        """Metrics top1 and top5 of the linear classifier, and knn/… by its settings.
+
+        Args:
+            train: to fit on.
+            test: to measure on.
+            classes: C.
+            name: for the warning of a solver that stopped before its optimum; "": the table alone says it.
+
+        Raises:
+            InputError: see fit_linear and nearest_neighbours.
+        """
+        bad = int((~test.features.isfinite()).any(dim=1).sum())
+        if bad:
+            raise InputError(
+                f"a probe needs finite features, got {bad} of {len(test.features)} test images with others"
+            )
+        with torch.autocast(test.features.device.type, enabled=False):
+            classifier = fit_linear(train.features, train.labels, classes, self.l2)
+            linear = measure(classifier(test.features), test.labels)
+            knn = self._neighbours(train, test, classes)
+        if name and rank() == 0:
+            classifier.warn_unless_converged(name)
+        metrics: Metrics = {"top1": linear.top1, "top5": linear.top5, **knn}
+        about = {
+            **{name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")},
+            "per_class": linear.per_class,
+            "confusion": linear.confusion,
+        }
+        state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
+        return Result(metrics, _table(classifier, linear, knn), state, about)
+
+    def _neighbours(self, train: Features, test: Features, classes: int) -> dict[str, Accuracy]:
+        nearest = nearest_neighbours(test.features, train.features, max(self.ks))
+        found = {}
+        for k in self.ks:
+            some = type(nearest)(*(part[:, :k] for part in nearest))
+            for temperature in self.temperatures:
+                scores = vote(some, train.labels, classes, temperature)
+                right = float((scores.argmax(dim=1) == test.labels).float().mean())
+                found[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
+        return found
+
+
+def knn_name(k: int, temperature: float | None) -> str:
+    """The name of a metric of the nearest neighbours."""
+    return f"knn/k={k}, " + ("plain" if temperature is None else f"T={temperature:g}")
+
+
+def _table(classifier: LinearClassifier, linear: Measured, knn: dict[str, Accuracy]) -> str:
+    ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
+    note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
+    others = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
+    return accuracy_table([("linear probe", linear.top1, linear.top5, note), *others])
+
+
+@dataclass
+class Linear:
+    """Linear probe and k-NN on frozen features of images without augmentation.
+
+    Args:
+        cache: keep features on disk.
+    """
+
+    cache: bool = True
+
+    def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
+        """See EvaluationProtocol."""
+        settings = asdict(hardware)
+        settings["precision"] = settings["precision"] or subject.precision or PRECISIONS[0]
+        if settings["precision"] not in PRECISIONS:
+            raise InputError(
+                f"--trainer.precision {settings['precision']} is not one that features are made with: "
+                f"give one of {', '.join(PRECISIONS)}"
+            )
+        with refusals("trainer"):
+            fabric = Fabric(**settings)
+            fabric.launch()
+        cache = FeatureCache(cache_folder() / "features" if self.cache else None)
+        features = frozen_features(fabric, subject, settings["precision"], cache)
+        if features is None:
+            return None
+        train, test = features
+        with working(f"linear probe and k-NN of {len(train.labels):,} features"):
+            result = FeatureProbe().measure(train, test, len(subject.data.class_names))
+        backbone = {f"backbone.{name}": value for name, value in subject.backbone.state_dict().items()}
+        about: dict[str, Any] = {"feature_dim": train.features.shape[1], **result.about}
+        return result._replace(state={**backbone, **result.state}, about=about)
+
+
+def frozen_features(
+    fabric: Fabric, subject: Subject, precision: str, cache: FeatureCache
+) -> tuple[Features, Features] | None:
+    """Features of the training and the held-out split, from the cache or by one pass over all processes.
+
+    Returns:
+        In the order of the data, on the device; None on all processes but the first, which have nothing more to do.
+
+    Raises:
+        InputError: processes that read different weights.
+    """
+    key = {
+        "weights": subject.weights,
+        "transform": subject.data.preparation,
+        "precision": (precision, fabric.device.type),
+        "versions": (__version__, torch.__version__),
+    }
+    paths = [cache.path(data=fingerprint, **key) for fingerprint in (subject.train, subject.test)]
+    kept = [features for path in paths if fabric.is_global_zero and (features := cache.load(path)) is not None]
+    complete, first_weights = fabric.broadcast((len(kept) == len(paths), subject.weights))
+    if first_weights != subject.weights:
+        raise InputError(
+            "the processes read different checkpoints, since a run goes on writing: give --ckpt_path a copy"
+        )
+    if not complete:
+        backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
+        with fabric.autocast():
+            kept = list(encode_splits(backbone, subject.data, fabric.device))
+    part_company()
+    if not fabric.is_global_zero:
+        return None
+    if not complete:
+        for path, features in zip(paths, kept, strict=True):
+            cache.save(path, features)
+    train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in kept)
+    return train, test

@@ -1,0 +1,63 @@
+"""What a model costs: parameters and FLOPs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from recviz.augment.views import TwoViews
+from recviz.methods.joint_embedding import JointEmbedding
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def view_size(data: object) -> int | None:
+    """Side of a datamodule's views in pixels, where it has any."""
+    return getattr(getattr(data, "views", None), "size", None)
+
+
+def view_sizes(data: object) -> list[int]:
+    """Sides of all of a datamodule's views in pixels, local ones included; none where it has no views of recviz."""
+    views = getattr(data, "views", None)
+    return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
+
+
+def train_gflops(module: JointEmbedding, views: object) -> float | None:
+    """Compute of training on one image, a multiply and an add as one; None without recviz's views.
+
+    Forward and backward of backbone, projector and predictor, and forward of a teacher, of every view at its own size.
+    Not counted are the objective, the optimiser, making the views, validation and probes.
+    """
+    if not isinstance(views, TwoViews):
+        return None
+    trained = [p for p in module.parameters() if p.requires_grad]
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
+            encoded = module.encode(images)
+            outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
+            torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
+    finally:
+        for part, training in modes:
+            part.training = training
+    return float(counter.get_total_flops()) / 2e9
+
+
+def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
+    """Compute of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
+    image: Tensor = torch.zeros(1, 3, size, size, device=device)
+    modes = [(part, part.training) for part in backbone.modules()]
+    backbone.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            backbone(image)
+    finally:
+        for part, training in modes:
+            part.training = training
+    return float(counter.get_total_flops()) / 2e9
