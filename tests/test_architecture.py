@@ -82,6 +82,18 @@ def test_nothing_imports_the_command_line() -> None:
     assert {room(name) for name in importers} <= {"__main__", "cli", "commands"}
 
 
+NAMES = {"config.yaml", "run.json", "metrics.csv", "results.json", "curves.png", "last.ckpt", "checkpoints"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_run_folder_alone_spells_the_names_of_a_runs_files(path: Path) -> None:
+    if module_name(path) in ("runs.folder", "weights.published"):  # the latter is torch.hub's folder
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not [text for text in texts if " " not in text and set(text.split("/")) & NAMES]
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_public_names_have_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
