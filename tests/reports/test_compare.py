@@ -118,7 +118,7 @@ def test_published_rows_and_baselines_stand_in_their_group(tmp_path: Path, recvi
     assert [row[1] for row in table(first)][2] == "15.0% (14.0% to 16.0%)"  # the later entry
     assert names[3] == "chance"
     assert [name for name in names if "solo-learn" in name] == names[4:]
-    assert len(names) == 7
+    assert len(names) == 8
     assert [row[0] for row in table(second)] == ["run", "half", "chance"]
     assert [row[1] for row in table(second)][2] == "50.0%"
     made = {path.name for path in Path("page").iterdir()}
