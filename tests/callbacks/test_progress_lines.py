@@ -10,7 +10,7 @@ from lightning.pytorch import Callback
 
 import recviz.callbacks.throughput
 from recviz import OnlineProbe
-from recviz.callbacks.progress import Bar, EpochLines, _fitting
+from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.throughput import Throughput
 from recviz.runs.record import RunRecord
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
@@ -29,14 +29,9 @@ def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def test_a_probe_is_shown_in_the_line_of_its_epoch_only(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = EpochLines()
-    trainer = tiny_trainer(OnlineProbe(), lines, epochs=5, check_val_every_n_epoch=2)
+    trainer = tiny_trainer(OnlineProbe(), EpochLines(), epochs=5, check_val_every_n_epoch=2)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
     assert ["linear" in line for line in lines_of(capsys)] == [False, True, False, True, False]
-    lines.figures.read(trainer, trainer.current_epoch)
-    figures = lines.figures.of(trainer)
-    assert figures["linear"].endswith("% (epoch 4)")
-    assert "epoch" not in figures["loss"]
 
 
 def test_a_probe_of_other_data_is_shown_in_the_line_of_its_epoch_only(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +52,9 @@ def test_what_a_user_logs_for_the_bar_is_shown(capsys: pytest.CaptureFixture[str
     assert "hidden" not in line
     trainer = tiny_trainer(Users(), bar, epochs=1, enable_progress_bar=True)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
-    assert "mine/shown=1.25" in re.sub(r"\s", "", capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert "mine/shown=1.25" in re.sub(r"\s", "", shown.out + shown.err)
+    assert "epoch 1/1, unknown left" in shown.out + shown.err
 
 
 def test_epochs_are_counted_by_steps_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,12 +95,3 @@ def test_images_per_second_are_the_epochs_own(interval: float, monkeypatch: pyte
     trainer = tiny_trainer(clock, Throughput(), Look(), epochs=2, log_every_n_steps=4, val_check_interval=interval)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())
     assert seen == pytest.approx([6.4, 6.4])
-
-
-def test_a_narrow_bar_has_the_most_important_figures() -> None:
-    figures = {"loss": "22.39", "inv": "0.222", "images/s": "640", "linear": "34.1%", "k-NN": "30.0%"}
-    figures |= {"mine": "1.25", "left": "12:34"}
-    assert list(_fitting(figures, 38)) == ["loss", "linear", "left"]
-    assert list(_fitting(figures, 50)) == ["loss", "linear", "mine", "left"]
-    assert _fitting(figures, 200) == figures
-    assert _fitting(figures, 3) == {}

@@ -7,7 +7,6 @@ import shlex
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
-from recviz.callbacks.progress import Bar, EpochLines, Figures
 from recviz.data.module import DataModule
 from recviz.launch.machine import typed_command
 from recviz.probes.final import FinalProbe
@@ -24,10 +23,10 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
         if isinstance(callback, FinalProbe) and callback.results:
             lines.append(f"{'held-out images':<18}{'linear probe':>14}{'k-NN':>8}")
             lines += [f"{what:<18}{r['linear']:>14.1%}{r['knn']:>8.1%}" for what, r in callback.results.items()]
-    last = "  ".join(f"{name} {value}" for name, value in _figures(trainer).items())
+    last = "  ".join(f"{name} {value:.4g}" for name, value in trainer.progress_bar_metrics.items())
     lines += _unfinished(command, run, trainer)
     lines += [
-        f"last epoch: {last}" if last else "no step was taken",
+        f"last logged: {last}" if last else "no step was taken",
         f"run folder: {folder} ({', '.join(path.name for path in written)}, {folder.checkpoints.name}/)",
         *(f"profile: {report}" for report in sorted(folder.path.glob("*profile*.txt"))),
         "",
@@ -35,13 +34,6 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
         *_next_steps(trainer.datamodule, command, folder),  # type: ignore[attr-defined]
     ]
     return "\n".join(lines)
-
-
-def _figures(trainer: Trainer) -> dict[str, str]:
-    displays = [each for each in trainer.callbacks if isinstance(each, (Bar, EpochLines))]  # type: ignore[attr-defined]
-    figures = displays[0].figures if displays else Figures()
-    figures.read(trainer, trainer.current_epoch)  # of what was logged after the last epoch's line
-    return figures.of(trainer)
 
 
 def _probe_data(data: object) -> str:

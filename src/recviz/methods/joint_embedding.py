@@ -130,7 +130,8 @@ class JointEmbedding(LightningModule):
     def report(self, encoded: Encoded, labels: Tensor | None, terms: Any) -> dict[str, Any]:
         """Log the terms and the learning rate, and return what callbacks may look at."""
         seen = terms._make(term.detach() for term in terms)
-        self.log_dict({f"train/{name}": term for name, term in seen._asdict().items()})
+        for name, term in seen._asdict().items():
+            self.log(f"train/{name}", term, prog_bar=name == "total")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", torch.full((), lr, device=self.device))  # made on the device: a copy would wait for it
         return {

@@ -209,7 +209,7 @@ class LinearProbe(LightningModule):
         counts = row_counts(labels)  # of a ragged batch, a process may have one sample less
         share = len(labels) * len(counts) / sum(counts)
         loss = share * F.cross_entropy(self(images).float(), labels)
-        self.log("probe/loss", loss.detach())
+        self.log("probe/loss", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -218,7 +218,7 @@ class LinearProbe(LightningModule):
         logits = self(images).float()
         self.top1(logits, labels)
         self.top5(logits, labels)
-        self.log_dict({"probe/top1": self.top1, "probe/top5": self.top5}, on_step=False, on_epoch=True)
+        self.log_dict({"probe/top1": self.top1, "probe/top5": self.top5}, on_step=False, on_epoch=True, prog_bar=True)
         return {"logits": logits, "labels": labels}
 
     def configure_optimizers(self) -> Any:

@@ -316,7 +316,7 @@ class OnlineProbe(Callback):
 
     def _log(self, pl_module: LightningModule) -> None:
         for name, metric in self._metrics.items():
-            pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True)
+            pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True, prog_bar=name != "linear_top5")
 
 
 def _classes_missing() -> InputError:
