@@ -17,7 +17,8 @@ class _Pace:
 
     def __init__(self, trainer: Trainer) -> None:
         self.since, self.first_step = time.perf_counter(), trainer.global_step
-        self.steps = trainer.estimated_stepping_batches  # infinite where neither epochs nor steps end the run
+        steps = trainer.estimated_stepping_batches  # -1 where neither epochs nor steps tell when the run ends
+        self.steps = steps if steps >= 0 else math.inf
         per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         known = math.isfinite(self.steps) and math.isfinite(per_epoch)
         self.epochs = math.ceil(self.steps / math.ceil(per_epoch)) if known else max(0, trainer.max_epochs or 0)
