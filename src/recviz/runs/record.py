@@ -73,7 +73,7 @@ class RunRecord(Callback):
         """Start the clock, and write what is known by now."""
         self._since = time.perf_counter()
         steps = trainer.estimated_stepping_batches
-        if steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if 0 < steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
             trainer.log_every_n_steps = max(1, int(steps))  # type: ignore[attr-defined]
         counts = trainer.num_val_batches
         if counts and not sum(counts) and trainer.limit_val_batches and trainer.is_global_zero:
