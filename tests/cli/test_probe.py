@@ -327,7 +327,7 @@ BAD = {
     "recipe without data": (["--config", "wandb.yaml"], "says nothing of data"),
     "unknown accelerator": (["--no-cache", "--trainer.accelerator", "abacus"], "accelerator"),
     "unknown accelerator, features kept": (["--trainer.accelerator", "abacus"], "accelerator"),
-    "devices that are none": (["--trainer.devices", "many"], "--trainer.devices must be"),
+    "devices that are none": (["--trainer.devices", "many"], "`devices` selected with"),
     "precision of weights": (["--trainer.precision", "bf16-true"], "is not one that features are made with"),
     "recipe that is no YAML": (["--config", "torn.yaml"], "torn.yaml cannot be read as YAML"),
     "recipe that is a list": (["--config", "list.yaml"], "holds no settings"),

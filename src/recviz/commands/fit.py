@@ -33,7 +33,7 @@ from recviz.errors import InputError, StoppedError, TrainingError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import one_line_failures, refusals
 from recviz.launch.machine import keep_compiled_code
-from recviz.launch.ranks import is_launched, join_group, launched_by_recviz, ranks_to_start, run_ranks
+from recviz.launch.ranks import join_group, ranks_to_start, run_ranks
 from recviz.launch.seeds import SeededSteps
 from recviz.launch.stopping import StopSafely
 from recviz.methods.checks import check_steps, check_trainer
@@ -87,7 +87,7 @@ def run(argv: list[str]) -> None:
         check_steps(trainer)
         if isinstance(job.model, JointEmbedding):
             check_trainer(trainer)
-    if ranks := ranks_of(job):
+    if ranks := ranks_to_start(trainer.strategy, job.config.max_restarts):
         launch(job, given, ranks)
         return
     with working("reading the settings and the data"):
@@ -107,20 +107,6 @@ def run(argv: list[str]) -> None:
         say_what_came(job)
     if trainer.interrupted:
         raise KeyboardInterrupt
-
-
-def ranks_of(job: Job) -> int:
-    """Number of ranks that this process starts and watches; 0 where it trains itself.
-
-    Raises:
-        InputError: --max_restarts in a job that another launcher started.
-    """
-    ranks = ranks_to_start(job.trainer.strategy)
-    if ranks or not job.config.max_restarts or launched_by_recviz():
-        return ranks
-    if is_launched():
-        raise InputError("--max_restarts is for ranks that recviz starts: give it to torchrun, or requeue the job")
-    return 1
 
 
 def launch(job: Job, argv: list[str], ranks: int) -> None:

@@ -40,36 +40,29 @@ STACKS = "stacks.txt"
 _stacks: tuple[float, TextIO] | None = None  # the timeout of this rank, and its file
 
 
-def ranks_to_start(strategy: Any) -> int:
-    """Number of ranks that this process has to start; 0 for a job of one process, or one that was launched already.
+def ranks_to_start(strategy: Any, restarts: int = 0) -> int:
+    """Number of ranks that this process has to start; 0 where it is a rank itself, or the job needs one process only.
 
     Args:
         strategy: of a Trainer or a Fabric.
+        restarts: of a job that fails, which need a process that watches it.
 
     Raises:
-        InputError: several machines without torchrun, srun or the like.
+        InputError: several machines without torchrun, srun or the like, or restarts with them.
     """
     environment = getattr(strategy, "cluster_environment", None)
-    if environment is None or environment.creates_processes_externally:
+    if environment is not None and not environment.creates_processes_externally:
+        if getattr(strategy, "num_nodes", 1) > 1:
+            raise InputError(
+                f"trainer.num_nodes is {strategy.num_nodes}, and nothing tells this process its rank: "
+                "start it on every machine with torchrun or srun"
+            )
+        return len(strategy.parallel_devices)
+    if not restarts or os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID:
         return 0
-    if getattr(strategy, "num_nodes", 1) > 1:
-        raise InputError(
-            f"trainer.num_nodes is {strategy.num_nodes}, and nothing tells this process its rank: "
-            "start it on every machine with torchrun or srun"
-        )
-    return len(strategy.parallel_devices)
-
-
-def is_launched() -> bool:
-    """Whether torchrun, Slurm or recviz itself started this process as a rank of a job."""
-    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-
-    return dist.is_torchelastic_launched() or SLURMEnvironment.detect()
-
-
-def launched_by_recviz() -> bool:
-    """Whether this process is a rank that `run_ranks` started."""
-    return os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID
+    if environment is not None or dist.is_torchelastic_launched() or "SLURM_PROCID" in os.environ:
+        raise InputError("--max_restarts is for ranks that recviz starts: give it to torchrun, or requeue the job")
+    return 1
 
 
 def join_group(strategy: Any, timeout: float) -> None:
