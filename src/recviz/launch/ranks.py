@@ -37,7 +37,7 @@ BUG = 70
 STACKS = "stacks.txt"
 """Beside the error file of a rank: the stacks of its threads, written when it took no step for the timeout."""
 
-_stacks: tuple[float, TextIO] | None = None  # the timeout of this rank, and its file
+_stacks: tuple[float, TextIO, int] | None = None  # the timeout of this rank, its file, and the length of its head
 
 
 def ranks_to_start(strategy: Any, restarts: int = 0) -> int:
@@ -162,9 +162,9 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
     global _stacks
     launcher = os.getppid()
     os.setpgrp()  # a terminal's Ctrl-C comes from the launcher only
-    file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("w")
+    file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("a")
     print(f"process {os.getpid()}", file=file, flush=True)
-    _stacks = (timeout, file)
+    _stacks = (timeout, file, file.tell())
     expect_step()
     stopped = None
     try:
@@ -189,8 +189,9 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
 def expect_step() -> None:
     """In a rank that `run_ranks` started: write down the stacks of all threads unless this is called again in time."""
     if _stacks is not None:
-        before_others_give_up = 0.9 * _stacks[0]
-        faulthandler.dump_traceback_later(before_others_give_up, repeat=True, file=_stacks[1])
+        timeout, file, head = _stacks
+        os.ftruncate(file.fileno(), head)
+        faulthandler.dump_traceback_later(0.9 * timeout, repeat=True, file=file)  # before the others give up
 
 
 def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> Exception:
