@@ -231,7 +231,7 @@ class OnlineProbe(Callback):
         result = probe.measure(train, test, self.num_classes, name)
         names = {"linear_top1": "top1", "linear_top5": "top5", "knn": knn_name(self.k, self.temperature)}
         for short, metric in names.items():
-            pl_module.log(f"probe/{short}", result.number(metric), sync_dist=True)
+            pl_module.log(f"probe/{short}", result.number(metric), sync_dist=True, prog_bar=short != "linear_top5")
 
     # Checkpoints
 
