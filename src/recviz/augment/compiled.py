@@ -1,4 +1,4 @@
-"""Views by torch.compile: the steps of view.py, as a few programs that pass over the pixels as seldom as can be."""
+"""Views by torch.compile: the steps of view.py as a few programs, each with few passes over the pixels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from recviz.augment.view import View, blocks, blur_step, draw, kernel_size, take
 from recviz.distributed import rank
 
 _log = logging.getLogger(__name__)
-_broken: set[str] = set()  # kinds of device for which the compiler does not work here
-_announced: set[str] = set()  # kinds of device for which the wait was told of
+_broken: set[str] = set()  # device types for which the compiler does not work here
+_announced: set[str] = set()  # device types for which compiling was announced
 _CPU_BLOCK = 2**18  # values of a view worked on at a time by one thread: 1 MiB, about a core's cache
 
 
 class Plan(NamedTuple):
-    """What `draw` decides, as the programs want it; one row per image."""
+    """The choices of `draw` in the form that the programs take; one row per image."""
 
     boxes: Tensor | None  # int64 [N, 4]
     flip: Tensor  # bool [N]
@@ -42,9 +42,9 @@ class Programs(NamedTuple):
 def compiled_view(
     view: View, images: Tensor, uniforms: Tensor, size: int, mean: Tensor, std: Tensor, cropped: bool
 ) -> Tensor | None:
-    """As TwoViews makes a view, or None where there is no working compiler: one log line, and no second try.
+    """Make a view as TwoViews does; None where there is no working compiler, after one log line and no second try.
 
-    Compiles at the first call for a view, size and kind of images; batches of 2 or more share the programs.
+    Compiles at the first call for a view, size and dtype of images; batches of 2 or more share the programs.
 
     Args:
         view: the settings.
@@ -98,7 +98,7 @@ def _programs(view: View, size: int, kind: str) -> Programs:
 
 
 def _any_batch(rows: Tensor) -> Tensor:
-    """The rows, marked: programs are for any number of them."""
+    """Mark the number of rows as dynamic, so that one program serves any batch size."""
     torch._dynamo.mark_dynamic(rows, 0)
     return rows
 
@@ -116,7 +116,7 @@ def _plan(view: View, extent: tuple[int, int] | None, uniforms: Tensor) -> Plan:
 
 
 def _whole(view: View, size: int, images: Tensor, plan: Plan, mean: Tensor, std: Tensor) -> Tensor:
-    """Every step of every image."""
+    """Apply every step to every image."""
     images = _start(view, size, images, plan)
     if view.blur > 0:
         blurred = F.gaussian_blur(images, plan.sigma, kernel_size(view))
@@ -125,7 +125,7 @@ def _whole(view: View, size: int, images: Tensor, plan: Plan, mean: Tensor, std:
 
 
 def _start(view: View, size: int, images: Tensor, plan: Plan, *_: Tensor) -> Tensor:
-    """Up to the blur."""
+    """Apply the steps before the blur."""
     if plan.boxes is None:
         images = F.to_float(images)
     else:
@@ -139,12 +139,12 @@ def _start(view: View, size: int, images: Tensor, plan: Plan, *_: Tensor) -> Ten
 
 
 def _blur_chosen(view: View, images: Tensor, plan: Plan) -> Tensor:
-    """The blur, on a CPU; not compiled, because its work is matrix products."""
+    """Blur the chosen images on a CPU; not compiled, because the work is matrix products."""
     return take(blur_step(view, plan.blur, plan.sigma), images)
 
 
 def _finish(view: View, images: Tensor, plan: Plan, mean: Tensor, std: Tensor) -> Tensor:
-    """From the blur on."""
+    """Apply the steps after the blur."""
     planes = list(images.unbind(1))
     if view.solarize > 0:
         planes = fused.solarize(planes, plan.settings[:, 20])

@@ -1,7 +1,7 @@
 """Batched image operations in which every random parameter is a tensor of one value per image.
 
 Images go in as uint8, or as floats in 0..1, [N, 3, H, W] on any device (anything else is an InputError), and
-come out as float32 in 0..1. Nothing loops over images or waits for the device (a CPU is not waited for).
+come out as float32 in 0..1. Nothing loops over images, and nothing makes the host wait for a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def checked(images: Tensor) -> Tensor:
-    """The images, or InputError unless they are uint8 or float [N, 3, H, W]."""
+    """Return the images; raise InputError unless they are uint8 or float [N, 3, H, W]."""
     if images.ndim != 4 or images.shape[1] != 3:
         raise InputError(f"images must have the shape [N, 3, H, W], got {tuple(images.shape)}")
     if images.dtype != torch.uint8 and not images.is_floating_point():

@@ -1,8 +1,8 @@
-"""Colours of a view as one program without branches, which a compiler makes three passes over the pixels of.
+"""Colours of a view as one program without branches, which a compiler turns into three passes over the pixels.
 
-Every image takes every step, with settings that change nothing where it was not drawn. Images are three planes
-[N, H, W] of red, green and blue, so that what the three share is worked out once; `relu` stands for `clamp`, since
-compilers make one instruction of it.
+Every image takes every step, with settings that change nothing where the step was not drawn. Images are three planes
+[N, H, W] of red, green and blue, so that what they share is computed once; `relu` stands for `clamp`, because
+compilers turn it into one instruction.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def jitter(planes: Sequence[Tensor], settings: Sequence[Tensor]) -> list[Tensor]
 
 
 def grayscale(planes: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Grey where chosen [N] is 1, the same where it is 0."""
+    """Turn images grey where chosen [N] is 1, and leave them where it is 0."""
     return _mix(planes, 1 - chosen, chosen)
 
 
 def solarize(planes: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Inverted from SOLARIZE_AT on where chosen [N] is 1, the same where it is 0."""
+    """Invert values from SOLARIZE_AT on where chosen [N] is 1, and leave them where it is 0."""
     chosen = _per_image(chosen)
     return [torch.where(x >= SOLARIZE_AT, x + chosen * (1 - 2 * x), x) for x in planes]
 

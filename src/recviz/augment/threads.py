@@ -1,4 +1,4 @@
-"""Work on the parts of a batch at the same time, on a CPU.
+"""Processes the parts of a batch in parallel on a CPU.
 
 Torch's own threads share each operation, and wait for each other after each. Where data workers use the same cores, a
 thread for each part is faster: it takes all of the part's operations alone.
@@ -19,7 +19,7 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, since a fo
 
 
 def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Work on every part: on as many threads as torch has here, each of which has none beside itself."""
+    """Process every part on a pool of torch.get_num_threads() threads, each of which uses one thread itself."""
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) == 1:
         for part in parts:

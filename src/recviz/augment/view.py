@@ -17,7 +17,7 @@ from recviz.errors import InputError
 
 @dataclass(frozen=True)
 class View:
-    """How one view is made, in this order. Every choice is drawn anew for each image.
+    """Settings of one view, in the order of its steps. Every choice is drawn anew for each image.
 
     A probability of 0 leaves its step out, 1 always takes it.
 
@@ -97,11 +97,11 @@ class Draws(NamedTuple):
 
 
 UNIFORMS = F.BOX_DRAWS + 14
-"""Random numbers that an image's view takes, whatever they decide."""
+"""Random numbers that a view of an image takes, under any settings."""
 
 
 def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
-    """Every choice for a batch, from numbers that are uniform in 0..1.
+    """Draw every choice for a batch from numbers that are uniform in 0..1.
 
     Args:
         view: the settings.
@@ -135,7 +135,7 @@ def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Of each value among the K of its row, int64 [N, K] from 0; of equal ones, the first comes first."""
+    """Rank of each value in its row of K, int64 [N, K] from 0; equal values rank in their order."""
     here, there = values[:, :, None], values[:, None, :]
     earlier = torch.ones(2 * values.shape[1:], dtype=torch.bool, device=values.device).tril(-1)  # [K, K]
     return ((there < here) | ((there == here) & earlier)).sum(dim=2)
@@ -184,7 +184,7 @@ def blocks(n: int, values: int, limit: int, least: int = 1) -> list[slice]:
 
 
 def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
-    """Slices of n images of `values` in all, of which each fits a CPU's cache; on other devices one slice."""
+    """Slices of n images of `values` in all: each fits a CPU's cache; one slice on other devices."""
     return blocks(n, values, CPU_BLOCK if device.type == "cpu" else max(1, values))
 
 

@@ -1,7 +1,7 @@
-"""What VICReg and Barlow Twins share: columns over all processes, and products with the Gram matrix, at its true cost.
+"""Columns centred over all processes, and products with the Gram matrix, as VICReg and Barlow Twins need them.
 
 ‖offdiag(zᵀz)‖² is ⟨z, z · offdiag(zᵀz)⟩ and its derivative by z is 4 z · offdiag(zᵀz), so one product with the D×D
-matrix is all that these objectives need of it, and (z zᵀ) z is the same product without the matrix.
+matrix is enough for these objectives, and (z zᵀ) z is the same product without the matrix.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Of each column, [n, D] to [D], in `wide` precision without a copy of the rows in it."""
+    """Sum of squares of each column, [n, D] to [D], in `wide` precision without a copy of the rows in it."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

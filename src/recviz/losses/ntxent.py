@@ -14,7 +14,7 @@ from recviz.losses.gram import MATRIX_LIMIT, blocks
 
 
 class NTXentTerms(NamedTuple):
-    """The loss, and the two parts that it is the sum of; float32 scalars. The parts are for looking at: no gradient."""
+    """The loss and its two parts, whose sum it is; float32 scalars. The parts have no gradient."""
 
     total: Tensor
     alignment: Tensor

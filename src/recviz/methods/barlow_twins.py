@@ -1,4 +1,4 @@
-"""Barlow Twins, as a named construction on JointEmbedding."""
+"""Barlow Twins, on the training loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from recviz.projector import projector
 class BarlowTwins(JointEmbedding):
     """Barlow Twins (Zbontar, Jing, Misra, LeCun, Deny, ICML 2021, arXiv 2103.03230).
 
-    The defaults are of the authors' code for a ResNet-50 on ImageNet, in another form: they scale no loss and give
-    biases and normalisation, whose steps are plain SGD, the rate 0.0048; here all have the rate 0.2 on a loss that is
-    scaled by 0.024, which is the same for these, and LARS makes the other steps independent of the scale. A deviation:
-    beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs. Another: the projector's
-    hidden layers have biases, as VICReg's; theirs have none. The BatchNorm after each subtracts them again.
+    The defaults are those of the authors' code for a ResNet-50 on ImageNet. The authors give biases and normalisation,
+    whose steps are plain SGD, a learning rate of 0.0048. Here all parameters have 0.2 and the loss is scaled by 0.024,
+    which gives these parameters the same steps; LARS makes the steps of the others independent of the scale.
+
+    Deviations: beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs. The hidden
+    layers of the projector have biases, as VICReg's; theirs have none, and the BatchNorm after each subtracts them.
 
     Args:
         backbone: see JointEmbedding.

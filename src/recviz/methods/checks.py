@@ -51,7 +51,7 @@ def _are_images(value: Any) -> bool:
 
 
 def _layout(batch: Any) -> str:
-    """What a batch holds, such as "([8, 3, 32, 32], [8])"."""
+    """The shapes in a batch, such as "([8, 3, 32, 32], [8])"."""
     if isinstance(batch, Tensor):
         return str(list(batch.shape))
     if isinstance(batch, (tuple, list)):

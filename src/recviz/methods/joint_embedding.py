@@ -25,7 +25,7 @@ from recviz.methods.checks import (
 from recviz.optim import Schedule, made_optimizer, parameter_groups, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
-"""From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
+"""Makes an optimiser of parameter groups and a learning rate; in YAML, a class_path and its other settings."""
 
 
 class Encoded(NamedTuple):
@@ -113,7 +113,7 @@ class JointEmbedding(LightningModule):
         return features
 
     def training_step(self, batch: tuple[Sequence[Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
-        """Loss of one batch, and what callbacks may look at."""
+        """Loss of one batch, with the outputs that callbacks read."""
         views, labels = training_batch(batch)
         encoded = self.encode(views)
         terms = self.objective(encoded)
@@ -128,7 +128,7 @@ class JointEmbedding(LightningModule):
         return self.loss(*encoded.embeddings)
 
     def report(self, encoded: Encoded, labels: Tensor | None, terms: Any) -> dict[str, Any]:
-        """Log the terms and the learning rate, and return what callbacks may look at."""
+        """Log the terms and the learning rate, and return the outputs that callbacks read."""
         seen = terms._make(term.detach() for term in terms)
         for name, term in seen._asdict().items():
             self.log(f"train/{name}", term, prog_bar=name == "total")

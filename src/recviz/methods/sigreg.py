@@ -1,4 +1,4 @@
-"""SIGReg (LeJEPA without a predictor), as a named construction on JointEmbedding."""
+"""SIGReg (LeJEPA without a predictor), on the training loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recviz.projector import projector
 
 
 class SIGReg(JointEmbedding):
-    """LeJEPA's objective (Balestriero, LeCun, 2025, arXiv 2511.08544) on two views.
+    """LeJEPA's objective (Balestriero, LeCun, 2025, arXiv 2511.08544).
 
     The weight and the number of directions are the paper's; projector and optimiser are not: the paper trains many
     backbones with AdamW, which `optimizer` takes.

@@ -1,4 +1,4 @@
-"""SimCLR, as a named construction on JointEmbedding."""
+"""SimCLR, on the training loop."""
 
 from __future__ import annotations
 

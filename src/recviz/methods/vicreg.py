@@ -1,4 +1,4 @@
-"""VICReg, as a named construction on JointEmbedding."""
+"""VICReg, on the training loop."""
 
 from __future__ import annotations
 
