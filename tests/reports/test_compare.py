@@ -377,7 +377,7 @@ def test_curves_say_which_data_the_online_probe_classifies(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "recviz compare needs RUNS"),
+        ([], "required: runs"),
         (["nowhere"], "there is no run folder or file of results nowhere"),
         (["empty"], "empty is not a run folder: it has no config.yaml"),
         (["bare"], "bare has neither run.json nor metrics.csv"),

@@ -80,7 +80,7 @@ def test_the_gallery_says_name_class_and_similarity() -> None:
     assert [line[2:] for line in lines] == [[], ["0.636"], ["0.636"]]
     assert {name: label for label, name, *_ in lines} == {"b.jpg": "<b>x</b>", "c": "<b>x</b>", "d": "<b>y</b>"}
     assert re.findall(r'<th scope="col">(.*?)</th>', page) == ["query", "1", "2"]
-    assert "image-rendering:pixelated" in page  # 32 pixels, enlarged to 96
+    assert "image-rendering: pixelated" in page  # 32 pixels, enlarged to 96
 
 
 def test_the_picture_of_neighbours_marks_the_query_and_wraps() -> None:

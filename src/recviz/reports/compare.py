@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from recviz.files import whole_file, write_whole
 from recviz.probes.result import Accuracy, Metrics
-from recviz.reports.page import PAGE
+from recviz.reports.page import filled
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
 from recviz.runs.results import heading
@@ -262,11 +262,8 @@ def _page(title: str, tables: Sequence[Table], drawings: Sequence[str]) -> str:
         if len(tables) > 1
         else ""
     )
-    parts = {"title": escape(title), "note": note, "tables": "".join(map(_html_table, tables))}
-    page = PAGE
-    for name, text in {**parts, "plots": "".join(drawings)}.items():
-        page = page.replace(f"<!--{name}-->", text)
-    return page
+    tables_html, plots = "".join(map(_html_table, tables)), "".join(drawings)
+    return filled("compare", title=escape(title), note=note, tables=tables_html, plots=plots)
 
 
 def _html_table(table: Table) -> str:

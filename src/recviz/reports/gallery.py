@@ -10,40 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
-from recviz.reports.page import START
-
-HEAD = (
-    START
-    + """<title><!--title--></title>
-<style>
-:root { color-scheme: light dark; --other: #c0392b; --query: #1f6fb2; }
-@media (prefers-color-scheme: dark) { :root { --other: #ff8a7a; --query: #6db3f2; } }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 80rem; }
-h1 { font-size: 1.4rem; margin-bottom: 0; } h1 + p { margin-top: .2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; } td, th { padding: 4px; vertical-align: top; text-align: left; }
-th { font-weight: 600; } tbody tr { border-top: 1px solid #8884; }
-td:first-child, th:first-child { position: sticky; left: 0; background: Canvas; padding-right: 1.2rem; }
-td:first-child i { outline: 3px solid var(--query); margin-bottom: 5px; }
-i { display: block; width: 96px; height: 96px; background-repeat: no-repeat; }
-small { display: block; width: 96px; line-height: 1.3; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-td.other b, span.other { color: var(--other); }
-button { font: inherit; margin-right: .4rem; } button[aria-pressed=true] { font-weight: 700; }
-#plot { position: relative; max-width: 50rem; } canvas { width: 100%; background: #8881; touch-action: none; }
-#tip { position: absolute; background: Canvas; border: 1px solid; padding: 4px; pointer-events: none; max-width: 15rem;
-  overflow-wrap: anywhere; }
-#legend { list-style: none; display: flex; flex-wrap: wrap; gap: .1rem .8rem; margin: .8rem 0; padding: 0; }
-#legend button { all: unset; cursor: pointer; padding: 0 .2rem; }
-#legend button:focus-visible { outline: 2px solid; } #legend button[aria-pressed=true] { font-weight: 700; }
-#legend button::before { content: ""; display: inline-block; width: .8em; height: .8em; margin-right: .35em;
-  border-radius: 50%; background: var(--color); }
-</style>
-</head>
-<body>
-<h1><!--title--></h1>
-"""
-)
-"""How a page of embedded images begins; <!--title--> is its name."""
+from recviz.reports.page import filled
 
 
 def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 10, rows: int = 50) -> str:
@@ -88,18 +55,20 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
         if precision
         else "",
     ]
-    head = HEAD.replace("<!--title-->", escape(f"Nearest neighbours: {source}"))
-    return (
-        f"{head}{thumbnail_style(embedded, address, across)}"
-        f'{"".join(lines)}<div class="wide"><table><thead><tr><th scope="col">query</th>{ranks}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div></body></html>"
+    return filled(
+        "neighbours",
+        title=escape(f"Nearest neighbours: {source}"),
+        text="".join(lines),
+        ranks=ranks,
+        rows="".join(body),
+        **thumbnail_style(embedded, address, across),
     )
 
 
-def thumbnail_style(embedded: Embedded, address: str, across: int) -> str:
-    """The rule that gives an element <i> its thumbnail, by background-position in multiples of THUMBNAIL pixels."""
-    sharp = ";image-rendering:pixelated" if embedded.thumbnails.shape[2] < THUMBNAIL else ""
-    return f"<style>i{{background-image:url({address});background-size:{across * THUMBNAIL}px auto{sharp}}}</style>"
+def thumbnail_style(embedded: Embedded, address: str, across: int) -> dict[str, str]:
+    """Parts of a page by which an element <i> shows a thumbnail, at a background-position in units of THUMBNAIL."""
+    sharp = "image-rendering: pixelated" if embedded.thumbnails.shape[2] < THUMBNAIL else ""
+    return {"sprite": address, "width": str(across * THUMBNAIL), "sharp": sharp}
 
 
 def short(name: str, length: int = 40) -> str:

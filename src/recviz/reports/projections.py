@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
-from recviz.reports.gallery import HEAD, thumbnail_style
+from recviz.reports.gallery import thumbnail_style
+from recviz.reports.page import filled
 from recviz.reports.panels import panels as panels_of
 
 
@@ -116,65 +117,13 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         entries = zip(embedded.class_names, colors, strict=True)
         items = (f'<li><button type="button" style="--color:{c}">{escape(name)}</button></li>' for name, c in entries)
         legend, hint = f'<ul id="legend">{"".join(items)}</ul>', " Press a class below to see it alone."
-    return (
-        HEAD.replace("<!--title-->", escape(f"Features in two dimensions: {source}"))
-        + thumbnail_style(embedded, address, across)
-        + f"<p>{count:,} images. Point at one to see it.{hint}</p>"
-        + f'<p id="methods">{methods}</p>'
-        + '<div id="plot"><canvas width="1600" height="1600"></canvas><div id="tip"><i></i><span></span></div></div>'
-        + f'{legend}<script>"use strict";const content = {text};{_SCRIPT}</script></body></html>'
+    return filled(
+        "projection",
+        title=escape(f"Features in two dimensions: {source}"),
+        count=f"{count:,}",
+        hint=hint,
+        methods=methods,
+        legend=legend,
+        content=text,
+        **thumbnail_style(embedded, address, across),
     )
-
-
-_SCRIPT = """
-const canvas = document.querySelector("canvas"), brush = canvas.getContext("2d"), tip = document.getElementById("tip");
-const labelOf = index => content.labels === null ? null : content.labels[index];
-const methods = [...document.querySelectorAll("#methods button")];
-const entries = [...document.querySelectorAll("#legend button")];
-let places = [], alone = null;
-function press(buttons, pressed) {
-  buttons.forEach((button, index) => button.setAttribute("aria-pressed", index === pressed));
-}
-function draw() {
-  brush.clearRect(0, 0, 1600, 1600);
-  places.forEach(([x, y], index) => {
-    const label = labelOf(index);
-    brush.fillStyle = label === null ? "#3274a1" : content.colors[label];
-    brush.globalAlpha = alone === null || alone === label ? 1 : 0.08;
-    brush.beginPath();
-    brush.arc(20 + x * 0.156, 1580 - y * 0.156, 5, 0, 7);
-    brush.fill();
-  });
-}
-function show(place) {
-  places = content.places[methods[place].textContent];
-  press(methods, place);
-  draw();
-}
-canvas.addEventListener("pointermove", event => {
-  const box = canvas.getBoundingClientRect(), scale = 1600 / box.width;
-  const px = (event.clientX - box.left) * scale, py = (event.clientY - box.top) * scale;
-  let best = -1, nearest = 900;
-  places.forEach(([x, y], index) => {
-    const distance = (20 + x * 0.156 - px) ** 2 + (1580 - y * 0.156 - py) ** 2;
-    if (distance < nearest) { nearest = distance; best = index; }
-  });
-  tip.hidden = best < 0;
-  if (best < 0) return;
-  const side = content.side, picture = tip.querySelector("i");
-  const x = best % content.across, y = Math.floor(best / content.across);
-  picture.style.backgroundPosition = `${-x * side}px ${-y * side}px`;
-  const label = labelOf(best);
-  tip.querySelector("span").textContent = (label === null ? "" : content.classes[label] + " ") + content.names[best];
-  tip.style.left = Math.min(event.clientX - box.left + 12, box.width - 150) + "px";
-  tip.style.top = event.clientY - box.top + 12 + "px";
-});
-methods.forEach((button, place) => button.addEventListener("click", () => show(place)));
-entries.forEach((button, label) => button.addEventListener("click", () => {
-  alone = alone === label ? null : label;
-  press(entries, alone);
-  draw();
-}));
-tip.hidden = true;
-show(0);
-"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,27 +18,36 @@ CHECKPOINT = ".ckpt"
 """The ending of checkpoints and saved classifiers."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """What a run leaves on disk; no other place of the package spells these names.
 
-    | file | content | writer |
-    |---|---|---|
-    | config.yaml | all settings; `recviz fit --config` trains again by them | RunRecord |
-    | run.json | what is trained and how far it is | RunRecord |
-    | metrics.csv | every logged value | MetricsFile |
-    | results.json | what was measured of its checkpoints | add_result |
-    | views.png, curves.png | pictures | RunRecord, reports.curves |
-    | checkpoints/last.ckpt | newest state; resume, probe and export read it | EpochCheckpoint |
-    | checkpoints/epoch-NNNN.ckpt | states that stay | EpochCheckpoint |
+    | attribute | file | content | writer |
+    |---|---|---|---|
+    | config | config.yaml | all settings; `recviz fit --config` trains again by them | RunRecord |
+    | record | run.json | what is trained and how far it is | RunRecord |
+    | metrics | metrics.csv | every logged value | MetricsFile |
+    | results | results.json | what was measured of its checkpoints | add_result |
+    | views, curves | views.png, curves.png | pictures | RunRecord, reports.curves |
+    | last | checkpoints/last.ckpt | newest state; resume, probe and export read it | EpochCheckpoint |
+    | kept | checkpoints/epoch-NNNN.ckpt | states that stay, by the number of their epoch, from 0 | EpochCheckpoint |
 
     Files appear whole or not at all; metrics.csv alone is appended to.
+
+    Args:
+        path: of the folder; it need not exist.
     """
 
-    path: Path
-
     def __init__(self, path: str | Path) -> None:
-        object.__setattr__(self, "path", user_path(path))
+        self.path = user_path(path)
+        self.config = self.path / "config.yaml"
+        self.record = self.path / "run.json"
+        self.metrics = self.path / "metrics.csv"
+        self.results = self.path / "results.json"
+        self.views = self.path / "views.png"
+        self.curves = self.path / "curves.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.last = self.checkpoints / f"last{CHECKPOINT}"
+        self.kept = self.checkpoints / ("epoch-{epoch:04d}" + CHECKPOINT)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -49,51 +57,6 @@ class RunFolder:
         """The folder of a checkpoint's run; of a file that is in none, the folder that it lies in."""
         folder = checkpoint.parent
         return cls(folder.parent if folder.name == cls(folder).checkpoints.name else folder)
-
-    @property
-    def config(self) -> Path:
-        """Settings."""
-        return self.path / "config.yaml"
-
-    @property
-    def record(self) -> Path:
-        """What is trained and how far it is."""
-        return self.path / "run.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Logged values."""
-        return self.path / "metrics.csv"
-
-    @property
-    def results(self) -> Path:
-        """Probes' results."""
-        return self.path / "results.json"
-
-    @property
-    def views(self) -> Path:
-        """Picture of augmented views."""
-        return self.path / "views.png"
-
-    @property
-    def curves(self) -> Path:
-        """Picture of curves."""
-        return self.path / "curves.png"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def last(self) -> Path:
-        """The newest checkpoint."""
-        return self.checkpoints / f"last{CHECKPOINT}"
-
-    @property
-    def kept(self) -> Path:
-        """Checkpoints that stay, by the number of their epoch, from 0."""
-        return self.checkpoints / ("epoch-{epoch:04d}" + CHECKPOINT)
 
     @property
     def exists(self) -> bool:
