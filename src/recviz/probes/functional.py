@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.errors import InputError
-from recviz.probes.logistic import second_moments, solve
+from recviz.probes.logistic import solve
 
 _log = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ def extract_features(
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """Penalties that `fit_linear` chooses from, the strongest first."""
 
-FOLDS = 3
-"""Parts of the training split of which each is held out once, to choose the penalty."""
+FOLDS, ENOUGH = 3, 10_000
+"""Parts of the training split that are held out in turn to choose the penalty, until so many samples are judged."""
 
 
 def fit_linear(
@@ -114,7 +114,8 @@ def fit_linear(
     LogisticRegression with C = 1 / (l2 · N) after its StandardScaler. `logistic.solve` says how, and the result whether
     it converged. Means and standard deviations are float64; a column that is constant is ignored. Standardisation is
     folded into the classifier. Of several penalties, the one is taken whose classifiers are right about most samples
-    in stratified 3-fold cross-validation (of equals, the strongest), and is then fitted to all. Penalties are tried
+    in stratified 3-fold cross-validation (of equals, the strongest), and is then fitted to all. Of many samples, only
+    as many folds are held out as have 10,000 samples together. Penalties are tried
     from the strongest on, until one is worse than the best by more than two standard errors of their difference on the
     parts held out so far. Give training data only: nothing is to be chosen on the data that the probe is reported on.
 
@@ -147,9 +148,8 @@ def fit_linear(
         x, basis = _in_the_span_of_rows(x)
         present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples has no optimum
         start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
-        moments = second_moments(x)
-        penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path, moments)
-        solution = solve(x, y, penalty, start, moments)
+        penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
+        solution = solve(x, y, penalty, start)
         weight, bias = start.new_zeros(len(scale), num_classes), start.new_full((num_classes,), _NEVER)
         found = solution.theta[:-1]  # [D, C], or [N, C] in that basis
         weight[:, present] = (found if basis is None else basis @ found) * scale[:, None]
@@ -188,22 +188,21 @@ def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
     return triangle.T.to(x.dtype).contiguous(), basis
 
 
-def _best_penalty(
-    x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float], moments: Tensor
-) -> tuple[float, Tensor]:
+def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
     """The penalty that is right about most held-out samples, and the mean of its solutions, for a start."""
     fold = _folds(labels)
     if (fold < 0).all():
         raise InputError(
             f"choosing among penalties needs two samples of some class, got {len(labels)} samples of as many"
         )
-    folds = range(int(fold.max()) + 1)
+    scored = fold.clamp(min=0).bincount().cumsum(0)  # [folds]: samples that are held out in so many folds
+    folds = range(1 + int((scored[:-1] < ENOUGH).sum()))
     starts, best, chosen, found = [start for _ in folds], torch.zeros(len(x), device=x.device), path[0], start
     for l2 in path:
         right = torch.zeros_like(best)  # 1 for a held-out sample that is classified right
         for i in folds:
             out = fold == i
-            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], moments, tolerance=1e-3).theta
+            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], tolerance=1e-3).theta
             scores = torch.addmm(theta[-1].float(), x[out], theta[:-1].float())
             right[out] = (scores.argmax(dim=1) == labels[out]).float()
             lead = (right - best)[(fold >= 0) & (fold <= i)]

@@ -12,7 +12,7 @@ TOLERANCE = 1e-7
 
 _STEPS, _INNER = 100, 400  # most Newton steps, and most conjugate gradients of each
 _NEAR = 1e-3  # Newton decrement, as a share of the objective, from which on the objective is float64
-_INEXACT = 0.1  # share of the residual's energy that the conjugate gradients leave
+_INEXACT = 0.1, 0.3  # share of the squared residual that conjugate gradients leave: preconditioned, and Euclidean
 _ROWS = 8192  # turned into float64 at a time
 
 
@@ -30,14 +30,12 @@ class Solution(NamedTuple):
     """Whether the estimated distance of the objective to its optimum fell below the tolerance."""
 
 
-def solve(
-    x: Tensor, labels: Tensor, l2: float, start: Tensor, moments: Tensor, tolerance: float = TOLERANCE
-) -> Solution:
+def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float = TOLERANCE) -> Solution:
     """Minimise the mean cross-entropy of x · W + b plus l2 · ‖W‖² / 2, which is strictly convex in W.
 
     Newton's method with a backtracking line search. Each step solves its linear system by preconditioned conjugate
-    gradients in float32, while objective and gradient are float64, so that float32 limits the speed and not the
-    optimum. It stops by the gradient's norm in the metric of the inverse Hessian: half its square, the Newton
+    gradients in float32. Objective and gradient are float64 near the optimum, so that float32 does not limit how near
+    it comes. It stops by the gradient's norm in the metric of the inverse Hessian: half its square, the Newton
     decrement, estimates how far the objective is above its optimum (Boyd, Vandenberghe, Convex Optimization, 9.5.1).
 
     Args:
@@ -45,15 +43,15 @@ def solve(
         labels: int64 [N]; each of the C classes occurs.
         l2: penalty of the weight, above 0; the bias has none.
         start: float64 [D + 1, C].
-        moments: `second_moments` of x, or of data like it; only the speed depends on it.
         tolerance: the Newton decrement's share of the objective.
     """
-    objective = _Objective(x, labels, l2, moments)
+    objective = _Objective(x, labels, l2)
     theta, (value, gradient, p) = start, objective(start)
     for step in range(_STEPS):
         direction, decrement, solved = objective.newton_direction(gradient, p)
-        converged = solved and decrement <= tolerance * value
-        if not converged and decrement <= _NEAR * value and objective.dtype != torch.float64:
+        exact = objective.dtype == torch.float64 or tolerance >= _NEAR
+        converged = solved and exact and decrement <= tolerance * value
+        if not exact and decrement <= _NEAR * value:
             objective.dtype = torch.float64
             value, gradient, p = objective(theta)
         length = 1.0
@@ -72,18 +70,11 @@ def solve(
     return Solution(theta, value, float(gradient.norm()), _STEPS, False)
 
 
-def second_moments(x: Tensor) -> Tensor:
-    """xᵀx / N, float64 [D, D]; of evenly spaced rows where there are many more than columns."""
-    some = x[:: max(1, len(x) // max(_ROWS, 4 * x.shape[1]))]
-    return (some.T @ some).double() / len(some)
-
-
 class _Objective:
     """The objective of one problem, its gradient and its Hessian's products."""
 
-    def __init__(self, x: Tensor, labels: Tensor, l2: float, moments: Tensor) -> None:
-        self.x, self.labels, self.l2, self.moments = x, labels, l2, moments
-        self.kappa, self.factor = 0.0, moments
+    def __init__(self, x: Tensor, labels: Tensor, l2: float) -> None:
+        self.x, self.labels, self.l2 = x, labels, l2
         self.dtype = torch.float32
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
@@ -109,36 +100,48 @@ class _Objective:
     def newton_direction(self, gradient: Tensor, p: Tensor) -> tuple[Tensor, float, bool]:
         """−H⁻¹ · gradient in part, the Newton decrement, and whether the conjugate gradients got there.
 
-        The preconditioner takes all classes as equally uncertain: (κ · moments + l2)⁻¹ with κ the mean of p · (1 − p),
-        and is kept while κ changes little.
+        They end when the residual is small both in the preconditioner's metric and in the Euclidean one: in either
+        alone, it may be so while most of the decrement is left.
         """
-        kappa = float((p - p.square()).mean().clamp(min=1e-12))
-        if not 0.5 < kappa / max(self.kappa, 1e-30) < 2:
-            damped = kappa * self.moments
-            damped.diagonal().add_(self.l2)
-            self.kappa, self.factor = kappa, torch.linalg.cholesky(damped).float()
-        factor = self.factor
-
-        def precondition(r: Tensor) -> Tensor:
-            return torch.cat([torch.cholesky_solve(r[:-1], factor), r[-1:] / kappa])
-
+        factor = self._preconditioner(p)
         scale = gradient.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)  # float32 would lose small gradients
         r = -(gradient / scale).float()
         direction = torch.zeros_like(r)
-        z = d = precondition(r)
-        energy = first = float((r * z).sum())
+        z = d = torch.cholesky_solve(r, factor)
+        energy = float((r * z).sum())
+        enough = _INEXACT[0] * energy, _INEXACT[1] * float(r.square().sum())
+        solved = energy == 0
         for _ in range(_INNER):
-            if energy <= _INEXACT * first:
+            if solved:
                 break
             product = self._hessian(d, p)
             length = energy / float((d * product).sum())
             direction += length * d
             r = r - length * product
-            z = precondition(r)
+            z = torch.cholesky_solve(r, factor)
             energy, before = float((r * z).sum()), energy
+            solved = energy <= enough[0] and float(r.square().sum()) <= enough[1]
             d = z + energy / before * d
         direction = direction.double() * scale
-        return direction, -float((gradient * direction).sum()) / 2, energy <= _INEXACT * first
+        return direction, -float((gradient * direction).sum()) / 2, solved
+
+    def _preconditioner(self, p: Tensor) -> Tensor:
+        """Cholesky factor, float32 [D + 1, D + 1], of the Hessian's block of a class, if all were equally likely.
+
+        A sample's weight in it is the mean over classes of p · (1 − p); of evenly spaced samples, where there are many
+        more than columns.
+        """
+        every = max(1, len(p) // max(_ROWS, 4 * self.x.shape[1]))
+        x, p = self.x[::every], p[::every]
+        weight = (1 - p.square().sum(dim=1, keepdim=True)).clamp(min=1e-6) / p.shape[1]  # [n, 1]
+        weighted = weight * x
+        block = x.new_empty(x.shape[1] + 1, x.shape[1] + 1, dtype=torch.float64)
+        block[:-1, :-1] = weighted.T @ x / len(x)
+        block[-1, :-1] = block[:-1, -1] = weighted.mean(dim=0)
+        block[-1, -1] = weight.mean()
+        block.diagonal()[:-1] += self.l2
+        factor: Tensor = torch.linalg.cholesky(block)
+        return factor.float()
 
     def _hessian(self, d: Tensor, p: Tensor) -> Tensor:
         """The Hessian's product with d, float32 [D + 1, C]."""
