@@ -34,9 +34,9 @@ NOT_RUN = {
 """Commands that blocks hold besides recviz, and why they are not run here."""
 
 NOT_RUN_WITH = {
-    "vicreg": "downloads the authors' weights: tests/test_weights.py reads files of that form",
+    "vicreg": "downloads the authors' weights: tests/weights/test_weights.py reads files of that form",
     "ddp": "starts processes: tests/cli/test_probe.py and tests/ddp do",
-    "s3://bucket/packed": "needs a bucket: tests/data/test_packed.py reads addresses",
+    "s3://bucket/packed": "needs a bucket: tests/data/packed/test_packed.py reads addresses",
     "NAME": "needs a dataset of the hub: tests/data/test_huggingface.py reads one from a disk",
 }
 """Words of recviz commands that are not run here, and why; those of fit are still parsed."""

@@ -37,7 +37,7 @@ def test_lists_by_hand(tmp_path: Path) -> None:
     assert read_list(tmp_path / "list.txt", "names") == ["a.png", "cat/b c.png", '"d', "#e", "f\\g"]
 
 
-def test_an_unknown_escape_is_named(tmp_path: Path) -> None:
+def test_a_quoted_name_that_is_no_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b'a\n"b\\q"\n')
-    with pytest.raises(InputError, match=r"list of names .*list\.txt: line 2 has the unknown escape \\q"):
+    with pytest.raises(InputError, match=r"list of names .*list\.txt: line 2 is no JSON string"):
         read_list(tmp_path / "list.txt", "names")
