@@ -171,7 +171,6 @@ def test_class_folders_without_splits_are_refused_before_a_download(tmp_path: Pa
     [
         ("cifar-10-batches-py/", r"it holds CIFAR10: use CIFAR10DataModule \(--config cifar10.yaml\)"),
         ("cifar-100-python.tar.gz", r"not extracted: data.download true checks and extracts it"),
-        ("cifar-100-binary/", r"cifar-100-binary is the version in another format"),
         ("", r"no CIFAR100 in .*: need cifar-100-python/ as torchvision lays it out"),
     ],
 )

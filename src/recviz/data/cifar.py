@@ -20,7 +20,6 @@ from recviz.errors import InputError
 from recviz.files import user_path
 
 _BY_CLASSES = {10: "CIFAR10", 100: "CIFAR100"}
-_OTHER_FORMATS = {"CIFAR10": ("cifar-10-batches-bin", "cifar-10-batches-mat"), "CIFAR100": ("cifar-100-binary",)}
 
 
 class CIFAR(Dataset):
@@ -74,25 +73,24 @@ class CIFAR(Dataset):
         """The class folders of images; None where root holds other things.
 
         Raises:
-            InputError: class folders of another dataset, or without splits.
+            InputError: class folders of another dataset, or without a held-out split.
         """
         if not self.root.is_dir() or self.files.is_dir():
             return None
-        layout = find_layout(self.root)
-        if layout.splits and layout.val is not None:
-            found, own = len(layout.classes), 10 if self.name == "CIFAR10" else 100
-            if found != own:
-                other = _BY_CLASSES.get(found)
-                use = f"{other}DataModule (--config {other.lower()}.yaml)" if other else "ImageFolderDataModule"
-                raise InputError(f"{self.root} holds {found} classes and {self.name} has {own}: use {use}")
-            return layout
-        if layout.splits or len(layout.classes) in _BY_CLASSES:
+        layout, own = find_layout(self.root), 10 if self.name == "CIFAR10" else 100
+        found = len(layout.classes)
+        if not layout.splits and found not in _BY_CLASSES:
+            return None
+        other = _BY_CLASSES.get(found) if layout.val is not None else None
+        use = f"{other}DataModule (--config {other.lower()}.yaml)" if other else "ImageFolderDataModule"
+        if layout.val is None:
             raise InputError(
                 f"{self.root} holds folders of images without a held-out split in class folders, and {self.name} has "
-                "one: give data.root a folder with train/ and test/, or use ImageFolderDataModule "
-                "(--config folder.yaml)"
+                f"one: give data.root a folder with train/ and test/, or use {use}"
             )
-        return None
+        if found != own:
+            raise InputError(f"{self.root} holds {found} classes and {self.name} has {own}: use {use}")
+        return layout
 
     def _load(self, train: bool) -> Split:
         layout = self._folders
@@ -117,17 +115,13 @@ class CIFAR(Dataset):
 
     def _found_instead(self) -> str:
         """What root holds that is near to what was wanted."""
-        other = datasets.CIFAR10 if self.name == "CIFAR100" else datasets.CIFAR100
-        binary = [folder for folder in _OTHER_FORMATS[self.name] if (self.root / folder).exists()]
+        name, other = self.name, "CIFAR10" if self.name == "CIFAR100" else "CIFAR100"
         if self.root.name == self.torchvision.base_folder:
-            return f"; this is the folder of {self.name} itself: give {self.root.parent}"
+            return f"; this is the folder of {name} itself: give {self.root.parent}"
         if (self.root / self.torchvision.filename).is_file():
             return f"; {self.torchvision.filename} is there, not extracted: data.download true checks and extracts it"
-        if binary:
-            return f"; {binary[0]} is the version in another format, and the one for Python is read"
-        if (self.root / other.base_folder).is_dir():
-            name = other.__name__
-            return f"; it holds {name}: use {name}DataModule (--config {name.lower()}.yaml)"
+        if (self.root / getattr(datasets, other).base_folder).is_dir():
+            return f"; it holds {other}: use {other}DataModule (--config {other.lower()}.yaml)"
         return ""
 
 

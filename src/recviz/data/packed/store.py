@@ -7,9 +7,7 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import time
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +15,8 @@ import fsspec
 from filelock import FileLock
 
 from recviz.errors import InputError
-from recviz.files import remove_oldest
+from recviz.files import remove_oldest, whole_file
 
-_OPEN_FILES = 64
 _TRIES = 4
 _BLOCK = 1 << 20
 
@@ -51,11 +48,6 @@ class ShardStore:
         self.remote = "://" in root
         self.cache_dir = cache_dir
         self.cache_gb = cache_gb
-        self._files: OrderedDict[str, int] = OrderedDict()  # open ones, by name; least recently used first
-        self._owner = os.getpid()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": OrderedDict()}  # a file belongs to the process that opened it
 
     def text(self, file: str) -> str:
         """A small file, whole.
@@ -93,25 +85,12 @@ class ShardStore:
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
         """Bytes of a shard; fewer where it ends earlier. OSError where it cannot be read."""
-        if os.getpid() != self._owner:  # after a fork, the parent's files are left to the parent
-            self._files, self._owner = OrderedDict(), os.getpid()
-        handle = self._files.pop(shard.file, None)
-        if handle is None:
-            handle = self._opened(shard)
-        self._files[shard.file] = handle
-        if len(self._files) > _OPEN_FILES:
-            os.close(self._files.popitem(last=False)[1])
-        if hasattr(os, "pread"):
-            return os.pread(handle, length, offset)
-        os.lseek(handle, offset, os.SEEK_SET)  # Windows
-        return os.read(handle, length)
-
-    def _opened(self, shard: Shard) -> int:
-        """A handle; where another process removes the copy before it is opened, of the next copy."""
         for attempt in range(_TRIES):
             try:
-                return os.open(self.path(shard), os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            except FileNotFoundError:
+                with self.path(shard).open("rb", buffering=0) as file:
+                    file.seek(offset)
+                    return file.read(length)
+            except FileNotFoundError:  # another process removed the copy before it was opened
                 if not self.remote or attempt == _TRIES - 1:
                     raise
         raise AssertionError("unreachable")
@@ -120,31 +99,23 @@ class ShardStore:
         """Copy a shard here, trying again after a pause where the network fails."""
         for attempt in range(_TRIES):
             try:
-                return self._fetch_once(shard, copy)
-            except InputError:
-                if attempt == _TRIES - 1:
+                with whole_file(copy) as part:
+                    with part.open("wb") as out, fsspec.open(f"{self.root}/{shard.file}", "rb") as source:
+                        shutil.copyfileobj(source, out, _BLOCK)
+                    found = sha256_of(part)
+                    if found != shard.sha256:
+                        raise InputError(
+                            f"{self.root}/{shard.file} has the checksum {found[:16]}…, and the manifest says "
+                            f"{shard.sha256[:16]}…: it is broken or of another packing"
+                        )
+                return
+            except Exception as error:  # of fsspec's many backends
+                if attempt == _TRIES - 1 and isinstance(error, InputError):
                     raise
-                time.sleep(0.5 * 2**attempt)
-
-    def _fetch_once(self, shard: Shard, copy: Path) -> None:
-        handle, name = tempfile.mkstemp(dir=self.cache_dir, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as out, fsspec.open(f"{self.root}/{shard.file}", "rb") as source:
-                shutil.copyfileobj(source, out, _BLOCK)
-            found = sha256_of(Path(name))
-            if found != shard.sha256:
-                raise InputError(
-                    f"{self.root}/{shard.file} has the checksum {found[:16]}…, and the manifest says "
-                    f"{shard.sha256[:16]}…: it is broken or of another packing"
-                )
-            os.replace(name, copy)
-        except InputError:
-            raise
-        except Exception as error:  # of fsspec's many backends
-            raise InputError(f"cannot copy {self.root}/{shard.file} to {self.cache_dir}: {_reason(error)}") from error
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+                if attempt == _TRIES - 1:
+                    where = f"{self.root}/{shard.file} to {self.cache_dir}"
+                    raise InputError(f"cannot copy {where}: {_reason(error)}") from error
+            time.sleep(0.5 * 2**attempt)
 
 
 def plain_name(file: Any) -> str:
