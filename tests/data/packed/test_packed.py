@@ -122,26 +122,25 @@ def test_larger_images_are_resized_and_small_ones_keep_their_bytes() -> None:
 
 def test_a_packing_that_was_stopped_goes_on(source: Path, target: Path, tmp_path: Path, monkeypatch: Any) -> None:
     whole = {path.name: path.read_bytes() for path in target.iterdir()}
-    written, write = [], packing_module._write_shard
+    encoded: list[Photo] = []
 
-    def stopping(path: Path, *args: Any) -> None:
-        if len(written) == 2:
+    def stopping(photo: Photo, packing: Packing) -> tuple[str, bytes]:
+        encoded.append(photo)
+        if stop and len(encoded) > 12:  # in the third shard of five images
             raise KeyboardInterrupt
-        written.append(path.name)
-        write(path, *args)
+        return encode(photo, packing)
 
-    monkeypatch.setattr(packing_module, "_write_shard", stopping)
+    stop = True
+    monkeypatch.setattr(packing_module, "encode", stopping)
     with pytest.raises(KeyboardInterrupt):
         packed(source, tmp_path / "set")
     assert not (tmp_path / "set" / "manifest.json").exists()
     with pytest.raises(InputError, match=r"manifest\.json.*recviz pack writes"):
         module(tmp_path / "set")
-    written.clear()
-    monkeypatch.setattr(
-        packing_module, "_write_shard", lambda path, *args: written.append(path.name) or write(path, *args)
-    )
+    encoded.clear()
+    stop = False
     packed(source, tmp_path / "set")
-    assert len(written) == len(whole) - 4 - 2  # 4 files are no shards, and 2 shards were there
+    assert len(encoded) == 24 + 6 - 10
     assert {path.name: path.read_bytes() for path in (tmp_path / "set").iterdir()} == whole
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recviz.data.batches import OnError, report
 from recviz.data.dataset import Split
-from recviz.data.images import EncodedImages, UnreadableImageError, shown
+from recviz.data.images import EncodedImages, Images, UnreadableImageError, shown
 from recviz.data.packed.manifest import FORMAT, MANIFEST
 from recviz.data.packed.store import Shard, sha256_of
 from recviz.data.photo import Photo, UnreadableError, resized
@@ -70,6 +70,7 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
         "source": {name: split.fingerprint() for name, split in splits.items()},
     }
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         _claim(folder, identity)
         entries: dict[str, Any] = {}
         count = sum(len(split.images) for split in splits.values())
@@ -83,20 +84,14 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
     finally:
-        _unclaim(folder)
+        if [path.name for path in folder.glob("*")] == [SETTINGS]:  # leave nothing behind where no shard came about
+            (folder / SETTINGS).unlink()
+            folder.rmdir()
     return {name: sum(shard["images"] for shard in entry["shards"]) for name, entry in entries.items()}
-
-
-def _unclaim(folder: Path) -> None:
-    """Leave nothing behind where no shard came about."""
-    if [path.name for path in folder.glob("*")] == [SETTINGS]:
-        (folder / SETTINGS).unlink()
-        folder.rmdir()
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Make the folder this packing's, or find that it is."""
-    folder.mkdir(parents=True, exist_ok=True)
     note = folder / SETTINGS
     if not note.exists():
         if any(folder.iterdir()):
@@ -116,41 +111,48 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
 def _pack_split(
     name: str, split: Split, folder: Path, packing: Packing, workers: int, on_error: OnError, bar: Any
 ) -> dict[str, Any]:
-    images = split.images
-    assert isinstance(images, EncodedImages)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
-    count = -(-len(order) // packing.images_per_shard)
+    order = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0)).tolist()
     shards: list[Shard] = []
-    places: list[tuple[int, int, int, int]] = []
+    places: list[_Place] = []
+
+    def encoded(place: int) -> tuple[str, bytes] | None:
+        """Suffix and bytes of one image; None where it was skipped."""
+        try:
+            return _encoded(split.images, order[place], packing)
+        except UnreadableImageError as error:
+            if on_error == "raise":
+                raise
+            report(str(error))
+            return None
+
     with ThreadPoolExecutor(workers) as pool:
-        for number in range(count):
+        for number, first in enumerate(range(0, len(order), packing.images_per_shard)):
             path = folder / f"{name}-{number:05}.tar"
-            members = range(number * packing.images_per_shard, min(len(order), (number + 1) * packing.images_per_shard))
+            members = range(first, min(len(order), first + packing.images_per_shard))
             if not path.exists():
-                encoded = pool.map(lambda place: _encoded(images, order[place], packing, on_error), members)
-                labels = None if split.labels is None else [int(split.labels[order[place]]) for place in members]
-                _write_shard(path, _counted(zip(members, encoded, strict=True), bar), labels)
+                with whole_file(path) as part, tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                    for place, found in zip(members, pool.map(encoded, members), strict=True):
+                        bar.update(1)
+                        if found is not None:
+                            _add(tar, f"{place:0{_DIGITS}}.{found[0]}", found[1])
+                            if split.labels is not None:
+                                label = str(int(split.labels[order[place]])).encode()
+                                _add(tar, f"{place:0{_DIGITS}}.cls", label)
             else:
                 bar.update(len(members))
-            found = list(_places(path))
-            places += found
-            shards.append(Shard(path.name, len(found), path.stat().st_size, sha256_of(path)))
+            found_places = list(_places(path))
+            places += found_places
+            shards.append(Shard(path.name, len(found_places), path.stat().st_size, sha256_of(path)))
     return {"shards": [shard._asdict() for shard in shards], "index": _write_index(folder, name, split, order, places)}
 
 
-def _encoded(images: EncodedImages, index: int, packing: Packing, on_error: OnError) -> tuple[str, bytes] | None:
-    """Suffix and bytes of one image; None where it was skipped."""
+def _encoded(images: Images, index: int, packing: Packing) -> tuple[str, bytes]:
+    assert isinstance(images, EncodedImages)
+    photo = images.open(index)
     try:
-        photo = images.open(index)
-        try:
-            return encode(photo, packing)
-        except UnreadableError as error:
-            raise images.unreadable(index, error) from error
-    except UnreadableImageError as error:
-        if on_error == "raise":
-            raise
-        report(str(error))
-        return None
+        return encode(photo, packing)
+    except UnreadableError as error:
+        raise images.unreadable(index, error) from error
 
 
 def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
@@ -177,47 +179,38 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     return "jpg", out.getvalue()
 
 
-def _counted(members: Iterator[Any], bar: Any) -> Iterator[Any]:
-    for member in members:
-        bar.update(1)
-        yield member
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
-def _write_shard(
-    path: Path, members: Iterator[tuple[int, tuple[str, bytes] | None]], labels: Sequence[int] | None
-) -> None:
-    with whole_file(path) as part, tarfile.open(part, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, (place, encoded) in enumerate(members):
-            if encoded is None:
-                continue
-            suffix, data = encoded
-            contents = {suffix: data} if labels is None else {suffix: data, "cls": str(labels[number]).encode()}
-            for ending, content in contents.items():
-                member = tarfile.TarInfo(f"{place:0{_DIGITS}}.{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+class _Place(NamedTuple):
+    """Of an image of a shard: its place in the order, offset and length in bytes, CRC-32."""
+
+    number: int
+    offset: int
+    length: int
+    crc32: int
 
 
-def _places(path: Path) -> Iterator[tuple[int, int, int, int]]:
-    """Of each image of a shard: its place in the order, offset and length in bytes, CRC-32."""
+def _places(path: Path) -> Iterator[_Place]:
     with path.open("rb") as file, tarfile.open(fileobj=file) as tar:
         for member in tar:
             number, _, suffix = member.name.partition(".")
             if suffix != "cls":
                 file.seek(member.offset_data)
-                yield int(number), member.offset_data, member.size, zlib.crc32(file.read(member.size))
+                yield _Place(int(number), member.offset_data, member.size, zlib.crc32(file.read(member.size)))
 
 
-def _write_index(
-    folder: Path, name: str, split: Split, order: list[int], places: list[tuple[int, int, int, int]]
-) -> dict[str, Any]:
-    """The columns of `packed.read_index`, and under "path" and "path_end" what the images were called."""
+def _write_index(folder: Path, name: str, split: Split, order: list[int], places: list[_Place]) -> dict[str, Any]:
+    """The columns of `manifest.read_index`, and under "path" and "path_end" what the images were called."""
     table = torch.tensor(places, dtype=torch.int64).view(-1, 4)
-    chosen = [order[place] for place, *_ in places]
+    chosen = torch.tensor(order, dtype=torch.int64)[table[:, 0]]
     columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
     if split.labels is not None:
-        columns["label"] = split.labels[torch.tensor(chosen, dtype=torch.int64)].to(torch.int64)
-    names = ["/".join(Path(shown(split.images.name(index))).parts[-2:]).encode() for index in chosen]
+        columns["label"] = split.labels[chosen].to(torch.int64)
+    names = ["/".join(Path(shown(split.images.name(index))).parts[-2:]).encode() for index in chosen.tolist()]
     columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
     columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
     path = folder / f"{name}.safetensors"
