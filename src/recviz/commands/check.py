@@ -10,16 +10,15 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.checking import examine_all
-from recviz.data.images import shown
+from recviz.data.checking import examine
+from recviz.data.images import over_threads, shown
 from recviz.data.listing import counted, images_below
 from recviz.data.lists import list_text
 from recviz.data.packed.manifest import MANIFEST, read_index, read_manifest
 from recviz.data.packed.store import ShardStore, sha256_of
 from recviz.errors import InputError
 from recviz.files import whole_file
-from recviz.launch.machine import cache_folder, usable_cores
-from recviz.progress import progress
+from recviz.launch.machine import cache_folder
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
 
@@ -67,8 +66,7 @@ def _files(root: Path, workers: int | None) -> list[str]:
     listing = images_below(root)
     paths = listing.images
     torch.set_num_threads(1)  # the workers are threads
-    with progress("reading", len(paths)) as bar:
-        findings = examine_all(paths, workers or usable_cores(), bar.update)
+    findings = over_threads(lambda index: examine(paths[index]), len(paths), "reading", workers)
     broken = [os.path.relpath(finding.path, root) for finding in findings if finding.problem is not None]
     for finding in findings:
         if finding.problem is not None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from recviz.data.images import shown
@@ -35,26 +34,6 @@ def examine(path: str) -> Finding:
     except OSError as error:
         return Finding(path, error.strerror or str(error), ())
     return Finding(path, None, tuple(_remarks(path, photo)))
-
-
-def examine_all(paths: Sequence[str], workers: int, done: Callable[[], object]) -> list[Finding]:
-    """Decode every file, on several threads.
-
-    Args:
-        paths: the files.
-        workers: threads.
-        done: called after each file.
-
-    Returns:
-        In the order of the paths, those with a problem or a remark.
-    """
-    findings = []
-    with ThreadPoolExecutor(workers) as pool:
-        for finding in pool.map(examine, paths):
-            done()
-            if finding.problem is not None or finding.remarks:
-                findings.append(finding)
-    return findings
 
 
 def _remarks(path: str, photo: Photo) -> Iterator[str]:

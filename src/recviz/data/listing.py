@@ -82,15 +82,6 @@ def spelled(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def all_images(folder: Path) -> list[str]:
-    """Every image file below a folder, however they are arranged, sorted.
-
-    Raises:
-        InputError: no folder, or no images in it.
-    """
-    return images_below(folder).images
-
-
 def images_below(folder: Path) -> Listing:
     """`list_images` of a folder that holds some.
 

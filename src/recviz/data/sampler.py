@@ -32,16 +32,37 @@ def _of_values(indices: np.ndarray[Any, Any], seed: int | None) -> Draw:
     return Draw(torch.from_numpy(indices), seed)
 
 
-class TrainBatches(DistributedSampler[int]):
+class _OwnBatches(DistributedSampler[int]):
+    """Batches of one process. A DistributedSampler, so that Lightning leaves it in place and sets its epoch.
+
+    Args:
+        length: number of samples.
+        seed: of the permutations.
+    """
+
+    def __init__(self, length: int, seed: int = 0) -> None:
+        super().__init__(range(length), num_replicas=world_size(), rank=rank(), seed=seed)  # type: ignore[arg-type]
+        self.length = length
+
+    def generator(self) -> torch.Generator:
+        """The source of the epoch's order, in the same state on every process."""
+        return torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
+
+    def permutation(self) -> Tensor:
+        """All samples in the order of the epoch, [length], the same on every process."""
+        return torch.randperm(self.length, generator=self.generator())
+
+    def draw(self, indices: Tensor, batch: int) -> Draw:
+        """A batch whose views depend on (seed, rank, epoch, batch)."""
+        return Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch))
+
+
+class TrainBatches(_OwnBatches):
     """Shuffled batches of `batch_size` per process: each sample at most once per epoch over all processes.
 
     The permutation depends on (seed, epoch) only; process r of W takes rows r·batch_size onwards of each global
-    batch. Samples beyond the last full global batch wait for another epoch. Each batch's seed depends on (seed,
-    rank, epoch, batch), so that a resumed run draws what the uninterrupted one would have.
-
-    Where the samples lie in shards, each process has its own part of the shards, see `shard_order`.
-
-    It is a DistributedSampler so that Lightning leaves it in place, and sets its epoch.
+    batch. Samples beyond the last full global batch wait for another epoch. A resumed run draws what the uninterrupted
+    one would have. Where the samples lie in shards, each process has its own part of the shards, see `shard_order`.
 
     Args:
         length: number of samples.
@@ -52,8 +73,7 @@ class TrainBatches(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, shards: Tensor | None = None, window: int = 1) -> None:
-        super().__init__(range(length), num_replicas=world_size(), rank=rank(), seed=seed)  # type: ignore[arg-type]
-        self.length = length
+        super().__init__(length, seed)
         self.batch_size = batch_size
         self.shards = shards
         self.window = window
@@ -66,7 +86,7 @@ class TrainBatches(DistributedSampler[int]):
         first, self._first = self._first, 0
         batches = self._own_order().view(-1, self.batch_size)
         for batch in range(first, len(batches)):
-            yield Draw(batches[batch], mixed_seed(self.seed, self.rank, self.epoch, batch))
+            yield self.draw(batches[batch], batch)
 
     def go_on(self, epoch: int, batches: int) -> None:
         """Let the next iteration be of `epoch`, without its first `batches`."""
@@ -75,15 +95,14 @@ class TrainBatches(DistributedSampler[int]):
 
     def _own_order(self) -> Tensor:
         """This process's samples of the epoch, [batches * batch_size]."""
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
         count = len(self) * self.batch_size
         if self.shards is not None:
-            return shard_order(self.shards, self.window, count, self.rank, generator)
-        order = torch.randperm(self.length, generator=generator)[: count * self.num_replicas]
+            return shard_order(self.shards, self.window, count, self.rank, self.generator())
+        order = self.permutation()[: count * self.num_replicas]
         return order.view(-1, self.num_replicas, self.batch_size)[:, self.rank].reshape(-1)
 
 
-class EpochBatches(DistributedSampler[int]):
+class EpochBatches(_OwnBatches):
     """Shuffled batches of `global_batch` samples over all processes, each sample once per epoch, the last batch ragged.
 
     Each process has a near-equal part of each batch, so that a batch has the same samples on any number of processes
@@ -98,8 +117,7 @@ class EpochBatches(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, global_batch: int, seed: int, least: int = 1) -> None:
-        super().__init__(range(length), num_replicas=world_size(), rank=rank(), seed=seed)  # type: ignore[arg-type]
-        self.length = length
+        super().__init__(length, seed)
         self.global_batch = max(global_batch, least * self.num_replicas)
         self.least = least
 
@@ -108,14 +126,12 @@ class EpochBatches(DistributedSampler[int]):
         return whole + (rest >= self.least * self.num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
-        batches = torch.split(torch.randperm(self.length, generator=generator), self.global_batch)
+        batches = torch.split(self.permutation(), self.global_batch)
         for batch, indices in enumerate(batches[: len(self)]):
-            part = indices.tensor_split(self.num_replicas)[self.rank]
-            yield Draw(part, mixed_seed(self.seed, self.rank, self.epoch, batch))
+            yield self.draw(indices.tensor_split(self.num_replicas)[self.rank], batch)
 
 
-class OrderedBatches(DistributedSampler[int]):
+class OrderedBatches(_OwnBatches):
     """Every sample once over all processes, in order, in the same number of batches on each process.
 
     Batches are the near-equal consecutive parts of the dataset, at most `batch_size` long, dealt to the processes
@@ -123,22 +139,22 @@ class OrderedBatches(DistributedSampler[int]):
     """
 
     def __init__(self, length: int, batch_size: int) -> None:
-        super().__init__(range(length), num_replicas=world_size(), rank=rank(), shuffle=False)  # type: ignore[arg-type]
-        self.length = length
+        super().__init__(length)
         self.batch_size = batch_size
 
     def __len__(self) -> int:
         return -(-self.length // (self.batch_size * self.num_replicas))
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        parts = torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
-        for part in parts[self.rank :: self.num_replicas]:
-            yield Draw(part, None)
+        return (Draw(part, None) for part in self._parts()[self.rank :: self.num_replicas])
 
     def gathered(self) -> Tensor:
         """Dataset indices [length] in the order in which rows gathered by rank come."""
-        parts = torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
+        parts = self._parts()
         return torch.cat([part for rank in range(self.num_replicas) for part in parts[rank :: self.num_replicas]])
+
+    def _parts(self) -> tuple[Tensor, ...]:
+        return torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
 
 
 def shard_order(shards: Tensor, window: int, count: int, rank: int, generator: torch.Generator) -> Tensor:
