@@ -129,3 +129,25 @@ def test_every_public_name_loads() -> None:
         assert getattr(recviz, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         recviz.nonsense  # noqa: B018
+
+
+ADDITIONS = {  # each by a word of it: the files of src/recviz that know it
+    "an objective": ("NTXent", {"losses/ntxent.py", "methods/simclr.py", "__init__.py"}),
+    "a method": ("SimCLR", {"methods/simclr.py", "__init__.py"}),
+    "a method with an EMA teacher": ("BYOL", {"methods/byol.py", "losses/byol.py", "__init__.py"}),
+    "a dataset": ("ImageNet100", {"data/imagenet100.py", "data/__init__.py", "__init__.py"}),
+    "an evaluation protocol": ("Finetune", {"probes/offline.py", "probes/protocols.py"}),
+}
+
+
+def names(path: Path) -> set[str]:
+    """Names in a file's code: of classes, functions, variables and imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return {str(getattr(node, part)) for node in nodes for part in ("name", "id", "attr") if hasattr(node, part)}
+
+
+@pytest.mark.parametrize("what", ADDITIONS)
+def test_what_an_addition_costs(what: str) -> None:
+    word, files = ADDITIONS[what]
+    knowing = {path.relative_to(SRC).as_posix() for path in FILES if any(word in name for name in names(path))}
+    assert knowing == files

@@ -30,7 +30,8 @@ def results(top1: float, classes: list[str], data: str = "recviz.CIFAR100DataMod
     metrics = {"top1": share(top1), "top5": share(top1 + 0.1), "knn/k=20, T=0.07": share(top1 - 0.05)}
     settings = {"data": {"class_path": data}, "backbone": {"class_path": "recviz.backbones.resnet50", "init_args": {}}}
     return {
-        "protocol": "linear", "weights": "abc", "checkpoint": None, "test": {"images": 100}, "classes": classes,
+        "protocol": "linear", "title": "linear probe",
+        "weights": "abc", "checkpoint": None, "test": {"images": 100}, "classes": classes,
         "metrics": metrics, "settings": settings, **more,
     }  # fmt: skip
 
@@ -166,11 +167,13 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
     "another k": ({"metrics": {**LINEAR, "knn/k=5, plain": share(0.4)}}, "k-NN (k=5, plain)"),
     "no k-NN": ({"metrics": LINEAR}, "labels at 32×32"),
     "the authors' evaluation": (
-        {"protocol": "official", "metrics": SGD, "training": {"epochs": 100, "head_lr": 0.02}},
+        {"protocol": "official", "title": "linear evaluation by SGD", "metrics": SGD,
+         "training": {"epochs": 100, "head_lr": 0.02}},
         "linear evaluation by SGD on all 25,000 labels at 32×32 with epochs 100, head_lr 0.02",
     ),
     "fine-tuning": (
-        {"protocol": "finetune", "metrics": SGD, "training": {"epochs": 20}}, "fine-tuning on all 25,000 labels",
+        {"protocol": "finetune", "title": "fine-tuning", "metrics": SGD, "training": {"epochs": 20}},
+        "fine-tuning on all 25,000 labels",
     ),
 }  # fmt: skip
 
@@ -196,7 +199,12 @@ def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, na
 def test_one_runs_fine_tuning_is_no_second_linear_probe(tmp_path: Path, recviz_command: Command) -> None:
     run = make_run(tmp_path / "one")
     linear = results(0.323, CLASSES, **ALIKE)
-    tuned = {**linear, "protocol": "finetune", "metrics": {"top1": share(0.179), "top5": share(0.4)}}
+    tuned = {
+        **linear,
+        "protocol": "finetune",
+        "title": "fine-tuning",
+        "metrics": {"top1": share(0.179), "top5": share(0.4)},
+    }
     (run / "results.json").write_text(json.dumps([linear, tuned]))
     assert recviz_command("compare", "one", "--out", "report.html")[0] == 0
     first, second = groups(Path("report.md")).items()

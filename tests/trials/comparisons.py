@@ -18,7 +18,12 @@ def folder(file: str, text: str) -> Callable[[Path], object]:
 def unlike(here: Path) -> None:
     """Two runs probed alike, one of which was fine-tuned too, and one probed on fewer labels."""
     linear = results(0.323, CLASSES, **ALIKE)
-    tuned = {**linear, "protocol": "finetune", "metrics": {"top1": share(0.179), "top5": share(0.4)}}
+    tuned = {
+        **linear,
+        "protocol": "finetune",
+        "title": "fine-tuning",
+        "metrics": {"top1": share(0.179), "top5": share(0.4)},
+    }
     fewer = {**linear, "train": {"images": 5_000, "fingerprint": "b"}}
     for name, entries in {"a": [linear, tuned], "b": [linear], "c": [fewer]}.items():
         (make_run(here / name) / "results.json").write_text(json.dumps(entries))

@@ -58,9 +58,8 @@ from recviz.runs.written import settings_text
 
 DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
 
-Without options it probes the newest run below ./runs on the data it was trained on. Protocols: linear, a linear probe
-and k-NN on frozen features of images without augmentation; official, the linear evaluation of VICReg's authors, by SGD
-with crops and flips; finetune, their semi-supervised one, on the share of labels that --data.fraction keeps."""
+Without options it probes the newest run below ./runs on the data it was trained on. Protocols:
+""" + "\n".join(f"{name}: {str(made.__doc__).splitlines()[0]}" for name, made in PROTOCOLS.items())
 
 EPILOG = """hardware, as in Lightning's Trainer (recviz probe --trainer.help):
   --trainer.accelerator NAME      --trainer.devices N            --trainer.precision bf16-mixed
@@ -108,7 +107,7 @@ def run(argv: list[str]) -> None:
         if trained_at is not None and probed.checkpoint is None and not _gives(argv, "data.views"):
             data = data.with_views(TwoViews(trained_at))
         size = data.preparation.size
-        check_backbone(backbone, size, train=config.protocol == "finetune")
+        check_backbone(backbone, size)
         check_writable(_results_path(probed))
         if config.save is not None and Path(config.save).suffix != CHECKPOINT:
             raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
@@ -137,6 +136,7 @@ def run(argv: list[str]) -> None:
     settings = yaml.safe_load(settings_text(options(), config))
     about = {
         "protocol": config.protocol,
+        "title": probed.protocol.title,
         "checkpoint": None if probed.path is None else str(probed.path),
         "weights": weights,
         "input": data.preparation.as_dict(),

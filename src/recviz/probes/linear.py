@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.fabric import Fabric
@@ -125,6 +125,8 @@ class Linear:
     Args:
         cache: keep features on disk.
     """
+
+    title: ClassVar[str] = "linear probe"
 
     cache: bool = True
 

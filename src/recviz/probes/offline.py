@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from recviz.augment.views import OneView
-from recviz.backbones import as_backbone
+from recviz.backbones import as_backbone, check_backbone
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.distributed import row_counts
 from recviz.errors import InputError
@@ -36,13 +36,15 @@ FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 
 @dataclass
 class Official:
-    """Linear evaluation of VICReg's authors: a classifier on the frozen backbone by SGD, with crops and flips.
+    """Linear evaluation of VICReg's authors: SGD on the frozen backbone, with crops and flips.
 
     Args:
         epochs: of training.
         head_lr: learning rate of the classifier.
         weight_decay: of the classifier.
     """
+
+    title: ClassVar[str] = "linear evaluation by SGD"
 
     epochs: int = 100
     head_lr: float = 0.02
@@ -58,7 +60,7 @@ class Official:
 
 @dataclass
 class Finetune:
-    """Semi-supervised protocol of VICReg's authors: backbone and classifier by SGD, on the labels of data.fraction.
+    """Fine-tuning of VICReg's authors: SGD on all weights, with the fraction of labels that --data.fraction keeps.
 
     Args:
         epochs: of training.
@@ -66,6 +68,8 @@ class Finetune:
         backbone_lr: learning rate of the backbone. None: the authors', 0.03 and 0.01.
         weight_decay: of all weights.
     """
+
+    title: ClassVar[str] = "fine-tuning"
 
     epochs: int = 20
     head_lr: float | None = None
@@ -77,6 +81,7 @@ class Finetune:
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
+        check_backbone(subject.backbone, subject.data.preparation.size, train=True)
         if getattr(subject.data, "train_list", None) and None in (self.head_lr, self.backbone_lr):
             raise InputError(
                 "fine-tuning on data.train_list needs its learning rates: the authors' are --backbone_lr 0.03 and "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import nn
 
@@ -19,7 +19,7 @@ class Hardware:
         devices: how many, or which.
         num_nodes: machines.
         strategy: auto, ddp, …
-        precision: of the backbone. Default: protocol linear, the run's (32-true without a run); official and finetune,
+        precision: of the backbone. Default: on frozen features the run's (32-true without a run); for training by SGD
             32-true, which is the authors'.
     """
 
@@ -50,7 +50,13 @@ class Subject(NamedTuple):
 
 
 class EvaluationProtocol(Protocol):
-    """A dataclass whose fields are its settings. Its file, and its name in probes.protocols, are all that one costs."""
+    """A dataclass whose fields are its settings. Its file, and its name in probes.protocols, are all that one costs.
+
+    The first line of its docstring is the help of `--protocol`.
+    """
+
+    title: ClassVar[str]
+    """What headings call it."""
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """Fit on the training split and measure on the held-out one, on the hardware that was asked for.

@@ -168,15 +168,12 @@ def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -
     every = "all " if some.content.get("fraction", 1) == 1 and not some.content.get("train_list") else ""
     labels = train.count("images")
     given = f"{every}{'' if labels is None else f'{labels:,} '}labels"
-    words = [f"{_PROTOCOLS.get(protocol, protocol)} on {given}"]
+    words = [f"{fields.text('title') or protocol} on {given}"]
     words += [f"at {size}×{size}"] if size is not None else []
     words += [f"with {', '.join(f'{name} {value}' for name, value in training.items())}"] if training else []
     words += [f"and k-NN ({knn})"] if knn is not None else []
     images = "" if test.count("images") is None else f", {test.count('images'):,} test images"
     return f"{data}, {len(classes)} classes ({label}){images}; {' '.join(words)}"
-
-
-_PROTOCOLS = {"linear": "linear probe", "official": "linear evaluation by SGD", "finetune": "fine-tuning"}
 
 
 def heading(group: str) -> str:
