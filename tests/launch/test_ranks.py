@@ -254,6 +254,19 @@ def test_a_signal_stops_all_ranks_safely(tmp_path: Path, jobs: list[Job], name: 
     assert err.count("recviz:") == 1
 
 
+@pytest.mark.slow
+def test_under_torchrun_no_other_ranks_are_started(tmp_path: Path) -> None:
+    make_flat(tmp_path / "photos", 40)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "recviz"]
+    done = subprocess.run(
+        [*torchrun, *FIT, *RESNET, *TWO, "--trainer.max_epochs", "1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("batch 8 = 4 × 2 processes") == 1
+    assert done.stdout.count("epoch 1/1") == 1
+
+
 def test_max_restarts_belongs_to_the_launcher(recviz_command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
     code, _, err = recviz_command("fit", "--config", "quickstart.yaml", "--max_restarts", "1")

@@ -172,7 +172,7 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
     except StoppedError as error:
         stopped = (str(error), error.code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         failure = describe(error)
         get_error_handler().record_exception(RuntimeError(failure.line) if failure else error)
@@ -194,13 +194,14 @@ def expect_step() -> None:
         faulthandler.dump_traceback_later(0.9 * timeout, repeat=True, file=file)  # before the others give up
 
 
-def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> Exception:
+def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> BaseException:
     """What to raise for the first failure of a rank."""
-    from recviz.launch.stopping import stopped
+    from recviz.launch.stopping import INTERRUPT_CODE, stopped
 
-    for signum in received:
-        if failure.exitcode in (-signum, 128 + signum):
-            return stopped(signum, "before a step was taken: run the same command again")
+    if failure.exitcode == INTERRUPT_CODE:
+        return KeyboardInterrupt()
+    if -failure.exitcode in received:
+        return stopped(-failure.exitcode, "before a step was taken: run the same command again")
     message: Any = failure.message
     if failure.exitcode < 0:
         cause = f"died: {failure.signal_name()}"
@@ -221,7 +222,7 @@ def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Pat
 def _hangs(failed: int, folder: Path, timeout: float) -> str:
     """The ranks that had neither failed nor taken a step for the timeout; the stacks of their threads go to stderr."""
     told = {int(path.parent.name): path.read_text(errors="replace").partition("\n") for path in folder.rglob(STACKS)}
-    if not told[failed][2]:  # it failed within the timeout of its own step
+    if failed not in told or not told[failed][2]:  # it failed within the timeout of its own step
         return ""
     raised = {int(path.parent.name) for path in folder.rglob("error.json")}
     lines = []
