@@ -191,7 +191,7 @@ def expect_step() -> None:
     if _stacks is not None:
         timeout, file, head = _stacks
         os.ftruncate(file.fileno(), head)
-        faulthandler.dump_traceback_later(0.9 * timeout, repeat=True, file=file)  # before the others give up
+        faulthandler.dump_traceback_later(0.9 * timeout, file=file)  # before the others give up
 
 
 def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> BaseException:

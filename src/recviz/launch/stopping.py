@@ -72,7 +72,6 @@ class StopSafely(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Stop here, where every part of the earlier steps is done, if any process was told to."""
-        expect_step()
         self._at_once = False
         received = host_max(self._received)
         if not received:
@@ -87,6 +86,10 @@ class StopSafely(Callback):
             received, f"after step {trainer.global_step}, and saved: resume with {typed_command()} fit --resume "
             f"{shlex.quote(str(self.checkpoint.parents[1]))}",
         )  # fmt: skip
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Tell the launcher that this rank moves."""
+        expect_step()
 
     def take_over(self, trainer: Trainer) -> None:
         """Turn a wish to stop after this step, if it is granted now, into max_steps.
