@@ -137,7 +137,7 @@ def quantiles(values: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (90, 50)])
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
-    n, scale, ratio = 100_000, (0.08, 1.0), (3 / 4, 4 / 3)
+    n, scale, ratio = 25_000, (0.08, 1.0), (3 / 4, 4 / 3)
     heights, widths = torch.full((n,), height), torch.full((n,), width)
     ours = F.random_crop_boxes(heights, widths, scale, ratio, torch.Generator().manual_seed(0))
     torch.manual_seed(0)
@@ -150,7 +150,7 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
         "centre, across": lambda b: (b[:, 1] + b[:, 3] / 2) / width,
     }.items():
         difference = (quantiles(of(ours)) - quantiles(of(theirs))).abs().max()
-        assert difference < 0.012, f"{name}: quantiles differ by {difference:.3f}"
+        assert difference < 0.016, f"{name}: quantiles differ by {difference:.3f}"
 
 
 def test_boxes_fit_images_of_different_sizes() -> None:

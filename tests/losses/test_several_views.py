@@ -42,7 +42,7 @@ def barlow(views: Sequence[Tensor]) -> Terms:
 
 def sigreg(views: Sequence[Tensor]) -> Terms:
     """Each view against the mean of all; every view is to be Gaussian."""
-    slices = directions(views[0].shape[1], 16, seed=0)
+    slices = directions(views[0].shape[1], 4, seed=0)
     invariance = torch.stack([(z - torch.stack(list(views)).mean(dim=0)).square().mean() for z in views]).mean()
     gaussianity = torch.stack([sigreg_of_two(z, z, 0.05, slices).gaussianity for z in views]).mean()
     return {
@@ -68,7 +68,7 @@ def nt_xent(views: Sequence[Tensor]) -> Terms:
 OBJECTIVES: dict[str, tuple[Callable[[], nn.Module], Callable[[Sequence[Tensor]], Terms]]] = {
     "VICReg": (VICRegLoss, vicreg),
     "Barlow Twins": (BarlowTwinsLoss, barlow),
-    "SIGReg": (lambda: SIGRegLoss(num_slices=16), sigreg),
+    "SIGReg": (lambda: SIGRegLoss(num_slices=4), sigreg),
     "NT-Xent": (NTXentLoss, nt_xent),
 }
 each_objective = pytest.mark.parametrize("name", OBJECTIVES)
@@ -81,7 +81,7 @@ def embeddings(count: int, n: int = 9, d: int = 5) -> list[Tensor]:
 
 
 @each_objective
-@pytest.mark.parametrize("count", [2, 3, 6])
+@pytest.mark.parametrize("count", [2, 3, 4])
 @pytest.mark.parametrize(("n", "d"), [(9, 5), (4, 12)])
 def test_terms_and_the_gradient_are_the_textbook_ones(name: str, count: int, n: int, d: int) -> None:
     make, textbook = OBJECTIVES[name]

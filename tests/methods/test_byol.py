@@ -98,9 +98,9 @@ def test_the_online_backbone_is_evaluated() -> None:
 
 def test_it_does_not_collapse_where_it_would_without_predictor_and_teacher() -> None:
     kept, lost, plain = Watch(), Watch(), tiny_byol(momentum=0.0)
-    tiny_trainer(kept, epochs=10).fit(tiny_byol(), datamodule=tiny_data())
+    tiny_trainer(kept, epochs=6).fit(tiny_byol(), datamodule=tiny_data())
     plain.predictor = nn.Identity()  # type: ignore[assignment]
-    tiny_trainer(lost, epochs=10).fit(plain, datamodule=tiny_data())
+    tiny_trainer(lost, epochs=6).fit(plain, datamodule=tiny_data())
     assert kept.spreads[-1] > 0.6
     assert lost.spreads[-1] < 0.2
 
