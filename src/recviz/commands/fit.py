@@ -336,7 +336,8 @@ class Job:
         config = self.given.clone()
         config["run_dir"] = config["ckpt_path"] = config["resume"] = None
         config["allow_changes"] = False
-        return settings_text(self.parser, config)
+        del config["config"]
+        return settings_text(config)
 
 
 def check_settings(config: Namespace) -> None:

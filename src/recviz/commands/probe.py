@@ -133,7 +133,7 @@ def run(argv: list[str]) -> None:
     result = probed.protocol.evaluate(subject, hardware)
     if result is None:  # a process that only helped
         return
-    settings = yaml.safe_load(settings_text(options(), config))
+    settings = yaml.safe_load(settings_text(config))
     about = {
         "protocol": config.protocol,
         "title": probed.protocol.title,
