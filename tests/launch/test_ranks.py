@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
 from recviz.errors import InputError, StoppedError, TrainingError
-from recviz.launch.ranks import run_ranks
+from recviz.launch.ranks import ranks_to_start, run_ranks
 from tests.cli.test_fit import Command
 from tests.cli.test_resume import assert_same
 from tests.datasets import make_flat
@@ -252,6 +254,17 @@ def test_a_signal_stops_all_ranks_safely(tmp_path: Path, jobs: list[Job], name: 
     assert job.process.returncode == code, err
     assert f"after step {step(tmp_path)}, and saved: resume with" in err
     assert err.count("recviz:") == 1
+
+
+def test_ranks_are_started_where_no_launcher_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    two = SimpleNamespace(cluster_environment=LightningEnvironment(), parallel_devices=["cpu"] * 2, num_nodes=1)
+    single = SimpleNamespace()
+    assert [ranks_to_start(two), ranks_to_start(single), ranks_to_start(single, restarts=1)] == [2, 0, 1]
+    with pytest.raises(InputError, match=r"trainer.num_nodes is 3, .* start it on every machine with torchrun or srun"):
+        ranks_to_start(SimpleNamespace(**{**vars(two), "num_nodes": 3}))
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert ranks_to_start(two) == 0
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
+from recviz.commands import compare
 from recviz.commands.fit import options as fit_options
 from recviz.commands.fit import parse_settings
 from recviz.commands.parsing import new_parser, parse
@@ -100,7 +101,9 @@ def run(argv: list[str]) -> int:
                 failed += [name for name, problem in run_jobs(executor, run_command, commands, gpus) if problem]
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    compare([trial.folder for trial in done], [str(path) for path in probes if path.is_file()], folder)
+    if done:
+        compared = [trial.folder for trial in done] + [str(path) for path in probes if path.is_file()]
+        compare.run([*compared, "--out", str(folder / "report.html")])
     if failed:
         count = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
         print(f"{count} failed ({', '.join(failed)}): the logs are in {folder / JOBS}; the same command tries again")
@@ -226,11 +229,3 @@ def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:
         path = folder / f"untrained-{label}.json"
         commands.setdefault(path, [*command, *trial.probe, "--results", str(path)])
     return commands
-
-
-def compare(folders: list[str], untrained: list[str], folder: Path) -> None:
-    """The report of all trials that are done, and of their untrained backbones."""
-    if folders:
-        from recviz.commands import compare as command
-
-        command.run([*folders, *untrained, "--out", str(folder / "report.html")])
