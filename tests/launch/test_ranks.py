@@ -84,6 +84,7 @@ class Job:
 
     def ends(self, within: float) -> str:
         """Wait; what it said, without lines of progress."""
+        self.descendants()
         begun = time.monotonic()
         _, err = self.process.communicate(timeout=within)
         print(f"ended after {time.monotonic() - begun:.1f} s: {err}")

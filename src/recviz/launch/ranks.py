@@ -161,6 +161,7 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
     """In a rank's process: call the function; what it returns to the launcher is how it was stopped, if it was."""
     global _stacks
     launcher = os.getppid()
+    threading.Thread(target=_end_after, args=(launcher, timeout), daemon=True).start()
     os.setpgrp()  # a terminal's Ctrl-C comes from the launcher only
     file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("a")
     print(f"process {os.getpid()}", file=file, flush=True)
@@ -184,6 +185,14 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
         sys.stderr.flush()
         os._exit(stopped[1] if stopped else 0)
     return stopped
+
+
+def _end_after(launcher: int, patience: float) -> None:
+    """End this rank where the launcher has died and the rank does not stop on the SIGINT that the kernel sends then."""
+    while os.getppid() == launcher:
+        time.sleep(1)
+    time.sleep(patience)
+    os._exit(1)
 
 
 def expect_step() -> None:
