@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recviz.augment.views import TwoViews
@@ -35,29 +38,29 @@ def train_gflops(module: JointEmbedding, views: object) -> float | None:
     if not isinstance(views, TwoViews):
         return None
     trained = [p for p in module.parameters() if p.requires_grad]
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
-            encoded = module.encode(images)
-            outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
-            torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
-    finally:
-        for part, training in modes:
-            part.training = training
+    with _counting(module) as counter, torch.enable_grad():
+        images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
+        encoded = module.encode(images)
+        outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
+        torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
     return float(counter.get_total_flops()) / 2e9
 
 
 def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
     """Compute of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
-    image: Tensor = torch.zeros(1, 3, size, size, device=device)
-    modes = [(part, part.training) for part in backbone.modules()]
-    backbone.eval()
+    with _counting(backbone) as counter, torch.no_grad():
+        backbone(torch.zeros(1, 3, size, size, device=device))
+    return float(counter.get_total_flops()) / 2e9
+
+
+@contextmanager
+def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
+    """Counts in eval mode, and puts the modes back."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            backbone(image)
+        with FlopCounterMode(display=False) as counter:
+            yield counter
     finally:
         for part, training in modes:
             part.training = training
-    return float(counter.get_total_flops()) / 2e9

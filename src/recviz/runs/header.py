@@ -5,33 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import nn
 
-from recviz.methods.checks import global_batch_size, schedule_steps
+from recviz.methods.checks import schedule_steps
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.runs.cost import gflops, parameters, view_size
+from recviz.runs.cost import parameters
 
 
-def header(trainer: Trainer, module: LightningModule) -> list[str]:
-    """Model size, FLOPs, data, global batch and learning rate."""
+def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> list[str]:
+    """Model size, FLOPs, data, global batch and learning rate.
+
+    Args:
+        trainer: that fits.
+        module: to be trained.
+        about: of a JointEmbedding, what run.json says of it.
+    """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(module, JointEmbedding):
         return [
-            f"{type(module).__name__}: {_count(module)} parameters; "
+            f"{type(module).__name__}: {parameters(module) / 1e6:.2f} M parameters; "
             f"{trainer.precision}, {trainer.strategy.root_device.type}",
             f"data: {_describe(data)}",
         ]
-    backbone, projector = module.backbone, module.projector
-    batch, processes = global_batch_size(trainer), trainer.world_size
+    counts, batch, processes = about["parameters"], about["global_batch"], about["processes"]
+    size = about["size"]
+    compute = "" if size is None else f"{about['gflops']:.3g} GFLOPs at {size}×{size}, "
     lines = [
-        f"{type(module).__name__}: backbone {_count(backbone)} parameters, {_compute(module, data)}"
-        f"feature_dim {backbone.feature_dim}; projector {_count(projector)}",
+        f"{about['method']}: backbone {counts['backbone'] / 1e6:.2f} M parameters, {compute}"
+        f"feature_dim {about['feature_dim']}; projector {counts['projector'] / 1e6:.2f} M",
         f"data: {_describe(data)}",
         *(f"probe data: {each}" for each in _probe_data(trainer)),
         f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
         f"peak lr {module.peak_lr:g} = {module.base_lr:g} × {batch} / 256, "
-        f"{_length(trainer)}, {trainer.precision}, "
-        f"{trainer.strategy.root_device.type}",
+        f"{_length(trainer)}, {about['precision']}, {about['device_type']}",
     ]
     if trainer.max_epochs is not None and 0 < trainer.max_epochs <= module.warmup_epochs:
         lines.append(
@@ -58,15 +63,6 @@ def _length(trainer: Trainer) -> str:
 
 def _plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
-
-
-def _count(module: nn.Module) -> str:
-    return f"{parameters(module) / 1e6:.2f} M"
-
-
-def _compute(module: JointEmbedding, data: object) -> str:
-    size = view_size(data)
-    return "" if size is None else f"{gflops(module.backbone, size, module.device):.3g} GFLOPs at {size}×{size}, "
 
 
 def _probe_data(trainer: Trainer) -> list[str]:

@@ -54,7 +54,9 @@ class RunRecord(Callback):
             return
         if self.folder is not None:
             self._begin(self.folder, trainer)
-        print("\n".join(header(trainer, pl_module)), flush=True)
+        if isinstance(pl_module, JointEmbedding):
+            self._about = _about(trainer, pl_module)
+        print("\n".join(header(trainer, pl_module, self._about)), flush=True)
 
     def _begin(self, folder: RunFolder, trainer: Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -78,9 +80,7 @@ class RunRecord(Callback):
         counts = trainer.num_val_batches
         if counts and not sum(counts) and trainer.limit_val_batches and trainer.is_global_zero:
             print("note: the validation loader has no batch, so that nothing is validated or probed", flush=True)
-        if trainer.is_global_zero and isinstance(pl_module, JointEmbedding):
-            self._about = _about(trainer, pl_module)
-            self._write(trainer)
+        self._write(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the hours, and write the progress."""
