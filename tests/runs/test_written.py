@@ -47,7 +47,7 @@ OTHERS = {
 class Strange(Callback):
     """Defaults of kinds that YAML does not have."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings)
         self,
         device: torch.device = torch.device("cpu"),  # noqa: B008
         dtype: Any = torch.float16,

@@ -62,7 +62,7 @@ class TwoViews(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings)
         self,
         size: int,
         a: View = VICREG_A,

@@ -71,7 +71,7 @@ class FiniteNumbers(Callback):
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         if not gradients:
             return
-        largest = torch.stack(torch._foreach_norm(gradients)).max()
+        largest = torch.nn.utils.get_total_norm(gradients)
         if _has_scaler(trainer):
             self._in_a_row = torch.where(torch.isfinite(largest), 0, self._in_a_row.to(largest.device) + 1)
             largest = torch.where(self._in_a_row > self.patience, math.nan, 0.0)

@@ -31,7 +31,7 @@ class SIGReg(JointEmbedding):
         warmup_epochs: epochs of linear warm-up from 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings)
         self,
         backbone: nn.Module,
         projector_dims: Sequence[int] = (2048, 2048, 128),

@@ -30,7 +30,7 @@ class VICReg(JointEmbedding):
         warmup_epochs: epochs of linear warm-up from 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (settings)
         self,
         backbone: nn.Module,
         projector_dims: Sequence[int] = (8192, 8192, 8192),
