@@ -26,7 +26,7 @@ PRIVATE = {
     "_foreach_addcmul_": ONE_KERNEL,
     "_foreach_mul_": ONE_KERNEL,
     "_foreach_norm": ONE_KERNEL,
-    "_dynamo": "mark_dynamic: one compiled program for any batch size; torch.compile(dynamic=True) frees every dimension",
+    "_dynamo": "mark_dynamic: one program for any batch size; torch.compile(dynamic=True) frees every dimension",
     "_upsample_bicubic2d_aa": RESIZE,
     "_upsample_bilinear2d_aa": RESIZE,
     "_batches_that_stepped": "the step that Lightning gives loggers, which differs from global_step",

@@ -314,6 +314,7 @@ CASES = {
         "capitals of a method": Bad(f"{QUICK} --model VICreg", "did you mean VICReg?"),
         "a backbone": Bad(f"{QUICK} --model.backbone recviz.backbones.resnet51", "mean recviz.backbones.resnet5"),
         "an optimiser": Bad(f"{QUICK} --model.optimizer torch.optim.AdamW2", "did you mean torch.optim.AdamW?"),
+        "a strategy that splits weights": Bad(f"{QUICK} --trainer.strategy deepspeed", "use ddp"),
         "a strategy": Bad(f"{QUICK} --trainer.strategy dpp", "choices: auto, ddp"),
         "an accelerator": Bad(f"{QUICK} --trainer.accelerator gpuu", "did you mean gpu?"),
         "a precision": Bad(f"{QUICK} --trainer.precision bf16mixed", "did you mean bf16-mixed?"),

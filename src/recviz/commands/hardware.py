@@ -34,3 +34,7 @@ def check_hardware(settings: Any) -> None:
     name = strategy if isinstance(strategy, str) else str(inner.get("start_method") or "")
     if any(kind in name for kind in ("spawn", "fork", "notebook")):
         raise InputError(f"trainer.strategy {name} is for notebooks: use ddp")
+    if name.startswith("deepspeed"):  # whose package Lightning would ask for
+        raise InputError(
+            f"trainer.strategy {name} splits weights over the processes, and recviz needs them whole: use ddp"
+        )
