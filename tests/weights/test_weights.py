@@ -145,6 +145,7 @@ class Writes(nn.Module):
         raise RuntimeError("this program was run")
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # deprecated, and to be refused all the same
 def test_torchscript_programs_are_not_run(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(Writes()), tmp_path / "program.pth")
     with pytest.raises(InputError, match="is a TorchScript program, which loading would run"):

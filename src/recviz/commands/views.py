@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities import move_data_to_device
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from recviz.augment.picture import grid
 from recviz.commands.fit import options, parse_settings, quiet_lightning
@@ -54,9 +54,9 @@ def run(argv: list[str]) -> None:
     picture = grid(clean, [view.cpu() for view in made], data.preparation.mean, data.preparation.std, rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_png(picture, str(out))
-    except (OSError, RuntimeError) as error:  # the second is write_png's
-        raise InputError(f"cannot write {out}: {str(error).splitlines()[0]}") from error
+        to_pil_image(picture).save(out)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror}") from error
     generator = torch.Generator(device).manual_seed(seed)
     count = len(made) * len(indices)
     whole = microseconds_per_view(lambda: data.views(images, generator), count, device)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 from recviz.augment.preparation import Preparation
 from recviz.errors import InputError
@@ -69,7 +69,7 @@ class RunRecord(Callback):
         self.began = self.new
         if picture is not None:
             with whole_file(folder.views) as part:
-                write_png(picture, str(part))
+                to_pil_image(picture).save(part, "png")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, and write what is known by now."""
