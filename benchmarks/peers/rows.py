@@ -35,7 +35,7 @@ ROWS = {
         "two views of photographs in JPEG files", "photos", {}, "images/s", True, (*ALL, "torchvision"), needs="photos"
     ),
     "photos-input": Row(
-        "two views of photographs, the rest of the views left to a GPU",
+        "two views of photographs, colour and blur left to a GPU",
         "photos",
         {"crops_only": True},
         "images/s",
@@ -45,7 +45,7 @@ ROWS = {
     ),
     "loss": Row("VICReg's loss and gradient, 256×2048", "loss", {"n": 256, "d": 2048}, "ms", False),
     "wide-loss": Row("VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192}, "ms", False),
-    "memory": Row("memory of that", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
+    "memory": Row("peak memory of VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
     "fp32": Row("training ResNet-18, float32", "train", {**FULL, "precision": "fp32"}, "images/s", True),
     "bf16": Row(
         "training ResNet-18, each at its best precision", "train", {**FULL, "precision": "bf16"}, "images/s", True
@@ -58,16 +58,16 @@ ROWS = {
         True,
         ALL[:2],
     ),
-    "small-fp32": Row("training a quarter as wide, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True),
+    "small-fp32": Row("training ResNet-18 at 1/4 width, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True),
     "small": Row(
-        "training a quarter as wide, each at its best precision",
+        "training ResNet-18 at 1/4 width, each at its best precision",
         "train",
         {**SMALL, "precision": "bf16"},
         "images/s",
         True,
     ),
     "small-by-hand": Row(
-        "training a quarter as wide, channels-last by hand",
+        "training ResNet-18 at 1/4 width, channels-last by hand",
         "train",
         {**SMALL, "precision": "by hand"},
         "images/s",
@@ -83,29 +83,27 @@ ROWS = {
 }
 NOTES = (
     (
-        "*The rest of the views left to a GPU*: what a machine's cores do for each image while a GPU trains. recviz "
-        "decodes and crops there, and makes colour and blur on the GPU; the peers do all on the cores.",
+        "*Colour and blur left to a GPU*: the work of the CPU cores per image while a GPU trains. recviz decodes and crops "
+        "on the cores and applies colour and blur on the GPU; the other libraries do everything on the cores.",
         {"photos-input"},
     ),
     (
-        "*At its best precision*: bf16 by the Trainer's option; solo-learn's Lightning has float32 only on a CPU. "
-        "recviz puts the backbone into channels-last by itself. *By hand*: lightly's module and batches put into "
-        "channels-last, which takes three lines of one's own; the convolutions are then the same code in both, and "
-        "nearly all of the time.",
+        "*At its best precision*: bf16 by the Trainer's option; solo-learn's Lightning version only has float32 on a CPU. "
+        "recviz uses channels-last by default. *By hand*: lightly's module and batches are put into channels-last, "
+        "which takes three lines of code. Both then run the same convolutions, which take nearly all of the time.",
         {"bf16", "by-hand", "small", "small-by-hand"},
     ),
     (
-        "*Linear probe*: recviz's encodes each image once and fits to convergence, the peers' train by SGD for 90 and "
-        "100 epochs on crops and flips, as they come. The network is one that recviz pretrained for a minute; "
-        "2,000 test images.",
+        "*Linear probe*: recviz encodes each image once and fits to convergence; the other libraries, unmodified, train by "
+        "SGD for 90 and 100 epochs on crops and flips. recviz pretrained the network for a minute; 2,000 test images.",
         {"linear"},
     ),
-    ("*k-NN*: k = 20, T = 0.07, of normalised random features in 100 clusters.", {"knn"}),
-    ("*Memory*: peak of the resident set over what was there, in one forward and backward pass.", {"memory"}),
+    ("*k-NN*: k = 20, T = 0.07, on normalised random features in 100 clusters.", {"knn"}),
+    ("*Peak memory*: peak of the resident set in one forward and backward pass, minus its size before.", {"memory"}),
     (
         "*Importing*: `from recviz import VICReg`, `from lightly.loss import VICRegLoss`, `from solo.methods import "
         "VICReg`.",
         {"import"},
     ),
 )
-"""What has to be said of some rows."""
+"""Notes on some rows."""
