@@ -45,7 +45,9 @@ ROWS = {
     ),
     "loss": Row("VICReg's loss and gradient, 256×2048", "loss", {"n": 256, "d": 2048}, "ms", False),
     "wide-loss": Row("VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192}, "ms", False),
-    "memory": Row("peak memory of VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False),
+    "memory": Row(
+        "peak memory of VICReg's loss and gradient, 256×8192", "loss", {"n": 256, "d": 8192, "repeats": 3}, "MiB", False
+    ),
     "fp32": Row("training ResNet-18, float32", "train", {**FULL, "precision": "fp32"}, "images/s", True),
     "bf16": Row(
         "training ResNet-18, each at its best precision", "train", {**FULL, "precision": "bf16"}, "images/s", True
@@ -58,7 +60,9 @@ ROWS = {
         True,
         ALL[:2],
     ),
-    "small-fp32": Row("training ResNet-18 at 1/4 width, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True),
+    "small-fp32": Row(
+        "training ResNet-18 at 1/4 width, float32", "train", {**SMALL, "precision": "fp32"}, "images/s", True
+    ),
     "small": Row(
         "training ResNet-18 at 1/4 width, each at its best precision",
         "train",
@@ -83,19 +87,20 @@ ROWS = {
 }
 NOTES = (
     (
-        "*Colour and blur left to a GPU*: the work of the CPU cores per image while a GPU trains. recviz decodes and crops "
-        "on the cores and applies colour and blur on the GPU; the other libraries do everything on the cores.",
+        "*Colour and blur left to a GPU*: the work of the CPU cores per image while a GPU trains. recviz decodes and "
+        "crops on the cores and applies colour and blur on the GPU; the other libraries do everything on the cores.",
         {"photos-input"},
     ),
     (
-        "*At its best precision*: bf16 by the Trainer's option; solo-learn's Lightning version only has float32 on a CPU. "
-        "recviz uses channels-last by default. *By hand*: lightly's module and batches are put into channels-last, "
-        "which takes three lines of code. Both then run the same convolutions, which take nearly all of the time.",
+        "*At its best precision*: bf16 by the Trainer's option; solo-learn's Lightning version only has float32 on a "
+        "CPU. recviz uses channels-last by default. *By hand*: lightly's module and batches are put into "
+        "channels-last, which takes three lines of code. Both then run the same convolutions, which take nearly all of the time.",
         {"bf16", "by-hand", "small", "small-by-hand"},
     ),
     (
-        "*Linear probe*: recviz encodes each image once and fits to convergence; the other libraries, unmodified, train by "
-        "SGD for 90 and 100 epochs on crops and flips. recviz pretrained the network for a minute; 2,000 test images.",
+        "*Linear probe*: recviz encodes each image once and fits to convergence; the other libraries, unmodified, "
+        "train by SGD for 90 and 100 epochs on crops and flips. recviz pretrained the network for a minute; 2,000 "
+        "test images.",
         {"linear"},
     ),
     ("*k-NN*: k = 20, T = 0.07, on normalised random features in 100 clusters.", {"knn"}),

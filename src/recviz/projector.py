@@ -10,20 +10,20 @@ from recviz.errors import InputError
 
 
 def projector(feature_dim: int, dims: Sequence[int]) -> nn.Sequential:
-    """Linear, BatchNorm and ReLU for all of `dims` but the last, which is a Linear without bias.
+    """Linear, BatchNorm and ReLU for all of `dims` except the last, which is a Linear without bias.
 
-    The state dict has the names of the authors' code; [8192, 8192, 8192] on 2048 features is their ResNet-50's,
-    with 151,044,096 parameters.
+    The state dict has the names of the authors' code. On 2048 features, [8192, 8192, 8192] is the projector of their
+    ResNet-50, with 151,044,096 parameters.
 
     Args:
         feature_dim: width of the features, D.
-        dims: widths of the layers; the last is the embeddings' width, P.
+        dims: widths of the layers; the last is P, the width of the embeddings.
 
     Returns:
         A module from [N, D] to [N, P].
 
     Raises:
-        InputError: no widths, or one below 1.
+        InputError: no widths, or a width below 1.
     """
     if not dims or min(dims) < 1:
         raise InputError(f"projector_dims must be one or more positive widths, got {list(dims)}")

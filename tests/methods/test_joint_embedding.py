@@ -185,7 +185,7 @@ def test_a_loader_without_a_batch_is_refused() -> None:
 def test_a_strategy_that_splits_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = tiny_trainer()
     monkeypatch.setattr(type(trainer), "strategy", FSDPStrategy())
-    with pytest.raises(InputError, match=r"trainer.strategy FSDPStrategy splits weights"):
+    with pytest.raises(InputError, match=r"trainer.strategy FSDPStrategy shards weights"):
         check_trainer(trainer)
 
 

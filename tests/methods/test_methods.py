@@ -184,10 +184,10 @@ def test_a_step_on_a_gpu_never_waits(method: type[JointEmbedding]) -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "shown"),
     [
-        (VICReg, {"covariance_weight": -1.0}, "covariance_weight must be a finite number that is not negative, got -1"),
+        (VICReg, {"covariance_weight": -1.0}, "covariance_weight must be finite and not negative, got -1"),
         (SimCLR, {"temperature": 0.0}, "temperature must be a finite number above 0, got 0"),
         (BarlowTwins, {"scale": float("nan")}, "scale must be .* got nan"),
-        (SIGReg, {"num_slices": 0}, "num_slices must be a whole number of at least 1, got 0"),
+        (SIGReg, {"num_slices": 0}, "num_slices must be an integer of at least 1, got 0"),
         (SIGReg, {"sigreg_weight": 1.5}, "sigreg_weight"),
     ],
 )

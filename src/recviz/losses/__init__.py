@@ -1,1 +1,1 @@
-"""Objectives: pure functions and a thin module each, usable without Lightning."""
+"""Objectives, each as pure functions and a thin module, usable without Lightning."""

@@ -14,7 +14,7 @@ from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_di
 
 
 class BarlowTwinsTerms(NamedTuple):
-    """The scaled sum and its two terms before weight and scale; each a float32 scalar with its own gradient."""
+    """The scaled sum and its two terms before weight and scale: float32 scalars, each with its gradient."""
 
     total: Tensor
     invariance: Tensor
@@ -22,39 +22,39 @@ class BarlowTwinsTerms(NamedTuple):
 
 
 class Standardised(NamedTuple):
-    """One view's centred rows, and the same over their standard deviation."""
+    """One view's centred rows, and these divided by the standard deviation."""
 
     centred: Centred
     std: Tensor
-    """[D], biased and with eps below the root, over all processes' rows; a constant."""
+    """[D], biased, with eps under the root, over the rows of all processes; constant in the backward pass."""
     rows: Rows
     """Without gradient."""
 
 
 def standardise(z: Centred, counts: list[int], eps: float = 1e-5) -> Standardised:
-    """Divide the columns by their standard deviation over all processes' rows."""
+    """Divide the columns by their standard deviation over the rows of all processes."""
     std = torch.sqrt(z.squares.detach() / sum(counts) + eps).to(z.rows.dtype)  # [D]
     return Standardised(z, std, Rows(z.rows.detach() / std, counts))
 
 
 def correlations(a: Centred, b: Centred, total: int, eps: float = 1e-5) -> Tensor:
-    """Diagonal of the cross-correlation matrix C of two views (paper, equation 2) over all processes' rows.
+    """Diagonal [D] of the cross-correlation matrix C of two views (paper, equation 2) over the rows of all processes.
 
-    [D], in float64 where the device has it, because its distance from 1 follows. Communicates D float64, all-reduced.
+    Computed in float64 where the device has it, since its small distance from 1 is used. All-reduces D float64.
     """
     diagonal = sum_over_processes((a.rows.to(a.squares.dtype) * b.rows).sum(dim=0))  # [D]
     return diagonal / torch.sqrt((a.squares + total * eps) * (b.squares + total * eps))
 
 
 def redundancy_term(a: Standardised, b: Standardised, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
-    """Σ_{i≠j} C_ij² of the cross-correlation matrix C (paper, equation 1, second sum), over all processes' rows.
+    """Σ_{i≠j} C_ij² of the cross-correlation matrix C (paper, equation 1, second sum) over the rows of all processes.
 
-    With â and b̂ the normalised rows, Σ C_ij² = ‖âᵀb̂‖² / N² = ⟨ââᵀ, b̂b̂ᵀ⟩ / N², so no D×D matrix is made where N < D:
-    see gram.times_off_diagonal. With P = b̂ · offdiag(b̂ᵀâ) and E_i = Σ_j C_ij² the share of column i, the derivative
-    by the centred rows is (2 P / N² − 2 â E / N) / σ, whose second part is the normalisation's.
+    With â and b̂ the normalised rows, Σ C_ij² = ‖âᵀb̂‖² / N² = ⟨ââᵀ, b̂b̂ᵀ⟩ / N², so no D×D matrix is made if N < D:
+    see gram.times_off_diagonal. With P = b̂ · offdiag(b̂ᵀâ) and E_i = Σ_j C_ij² the part of column i, the derivative
+    with respect to the centred rows is (2 P / N² − 2 â E / N) / σ; the second part is due to the normalisation.
 
-    Communicates, besides what `centre` does, both views' rows (N·D each, gathered once per view) where N < D, else
-    2·D² all-reduced; and D float64 and 2·D float32 all-reduced. Nothing in the backward pass.
+    Communicates, in addition to `centre`, both views' rows (N·D each, gathered once per view) if N < D, else 2·D²
+    all-reduced; and D float64 and 2·D float32 all-reduced. The backward pass communicates nothing.
     """
     x, y, n = a.rows, b.rows, sum(a.rows.counts)
     with torch.no_grad():
@@ -73,17 +73,16 @@ def redundancy_term(a: Standardised, b: Standardised, matrix_limit: int = MATRIX
 class BarlowTwinsLoss(nn.Module):
     """total = scale · (Σ (1 − C_ii)² + redundancy_weight · Σ_{i≠j} C_ij²) (paper, equation 1), without Lightning.
 
-    C is the cross-correlation of two views' embeddings, normalised per column over the rows of all processes by the
-    biased variance and eps 1e-5, as the authors' BatchNorm without affine parameters. With more than two views, both
-    sums are the mean over all pairs of views, the full graph of CMC (Tian et al., 2020, arXiv 1906.05849). Values
-    are equal on each process, and DistributedDataParallel's mean of the gradients is the gradient of the global batch.
-    The math runs in float32 under any autocast.
+    C is the cross-correlation of two views' embeddings. Columns are normalised over the rows of all processes with the
+    biased variance and eps 1e-5, as by the authors' BatchNorm without affine parameters. With more than two views, both
+    sums are means over all pairs of views, the full graph of CMC (Tian et al., 2020, arXiv 1906.05849). Under DDP,
+    value and gradient are those of the global batch. The math runs in float32 under any autocast.
 
     Args:
-        redundancy_weight: λ; the paper's 0.0051.
-        scale: factor on the whole; 0.024 makes one learning rate of the authors' two (see methods.BarlowTwins);
+        redundancy_weight: λ; the paper's is 0.0051.
+        scale: factor of the total; 0.024 replaces the authors' two learning rates by one (see methods.BarlowTwins);
             solo-learn's CIFAR recipes use 0.1.
-        matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
+        matrix_limit: elements of a Gram matrix held at a time; a larger one is computed in blocks.
 
     Raises:
         InputError: a negative weight or scale, a limit below 1.

@@ -24,11 +24,9 @@ class BYOLTerms(NamedTuple):
 class BYOLLoss(nn.Module):
     """Twice the mean over ordered pairs of views u ≠ v of 2 − 2 cos(prediction of u, target of v), without Lightning.
 
-    For two views this is the paper's symmetric loss, the sum of equation 2 and of the same with the views exchanged. No
-    gradient goes to the targets. Values are equal on each process, and DistributedDataParallel's mean of the gradients
-    is the gradient of the global batch. The math runs in float32 under any autocast.
-
-    Each process communicates one scalar in the forward pass and nothing in the backward pass.
+    For two views, this is the paper's symmetric loss: the sum of equation 2 and of the same with the views exchanged.
+    Targets get no gradient. Under DDP, value and gradient are those of the global batch. The math runs in float32 under
+    any autocast. Each process communicates one scalar in the forward pass and nothing in the backward pass.
 
     >>> a, b = torch.eye(2), torch.eye(2).flip(0)
     >>> BYOLLoss()([a, b], [a, b]).total.item(), BYOLLoss()([a, b], [b, a]).total.item()
@@ -43,7 +41,7 @@ class BYOLLoss(nn.Module):
             targets: V of [n, D], the teacher's embeddings of the same views; row i of all is from the same image.
 
         Raises:
-            InputError: fewer than 2 views, or not as many targets; see checks.checked_views.
+            InputError: fewer than 2 views, or another number of targets; see checks.checked_views.
         """
         views = len(predictions)
         if views < 2 or len(targets) != views:

@@ -1,4 +1,4 @@
-"""Checks of the input and the settings of objectives."""
+"""Checks of the inputs and settings of objectives."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from recviz.errors import InputError
 def checked_views(objective: str, *views: Tensor, least: int = 2) -> list[int]:
     """Check the embeddings of several views, and count the rows of each process.
 
-    Values are checked in torch's anomaly mode only (`torch.autograd.detect_anomaly()`, or the Trainer's
-    detect_anomaly=True), because the host has to wait for the device to see them.
+    Values are checked only in torch's anomaly mode (`torch.autograd.detect_anomaly()`, or the Trainer's
+    detect_anomaly=True), because reading them makes the host wait for the device.
 
     Args:
         objective: its name, for the message.
@@ -24,7 +24,7 @@ def checked_views(objective: str, *views: Tensor, least: int = 2) -> list[int]:
 
     Raises:
         InputError: fewer views, embeddings that are not floating point [n, D] of one shape, fewer than 2 rows over all
-            processes, or, in anomaly mode, NaN or infinity.
+            processes, or, in anomaly mode, NaN or Inf.
     """
     if len(views) < least:
         raise InputError(f"{objective} needs the embeddings of at least {least} views, got {len(views)}")
@@ -55,32 +55,32 @@ def _check_finite(objective: str, views: Sequence[Tensor]) -> None:
             row, column = bad.nonzero()[0].tolist()
             raise InputError(
                 f"{objective} needs finite embeddings, got {z[row, column].item()} in row {row}, column {column} "
-                f"of view {number} {tuple(z.shape)}, and {int(bad.sum())} such values in all"
+                f"of view {number} {tuple(z.shape)}; {int(bad.sum())} values are non-finite"
             )
 
 
 def check_weight(name: str, value: float) -> float:
-    """Return `value`, or raise InputError where it is negative or not finite."""
+    """Return `value`; raise InputError if it is negative or non-finite."""
     if not 0 <= value < float("inf"):
-        raise InputError(f"{name} must be a finite number that is not negative, got {value}")
+        raise InputError(f"{name} must be finite and not negative, got {value}")
     return value
 
 
 def check_positive(name: str, value: float) -> float:
-    """Return `value`, or raise InputError where it is not a finite number above 0."""
+    """Return `value`; raise InputError if it is not a finite number above 0."""
     if not 0 < value < float("inf"):
         raise InputError(f"{name} must be a finite number above 0, got {value}")
     return value
 
 
 def check_count(name: str, value: int) -> int:
-    """Return `value`, or raise InputError where it is not a whole number of at least 1."""
+    """Return `value`; raise InputError if it is not an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value}")
+        raise InputError(f"{name} must be an integer of at least 1, got {value}")
     return value
 
 
 def float32(*views: Tensor) -> tuple[Tensor, ...]:
-    """The views in float32, or all in float64 where one of them is."""
+    """The views in float32, or all in float64 if one of them is."""
     dtype = torch.float64 if any(z.dtype == torch.float64 for z in views) else torch.float32
     return tuple(z.to(dtype) for z in views)

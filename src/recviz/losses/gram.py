@@ -1,7 +1,7 @@
-"""Columns centred over all processes, and products with the Gram matrix, as VICReg and Barlow Twins need them.
+"""Centring over all processes, and products with the Gram matrix, for VICReg and Barlow Twins.
 
-‖offdiag(zᵀz)‖² is ⟨z, z · offdiag(zᵀz)⟩ and its derivative by z is 4 z · offdiag(zᵀz), so one product with the D×D
-matrix is enough for these objectives, and (z zᵀ) z is the same product without the matrix.
+‖offdiag(zᵀz)‖² = ⟨z, z · offdiag(zᵀz)⟩, with derivative 4 z · offdiag(zᵀz). One product with the D×D matrix is thus
+enough for these objectives, and (z zᵀ) z is the same product without the matrix.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from torch import Tensor
 from recviz.distributed import all_reduce_sum, first_derivative_only, gather_rows, sum_over_processes
 
 MATRIX_LIMIT = 2**26
-"""Elements of a Gram or similarity matrix that are held at a time: 256 MiB in float32, 512 MiB in float64."""
+"""Elements of a Gram or similarity matrix held at a time: 256 MiB in float32, 512 MiB in float64."""
 
 _CACHED = 2**18
-"""Elements that are converted to float64 at a time on a CPU: 2 MiB, about a core's cache."""
+"""Elements converted to float64 at a time on a CPU: 2 MiB, about the cache of a core."""
 
 
 class Centred(NamedTuple):
-    """One view's own rows less the column means over all processes' rows."""
+    """One view's rows on this process, minus the column means over the rows of all processes."""
 
     rows: Tensor
     """[n, D]"""
     squares: Tensor
-    """[D], sums over all processes' rows of the squares, in `wide` precision."""
+    """[D], sums of squares over the rows of all processes, in `wide` precision."""
 
 
 def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
-    """Take the column means over all processes' rows off each view [n, D].
+    """Subtract the column means over the rows of all processes from each view [n, D].
 
-    The means are worked out in float64 and taken off in two parts, so that columns with a mean far larger than their
-    spread keep the digits that they have. They count as constants in the backward pass, which is right where the
-    columns of the derivative by the centred rows sum to zero, as for every statistic of centred rows here.
+    The means are float64 and subtracted in two parts, so that columns whose mean is much larger than their spread keep
+    their precision. The backward pass treats them as constants. This is exact if the columns of the derivative with
+    respect to the centred rows sum to zero, as for every statistic of centred rows here.
 
-    Communicates, on each process, 2·D float64 per view, in two all-reduces.
+    Each process communicates 2·D float64 per view, in two all-reduces.
 
     Args:
         views: [n, D] each, this process's rows.
@@ -55,7 +55,7 @@ def centre(views: Sequence[Tensor], counts: list[int]) -> list[Centred]:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Sum of squares of each column, [n, D] to [D], in `wide` precision without a copy of the rows in it."""
+    """Sum of squares of each column, [n, D] to [D], in `wide` precision without a wide copy of the rows."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -71,15 +71,15 @@ class _SumOfSquares(torch.autograd.Function):
 
 
 def wide(z: Tensor) -> torch.dtype:
-    """The precision of sums that cancel: float64, or float32 on a device that has no other (Apple's GPUs)."""
+    """Precision of sums that cancel: float64, or float32 on devices without it (Apple's GPUs)."""
     return torch.float32 if z.device.type == "mps" else torch.float64
 
 
 class Rows:
-    """This process's rows [n, D], and those of all processes, gathered when they are first asked for.
+    """This process's rows [n, D], and those of all processes, gathered on first use.
 
     Args:
-        own: [n, D]; no gradient is passed on.
+        own: [n, D]; detached.
         counts: rows of each process.
     """
 
@@ -94,23 +94,23 @@ class Rows:
 
 
 def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int = MATRIX_LIMIT) -> Tensor:
-    """x · offdiag(yᵀz) for this process's rows of x, with yᵀz over all processes' rows; no gradient.
+    """x · offdiag(yᵀz) for this process's rows of x, with yᵀz over the rows of all processes; no gradient.
 
-    offdiag sets the diagonal of the D×D matrix to zero. The cheaper of two ways is taken, for N rows in all:
+    offdiag sets the diagonal of the D×D matrix to zero. With N rows in total, the cheaper of two forms is used:
 
         N < D:  (x yᵀ) z − x ∘ diagonal   each process makes its own n×N matrix; the rows of y and z are gathered
-                                          (N·D elements each), then 4·n·N·D operations, in float64: where a few
-                                          columns hold most of the variance, the two parts nearly cancel. Cards for
-                                          desktops and inference have 1/32 or 1/64 of their speed in float64; Apple's
-                                          GPUs have none, and there the cancellation stays
-        else:   x · offdiag(yᵀz)          each process adds its own rows' yᵀz to the D×D matrix, which is all-reduced
+                                          (N·D elements each), then 4·n·N·D operations in float64, since the two parts
+                                          nearly cancel where a few columns hold most of the variance. Desktop and
+                                          inference GPUs run float64 at 1/32 or 1/64 of their speed; Apple's GPUs lack
+                                          it, and there the cancellation remains
+        else:   x · offdiag(yᵀz)          each process adds yᵀz of its rows to the D×D matrix, which is all-reduced
                                           (D² elements): 4·n·D² operations
 
-    so each of W processes does 1/W of one process's work. What exceeds `limit` elements is done block by block.
+    Each of W processes thus does 1/W of the work. Matrices above `limit` elements are computed in blocks.
 
     Args:
         x, y, z: rows of the same images.
-        diagonal: [D], the diagonal of yᵀz over all processes' rows.
+        diagonal: [D], the diagonal of yᵀz over the rows of all processes.
         limit: elements of a matrix held at a time.
 
     Returns:
@@ -119,7 +119,7 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
     product = torch.empty_like(x.own, memory_format=torch.contiguous_format)
     with torch.no_grad():
         if sum(x.counts) < x.own.shape[1]:
-            gathered = y.everyone, z.everyone  # [N, D] each; also where this process has no rows of its own
+            gathered = y.everyone, z.everyone  # [N, D] each; collective, so also on a process without rows
             for block in blocks(len(x.own), sum(x.counts), limit):
                 _by_rows(x.own[block], *gathered, diagonal, product[block])
         else:
@@ -131,7 +131,7 @@ def times_off_diagonal(x: Rows, y: Rows, z: Rows, diagonal: Tensor, limit: int =
 
 
 def _by_rows(x: Tensor, y: Tensor, z: Tensor, diagonal: Tensor, out: Tensor) -> None:
-    """out = (x yᵀ) z − x ∘ diagonal in `wide` precision, by columns; on a CPU as many at a time as its cache holds."""
+    """out = (x yᵀ) z − x ∘ diagonal in `wide` precision; on a CPU in blocks of columns that fit its cache."""
     dtype = wide(x)
     columns = blocks(x.shape[1], len(y), _CACHED if x.device.type == "cpu" else MATRIX_LIMIT)
     gram = x.new_zeros(len(x), len(y), dtype=dtype)  # [n, N]

@@ -14,7 +14,7 @@ from recviz.losses.checks import check_count, checked_views, float32
 
 
 class SIGRegTerms(NamedTuple):
-    """The weighted sum and its two terms before the weights; each a float32 scalar with its own gradient."""
+    """The weighted sum and its two unweighted terms: float32 scalars, each with its gradient."""
 
     total: Tensor
     invariance: Tensor
@@ -22,7 +22,7 @@ class SIGRegTerms(NamedTuple):
 
 
 def directions(dim: int, num_slices: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
-    """Random unit vectors as columns, [dim, num_slices]; the same on every process for one seed and kind of device."""
+    """Random unit vectors as columns, [dim, num_slices]; the same on every process for one seed and device type."""
     generator = torch.Generator(device).manual_seed(seed)
     return F.normalize(torch.randn(dim, num_slices, generator=generator, device=device), dim=0)
 
@@ -30,10 +30,11 @@ def directions(dim: int, num_slices: int, seed: int, device: torch.device | str 
 def epps_pulley(x: Tensor, total: int, knots: int = 17, t_max: float = 3.0) -> Tensor:
     """Epps and Pulley's statistic of each column against a standard normal (paper, section 4.2).
 
-    N ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, with φ the columns' empirical characteristic function, by the trapezoidal
-    rule over [−t_max, t_max] in 2·knots − 1 points; both functions are symmetric, so only t ≥ 0 is worked out.
+    N ∫ |φ(t) − exp(−t²/2)|² exp(−t²/2) dt, with φ the empirical characteristic function of the column, by the
+    trapezoidal rule over [−t_max, t_max] with 2·knots − 1 points. Both functions are symmetric, so only t ≥ 0 is
+    computed.
 
-    Communicates 2·knots·M elements per view, all-reduced, and nothing in the backward pass.
+    All-reduces 2·knots·M elements per view; the backward pass communicates nothing.
 
     Args:
         x: [n, M], this process's rows.
@@ -55,19 +56,20 @@ class SIGRegLoss(nn.Module):
     """total = (1 − sigreg_weight) · invariance + sigreg_weight · gaussianity (paper, LeJEPA's objective).
 
     invariance is the mean squared distance of each view's embedding to the mean over the views, as in the authors'
-    minimal code; for two views it is (a − b)² / 4. gaussianity is the mean over random directions and views of
-    `epps_pulley` of the embeddings along the direction. Its cost is linear in D. The directions follow from `seed` and
-    the number of the step. The math runs in float32 under any autocast.
+    minimal code; for two views it is (a − b)² / 4. gaussianity is `epps_pulley` of the embeddings along random
+    directions, averaged over directions and views. Its cost is linear in D. `seed` and the step determine the
+    directions. The math runs in float32 under any autocast.
 
-    Deviation from the paper's algorithm 1: 33 points on [−3, 3], as in the authors' later code, for 17 on [−5, 5].
+    Deviation from the paper's algorithm 1: 33 points on [−3, 3] instead of 17 on [−5, 5], as in the authors' later
+    code.
 
     Args:
-        sigreg_weight: λ in [0, 1]; the paper's 0.05.
+        sigreg_weight: λ in [0, 1]; the paper's is 0.05.
         num_slices: number of directions, M.
         seed: of the directions; the same on all processes.
 
     Raises:
-        InputError: a weight outside [0, 1], fewer than 1 direction.
+        InputError: a weight outside [0, 1], or fewer than 1 direction.
 
     >>> loss = SIGRegLoss(num_slices=64)
     >>> z = torch.randn(512, 8, generator=torch.Generator().manual_seed(0))
@@ -88,7 +90,7 @@ class SIGRegLoss(nn.Module):
 
         Args:
             views: V ≥ 2 of embeddings [n, D], float of any precision; row i of all is from the same image.
-            step: number of the training step; each step has its own directions.
+            step: index of the training step; each step has its own directions.
 
         Raises:
             InputError: see checks.checked_views.

@@ -16,7 +16,7 @@ from recviz.losses.gram import MATRIX_LIMIT, Centred, Rows, centre, times_off_di
 
 
 class VICRegTerms(NamedTuple):
-    """The weighted sum and its three terms before the weights; each a float32 scalar with its own gradient."""
+    """The weighted sum and its three unweighted terms: float32 scalars, each with its gradient."""
 
     total: Tensor
     invariance: Tensor
@@ -33,7 +33,7 @@ def invariance_term(*views: Tensor) -> Tensor:
         views: V ≥ 2 of [n, D], this process's rows; row i of all is from the same image.
 
     Returns:
-        Scalar: mean over the views, all processes' rows and the columns.
+        Scalar: mean over the views, the rows of all processes and the columns.
 
     Raises:
         InputError: see checks.checked_views.
@@ -44,14 +44,14 @@ def invariance_term(*views: Tensor) -> Tensor:
 
 
 def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
-    """Hinge that keeps each column's standard deviation above 1 (paper, equation 1, γ = 1).
+    """Hinge loss that keeps the standard deviation of each column above 1 (paper, equation 1, γ = 1).
 
     Args:
         z: [n, D], this process's rows; at least 2 over all processes.
-        eps: added to the unbiased variance below the root.
+        eps: added to the unbiased variance under the root.
 
     Returns:
-        Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over all processes' rows.
+        Scalar in [0, 1]: mean over columns of relu(1 − sqrt(var + eps)), var over the rows of all processes.
 
     Raises:
         InputError: see checks.checked_views.
@@ -62,9 +62,9 @@ def variance_term(z: Tensor, eps: float = 1e-4) -> Tensor:
 
 
 def covariance_term(z: Tensor, matrix_limit: int = MATRIX_LIMIT) -> Tensor:
-    """Sum of the squared off-diagonal covariances over D (paper, equations 3 and 4).
+    """Sum of the squared off-diagonal covariances, divided by D (paper, equations 3 and 4).
 
-    Makes no D×D matrix where N < D, and each process works on its own rows: see gram.times_off_diagonal.
+    Makes no D×D matrix if N < D, and each process computes its own rows: see gram.times_off_diagonal.
 
     Args:
         z: [n, D], this process's rows; at least 2 over all processes.
@@ -103,31 +103,30 @@ def _covariance(z: Centred, counts: list[int], matrix_limit: int) -> Tensor:
 class VICRegLoss(nn.Module):
     """total = 25 · invariance + 25 · variance + 1 · covariance (paper, equation 6), usable without Lightning.
 
-    At V = 2 views these are the paper's terms. With more, each view is compared with the mean of the others, as in
-    EMP-SSL (Tong et al., 2023, arXiv 2304.03977) each crop with the mean of all; variance is the mean and covariance
-    twice the mean over all views, so that the weights keep their meaning.
+    With V = 2 views, these are the paper's terms. With more, each view is compared with the mean of the others, similar
+    to EMP-SSL (Tong et al., 2023, arXiv 2304.03977), which compares each crop with the mean of all. Variance is the
+    mean and covariance twice the mean over the views, so the weights keep their meaning.
 
-    All terms are over the rows of all processes, and equal on each; DistributedDataParallel's mean of the gradients is
-    the gradient of the global batch. The math runs in float32 under any autocast; where N ≥ D, a GPU whose matrix
-    products were set to TF32 computes the covariance in TF32.
+    Under DDP, value and gradient are those of the global batch. The math runs in float32 under any autocast. If N ≥ D,
+    a GPU whose matrix products are set to TF32 computes the covariance in TF32.
 
-    On W processes of n rows, N in all, each process communicates in the forward pass, per view: 2·D float64
-    all-reduced (the columns' means and squares), N·D float32 gathered where N < D, else D² all-reduced (for
-    the covariance), and a scalar; and once the invariance's scalar and, between the hosts, one count of rows.
-    The backward pass communicates nothing.
+    On W processes with n rows each, N in total, each process communicates in the forward pass, per view: 2·D float64
+    all-reduced (means and squares of the columns), N·D float32 gathered if N < D, else D² all-reduced (covariance), and
+    a scalar. Once per batch it communicates the scalar of the invariance and, over gloo, one count of rows. The
+    backward pass communicates nothing.
 
-    Deviations from the authors' code: the covariance divides by the number of rows less one, also in a smaller
-    last batch, and not by a batch-size flag; the invariance is the global batch's mean and not each process's own,
-    which is the same gradient where all processes have as many rows.
+    Deviations from the authors' code: the covariance divides by the number of rows minus one, also in a smaller last
+    batch, and not by a batch-size flag. The invariance is the mean of the global batch and not of each process; the
+    gradient is the same if all processes have equally many rows.
 
     Args:
-        invariance_weight: λ of the paper; no weight is negative.
-        variance_weight: μ.
-        covariance_weight: ν.
-        matrix_limit: elements of a Gram matrix held at a time; a larger one is worked through in blocks.
+        invariance_weight: λ of the paper, not negative.
+        variance_weight: μ, not negative.
+        covariance_weight: ν, not negative.
+        matrix_limit: elements of a Gram matrix held at a time; a larger one is computed in blocks.
 
     Raises:
-        InputError: a negative weight, a limit below 1.
+        InputError: a negative weight, or a limit below 1.
 
     >>> terms = VICRegLoss()(torch.zeros(4, 8), torch.zeros(4, 8))
     >>> round(terms.total.item(), 2), round(terms.variance.item(), 2)

@@ -1,1 +1,1 @@
-"""Pretraining methods as LightningModules: joint_embedding holds the training loop that all share."""
+"""Pretraining methods as LightningModules. joint_embedding.py holds the training loop that all share."""

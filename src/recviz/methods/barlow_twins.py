@@ -1,4 +1,4 @@
-"""Barlow Twins, on the training loop."""
+"""Barlow Twins."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from recviz.projector import projector
 class BarlowTwins(JointEmbedding):
     """Barlow Twins (Zbontar, Jing, Misra, LeCun, Deny, ICML 2021, arXiv 2103.03230).
 
-    The defaults are those of the authors' code for a ResNet-50 on ImageNet. The authors give biases and normalisation,
-    whose steps are plain SGD, a learning rate of 0.0048. Here all parameters have 0.2 and the loss is scaled by 0.024,
-    which gives these parameters the same steps; LARS makes the steps of the others independent of the scale.
+    The defaults are those of the authors' code for a ResNet-50 on ImageNet. The authors train biases and normalisation
+    by plain SGD at learning rate 0.0048. Here all parameters have 0.2 and the loss is scaled by 0.024, which gives
+    these parameters the same updates; LARS makes the updates of the others independent of the scale.
 
-    Deviations: beside the scaled gradient, LARS's weight decay counts 1 / 0.024 times as much as theirs. The hidden
-    layers of the projector have biases, as VICReg's; theirs have none, and the BatchNorm after each subtracts them.
+    Deviations: relative to the scaled gradient, LARS's weight decay is 1 / 0.024 times the authors'. The hidden layers
+    of the projector have biases, as VICReg's do; theirs have none, and the BatchNorm after each layer subtracts them.
 
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers.
         redundancy_weight: λ of BarlowTwinsLoss.
-        scale: factor on the whole loss, see BarlowTwinsLoss.
+        scale: factor of the total loss, see BarlowTwinsLoss.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.

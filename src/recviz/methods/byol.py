@@ -1,4 +1,4 @@
-"""BYOL, on the training loop with an EMA teacher."""
+"""BYOL: a predictor and an EMA teacher on the training loop."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from recviz.projector import projector
 class BYOL(JointEmbedding):
     """Bootstrap your own latent (Grill et al., NeurIPS 2020, arXiv 2006.07733).
 
-    A predictor on the online network predicts the teacher's embedding of each other view. The teacher's momentum
-    follows a cosine from `momentum` to 1 (paper, section 3.1). The online backbone is evaluated, as in the paper.
+    The online network's predictor predicts the teacher's embedding of every other view. The teacher's momentum follows
+    a cosine from `momentum` to 1 (paper, section 3.1). The online backbone is evaluated, as in the paper.
 
-    The defaults are the authors' for a ResNet-50 on ImageNet, 1000 epochs, but for LARS's weight decay of 1e-6, where
-    they have 1.5e-6. For 300 epochs they use base_lr 0.3 and momentum 0.99.
+    The defaults are the authors' for a ResNet-50 on ImageNet and 1000 epochs, except LARS's weight decay of 1e-6, where
+    they use 1.5e-6. For 300 epochs they use base_lr 0.3 and momentum 0.99.
 
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers.
-        predictor_dims: widths of the predictor's hidden layers; its output is as wide as the projector's.
-        momentum: of the teacher at the first step, in [0, 1].
+        predictor_dims: widths of the predictor's hidden layers; its output has the projector's width.
+        momentum: the teacher's momentum at the first step, in [0, 1].
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.
@@ -66,23 +66,23 @@ class BYOL(JointEmbedding):
         self.teacher = Teacher(self.backbone, self.projector, momentum)
 
     def encode(self, views: Sequence[Tensor]) -> Encoded:
-        """Encode the views by the online network, with the predictor on top, and by the teacher."""
+        """Encode the views with the online network, its predictor, and the teacher."""
         online = super().encode(views)
         predictions = tuple(self.predictor(z) for z in online.embeddings)
         return online._replace(predictions=predictions, targets=self.teacher(views).embeddings)
 
     def objective(self, encoded: Encoded) -> Any:
-        """Each view's prediction against the teacher's embedding of each other view."""
+        """Compare each view's prediction with the teacher's embedding of every other view."""
         return self.loss(encoded.predictions, encoded.targets)
 
     def schedules(self, groups: list[dict[str, Any]]) -> list[Schedule]:
-        """The learning rate, and the teacher's momentum from its start to 1."""
+        """The learning rate, and the teacher's momentum from its initial value to 1."""
         tau = partial(cosine, total_steps=schedule_steps(self.trainer), start=self.momentum, end=1.0)
         return [*super().schedules(groups), Schedule(self.teacher.settings, "momentum", tau)]
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Take the step, and let the teacher follow."""
+        """Take the step and update the teacher."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.teacher.follow(self.backbone, self.projector)

@@ -1,4 +1,4 @@
-"""Checks of what the training loop is given: batches, trainer settings, data loaders."""
+"""Checks of batches, trainer settings and data loaders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def training_batch(batch: Any) -> tuple[Sequence[Tensor], Tensor | None]:
     """Views and labels of a training batch.
 
     Raises:
-        InputError: a batch of anything else.
+        InputError: any other batch.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         views, labels = batch
@@ -34,7 +34,7 @@ def validation_batch(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Images and labels of a held-out batch.
 
     Raises:
-        InputError: a batch of anything else, such as one of views.
+        InputError: any other batch, such as one of views.
     """
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         images, labels = batch
@@ -62,7 +62,7 @@ def _layout(batch: Any) -> str:
 
 
 def load_training_data(trainer: Trainer) -> None:
-    """Set up the training loader, whose length the schedules need.
+    """Set up the training loader, whose length the schedules require.
 
     Raises:
         InputError: a loader without batches or without a length, a validation interval longer than an epoch.
@@ -78,31 +78,31 @@ def load_training_data(trainer: Trainer) -> None:
                 ) from error
             raise
     if trainer.num_training_batches == float("inf"):
-        raise InputError("the loader does not tell its length: set trainer.limit_train_batches, an epoch's steps")
+        raise InputError("the loader has no length: set trainer.limit_train_batches to the number of steps per epoch")
     if trainer.num_training_batches == 0:
-        raise InputError("the training loader has no batch: is its batch size above the number of images?")
+        raise InputError("the training loader has no batches: its batch size may be larger than the number of images")
 
 
 def schedule_steps(trainer: Trainer) -> int:
-    """Steps of the learning rate's schedule: all epochs, or max_steps where the Trainer has no max_epochs."""
+    """Steps of the learning rate schedule: those of max_epochs, or max_steps if the Trainer has no max_epochs."""
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         return int(trainer.max_steps)
     return trainer.max_epochs * int(trainer.num_training_batches)
 
 
 def check_trainer(trainer: Trainer) -> None:
-    """Raise InputError where the trainer accumulates gradients, splits weights, or gives the schedule no end."""
+    """Raise InputError if the trainer accumulates gradients, shards weights, or has no last step."""
     if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:
-        raise InputError("the learning rate's schedule needs an end: set trainer.max_epochs")
+        raise InputError("the learning rate schedule needs a last step: set trainer.max_epochs")
     check_steps(trainer)
     if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise InputError(
-            f"trainer.strategy {type(trainer.strategy).__name__} splits weights over the processes, and optimiser and "
-            "callbacks need them whole: use auto or ddp"
+            f"trainer.strategy {type(trainer.strategy).__name__} shards weights over processes, but optimiser and "
+            "callbacks need complete weights: use auto or ddp"
         )
     if str(trainer.precision) in ("bf16-true", "16-true", "64-true"):
         raise InputError(
-            f"trainer.precision {trainer.precision}: use bf16-mixed or 32-true, as views and weights are 32"
+            f"trainer.precision {trainer.precision}: views and weights are float32; use bf16-mixed or 32-true"
         )
     check_accumulation(trainer.accumulate_grad_batches, "trainer.accumulate_grad_batches")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -110,36 +110,36 @@ def check_trainer(trainer: Trainer) -> None:
             check_accumulation(max(callback.scheduling.values()), "GradientAccumulationScheduler")
         if isinstance(callback, BatchSizeFinder | LearningRateFinder):
             raise InputError(
-                f"{type(callback).__name__} trains before the run, whose schedule and batches are fixed by then: leave "
-                "it out, and set model.base_lr and data.batch_size"
+                f"{type(callback).__name__} trains before the run, when schedule and batches are already fixed: remove "
+                "it, and set model.base_lr and data.batch_size"
             )
 
 
 def check_accumulation(batches: int, setting: str) -> None:
-    """Raise InputError where an optimiser step takes the gradients of several batches."""
+    """Raise InputError if an optimiser step accumulates the gradients of several batches."""
     if batches != 1:
         raise InputError(
-            f"{setting} {batches}: the objective is a statistic of the batch, so accumulated gradients are not a "
-            "larger batch's; use 1 and raise data.batch_size"
+            f"{setting} {batches}: the objective is a statistic of the batch, so accumulated gradients are not those "
+            "of a larger batch; use 1 and raise data.batch_size"
         )
 
 
 def check_steps(trainer: Trainer) -> None:
-    """Raise InputError where the trainer's settings leave no step to take."""
+    """Raise InputError if the trainer's settings leave no steps."""
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if getattr(trainer, name) == 0:
             raise InputError(f"trainer.{name} is 0: there is nothing to train")
 
 
 def global_batch_size(trainer: Trainer) -> int:
-    """Samples per optimiser step, over all processes, as the training loader of `trainer` gives them.
+    """Samples per optimiser step over all processes, from the training loader of `trainer`.
 
     Raises:
-        InputError: a loader that does not tell its batch size.
+        InputError: a loader without a batch size.
     """
     loader = trainer.train_dataloader
     for source in (loader, getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)):
         size = getattr(source, "batch_size", None)
         if isinstance(size, int):
             return size * trainer.world_size
-    raise InputError(f"{type(loader).__name__} does not tell its batch_size, which the learning rate follows")
+    raise InputError(f"{type(loader).__name__} has no batch_size, which the learning rate follows")

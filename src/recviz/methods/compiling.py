@@ -1,4 +1,4 @@
-"""torch.compile for the parts of a method that take its time."""
+"""torch.compile for backbone, projector, predictor and teacher."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _log = logging.getLogger(__name__)
 
 
 def compile_parts(module: nn.Module, device: torch.device) -> None:
-    """Compile backbone, projector, predictor and teacher in place, at their first call; names in checkpoints stay.
+    """Compile the parts in place, at their first call; checkpoint names do not change.
 
-    Where torch has no working compiler (no C++ compiler for a CPU, no Triton for a GPU), one log line says so and
-    nothing is compiled.
+    Without a working compiler (C++ for a CPU, Triton for a GPU), one log line says so and nothing is compiled.
 
     Args:
         module: the method.
-        device: that it will train on.
+        device: the training device.
 
     Raises:
         InputError: a module without these parts.
@@ -39,10 +38,10 @@ def compile_parts(module: nn.Module, device: torch.device) -> None:
 
 
 def compiler_error(device: torch.device) -> str | None:
-    """Why torch.compile does not work for `device`, in one line; None where it does."""
+    """One line on why torch.compile fails on `device`, or None if it works."""
     try:
         torch.compile(_try_me)(torch.ones(8, device=device))
-    except Exception as error:  # its many layers raise as many kinds
+    except Exception as error:  # the compiler raises many types
         return str(error).strip().partition("\n")[0] or type(error).__name__
     return None
 

@@ -1,4 +1,4 @@
-"""The training loop: encode the views of a batch, compare them by an objective, report."""
+"""The training loop: encode the views of a batch, compute the objective, report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from recviz.methods.checks import (
 from recviz.optim import Schedule, made_optimizer, parameter_groups, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
-"""Makes an optimiser of parameter groups and a learning rate; in YAML, a class_path and its other settings."""
+"""From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
 
 
 class Encoded(NamedTuple):
@@ -36,15 +36,15 @@ class Encoded(NamedTuple):
     embeddings: tuple[Tensor, ...]
     """V of [N, P], from the projector."""
     predictions: tuple[Tensor, ...] = ()
-    """V of [N, P], from the predictor, of methods with one."""
+    """V of [N, P], from the predictor, for methods with one."""
     targets: tuple[Tensor, ...] = ()
-    """V of [N, P], the embeddings of a teacher, of methods with one."""
+    """V of [N, P], the teacher's embeddings, for methods with one."""
 
 
 def encode(backbone: nn.Module, projector: nn.Module, views: Sequence[Tensor]) -> Encoded:
-    """Encode views one after the other, so that BatchNorm's statistics are those of one view.
+    """Encode views one at a time, so that BatchNorm's statistics are those of one view.
 
-    The authors of VICReg, Barlow Twins and BYOL do the same. One batch of all views would be 4% faster (docs/results).
+    The authors of VICReg, Barlow Twins and BYOL do the same. One batch of all views is 4% faster (docs/results).
 
     Args:
         backbone: [N, 3, H, W] to [N, D].
@@ -73,14 +73,14 @@ class JointEmbedding(LightningModule):
         backbone: images [N, 3, H, W] to features [N, D]; any module with .feature_dim, other models
             through backbones.as_backbone, as VICReg does.
         projector: features to embeddings [N, P].
-        loss: an objective, such as VICRegLoss: takes the embeddings of the views, gives a NamedTuple of terms, `total`
+        loss: an objective, such as VICRegLoss: from the embeddings of the views to a NamedTuple of terms, `total`
             first.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0, before the cosine to 0.001 of the peak.
 
     Raises:
-        InputError: a negative learning rate or warm-up; a batch, trainer or backbone that the loop cannot take.
+        InputError: a negative learning rate or warm-up; an unsupported batch, trainer or backbone.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class JointEmbedding(LightningModule):
 
     @property
     def evaluated(self) -> nn.Module:
-        """The module that is probed, validated and exported: images [N, 3, H, W] to features [N, D]."""
+        """The module to probe, validate and export: images [N, 3, H, W] to features [N, D]."""
         return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class JointEmbedding(LightningModule):
         return features
 
     def training_step(self, batch: tuple[Sequence[Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
-        """Loss of one batch, with the outputs that callbacks read."""
+        """Loss of one batch, and the outputs for callbacks."""
         views, labels = training_batch(batch)
         encoded = self.encode(views)
         terms = self.objective(encoded)
@@ -128,12 +128,12 @@ class JointEmbedding(LightningModule):
         return self.loss(*encoded.embeddings)
 
     def report(self, encoded: Encoded, labels: Tensor | None, terms: Any) -> dict[str, Any]:
-        """Log the terms and the learning rate, and return the outputs that callbacks read."""
+        """Log the terms and the learning rate; return the outputs for callbacks."""
         seen = terms._make(term.detach() for term in terms)
         for name, term in seen._asdict().items():
             self.log(f"train/{name}", term, prog_bar=name == "total")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", torch.full((), lr, device=self.device))  # made on the device: a copy would wait for it
+        self.log("train/lr", torch.full((), lr, device=self.device))  # made on the device, to avoid a host sync
         return {
             "loss": terms[0],
             "features": encoded.features[0].detach(),
@@ -145,28 +145,28 @@ class JointEmbedding(LightningModule):
     def validation_step(
         self, batch: tuple[Tensor, Tensor | None], batch_idx: int, dataloader_idx: int = 0
     ) -> dict[str, Any]:
-        """Features of a labelled, held-out batch, for the probe."""
+        """Features of a held-out batch, for the probe."""
         images, labels = validation_batch(batch)
         return {"features": self(images).detach(), "labels": labels}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the evaluated module, so that a reader takes its weights."""
+        """Record which module is evaluated, so that readers load its weights."""
         checkpoint["evaluated"] = next(name for name, module in self.named_modules() if module is self.evaluated)
 
     def on_validation_start(self) -> None:
-        """Refuse several validation loaders, whose samples one probe would take for one split."""
+        """Refuse several validation loaders: the probe measures one split."""
         if (count := len(self.trainer.num_val_batches)) > 1:
             raise InputError(
-                f"there are {count} validation loaders, and the probe measures one held-out "
-                "split: let val_dataloader return one loader"
+                f"got {count} validation loaders, but the probe measures one held-out split: let val_dataloader return "
+                "one loader"
             )
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Refuse accumulation that a callback has set since training began."""
+        """Refuse gradient accumulation that a callback set during training."""
         check_accumulation(self.trainer.accumulate_grad_batches, "trainer.accumulate_grad_batches")
 
     def configure_optimizers(self) -> Optimizer:
-        """The optimiser of all trainable parameters at the peak learning rate, which `schedules` then moves."""
+        """The optimiser of all trainable parameters at the peak learning rate, which `schedules` changes each step."""
         check_trainer(self.trainer)
         load_training_data(self.trainer)
         optimizer = made_optimizer(self.optimizer, parameter_groups(self), self.peak_lr)
@@ -174,10 +174,10 @@ class JointEmbedding(LightningModule):
         return optimizer
 
     def schedules(self, groups: list[dict[str, Any]]) -> list[Schedule]:
-        """The settings that follow the global step: by default the learning rate of each parameter group.
+        """The settings that depend on the global step: by default, the learning rate of each parameter group.
 
-        The schedule has the steps of `max_epochs`, also where `max_steps` or `max_time` ends the run earlier, so that
-        the run can be resumed; without `max_epochs`, it has `max_steps`.
+        The schedule spans `max_epochs`, even if `max_steps` or `max_time` ends the run earlier, so that the run can be
+        resumed. Without `max_epochs`, it spans `max_steps`.
 
         Args:
             groups: the optimiser's parameter groups.
@@ -193,12 +193,12 @@ class JointEmbedding(LightningModule):
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
-        """Set what is scheduled to its value at this step, and take the step."""
+        """Set all scheduled settings to their values at this step, then take the step."""
         for group, setting, value in self.schedules(self.trainer.optimizers[0].param_groups):
             group[setting] = value(self.global_step)
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     @property
     def peak_lr(self) -> float:
-        """Learning rate at the end of the warm-up; needs a trainer with its training data."""
+        """Learning rate at the end of the warm-up; requires a trainer with its training loader."""
         return self.base_lr * global_batch_size(self.trainer) / 256

@@ -1,4 +1,4 @@
-"""SIGReg (LeJEPA without a predictor), on the training loop."""
+"""SIGReg (LeJEPA without a predictor)."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from recviz.projector import projector
 class SIGReg(JointEmbedding):
     """LeJEPA's objective (Balestriero, LeCun, 2025, arXiv 2511.08544).
 
-    The weight and the number of directions are the paper's; projector and optimiser are not: the paper trains many
-    backbones with AdamW, which `optimizer` takes.
+    The weight and the number of directions are the paper's. Projector and optimiser are not: the paper uses AdamW,
+    which `optimizer` accepts.
 
     Args:
         backbone: see JointEmbedding.
         projector_dims: widths of the projector's layers; narrow embeddings serve this objective best.
         sigreg_weight: λ of SIGRegLoss.
         num_slices: number of directions, see SIGRegLoss.
-        seed: of the directions; give runs of several seeds one each.
+        seed: of the directions; use another one for each run of a comparison over seeds.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.
@@ -53,5 +53,5 @@ class SIGReg(JointEmbedding):
         )
 
     def objective(self, encoded: Encoded) -> Any:
-        """The terms of one batch, with directions that are new at each step."""
+        """The terms of one batch, with new directions at each step."""
         return self.loss(*encoded.embeddings, step=self.global_step)

@@ -1,4 +1,4 @@
-"""SimCLR, on the training loop."""
+"""SimCLR."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SimCLR(JointEmbedding):
 
     The defaults are the authors' for a ResNet-50 on ImageNet. On CIFAR-10 they use temperature 0.5 and base_lr 1.0.
     The projector deviates from their code in three ways. It has no BatchNorm after the last layer. Its hidden layers
-    have biases, as VICReg's; theirs have none, and the BatchNorm after each subtracts a bias again. Its weights begin
-    as PyTorch's nn.Linear; theirs are normal with a standard deviation of 0.01.
+    have biases, which the BatchNorm after each subtracts; theirs have none. Its weights are initialised as nn.Linear's;
+    theirs are normal with a standard deviation of 0.01.
 
     Args:
         backbone: see JointEmbedding.

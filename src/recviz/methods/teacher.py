@@ -1,4 +1,4 @@
-"""An EMA teacher: a copy of backbone and projector that follows the trained ones."""
+"""An EMA teacher: the moving average of backbone and projector."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from recviz.methods.joint_embedding import Encoded, encode
 
 
 class Teacher(nn.Module):
-    """The exponential moving average of a backbone and a projector; it is never trained by gradients.
+    """The exponential moving average of a backbone and a projector, without gradients.
 
-    After each step, teacher = momentum · teacher + (1 − momentum) · student, for every weight. Buffers such as
-    BatchNorm's running statistics are the teacher's own: it normalises by the batch that it sees, as in BYOL's code.
+    After each step, teacher = momentum · teacher + (1 − momentum) · student, for every weight. Buffers, such as
+    BatchNorm's running statistics, are not averaged: the teacher normalises by its own batch, as in BYOL's code.
 
     Args:
-        backbone, projector: the student's, which the teacher starts as.
-        momentum: until a schedule sets settings["momentum"].
+        backbone, projector: the student's; the teacher starts as a copy.
+        momentum: initial momentum; a schedule sets settings["momentum"].
     """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, momentum: float) -> None:

@@ -1,4 +1,4 @@
-"""VICReg, on the training loop."""
+"""VICReg."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from recviz.projector import projector
 class VICReg(JointEmbedding):
     """VICReg (Bardes, Ponce, LeCun, ICLR 2022, arXiv 2105.04906).
 
-    The defaults are the authors' for a ResNet-50 on ImageNet, 1000 epochs. Their base_lr for 100 epochs depends on
-    the global batch (paper, table of batch sizes): 128: 0.8, 256: 0.5, 512: 0.4, 1024 and more: 0.3.
+    The defaults are the authors' for a ResNet-50 on ImageNet and 1000 epochs. Their base_lr for 100 epochs depends on
+    the global batch (paper, table of batch sizes): 0.8 at 128, 0.5 at 256, 0.4 at 512, 0.3 from 1024 on.
 
     Args:
         backbone: see JointEmbedding.
