@@ -94,7 +94,8 @@ NOTES = (
     (
         "*At its best precision*: bf16 by the Trainer's option; solo-learn's Lightning version only has float32 on a "
         "CPU. recviz uses channels-last by default. *By hand*: lightly's module and batches are put into "
-        "channels-last, which takes three lines of code. Both then run the same convolutions, which take nearly all of the time.",
+        "channels-last, which takes three lines of code. Both then run the same convolutions, which take nearly all of "
+        "the time.",
         {"bf16", "by-hand", "small", "small-by-hand"},
     ),
     (
