@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from typing import Any
 
@@ -11,6 +12,11 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 WHERE = "RECVIZ_TEST_END"
 """The environment variable: HOOK:STEP:WAY, in which hook and after how many steps, and how: stop, raise or a signal."""
+
+
+def without_progress(err: str) -> str:
+    """What a command said on stderr but for lines of progress, which a busy machine brings."""
+    return "".join(line for line in err.splitlines(keepends=True) if not re.search(r"\(\d\d:\d\d\)$", line))
 
 
 class EndsAt(Callback):

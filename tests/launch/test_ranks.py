@@ -23,6 +23,7 @@ from recviz.launch.ranks import ranks_to_start, run_ranks
 from tests.cli.test_fit import Command
 from tests.cli.test_resume import assert_same
 from tests.datasets import make_flat
+from tests.endings import without_progress
 from tests.launch.ranks import is_told, misbehaves
 
 FIT = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.views.size", "16", "--data.batch_size", "4"]
@@ -91,7 +92,7 @@ class Job:
         while [pid for pid in self.started if alive(pid)] and time.monotonic() < begun + within:
             time.sleep(0.1)
         assert not [pid for pid in self.started if alive(pid)], "no process is left"
-        return "".join(line for line in err.splitlines(keepends=True) if not re.search(r"\(\d\d:\d\d\)$", line))
+        return without_progress(err)
 
 
 def children(pid: int) -> list[int]:
