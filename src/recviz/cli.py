@@ -22,16 +22,16 @@ from recviz.progress import say, working
 
 COMMANDS = {
     "fit": "pretrain a backbone: recviz fit --config cifar100.yaml",
-    "probe": "measure a backbone: recviz probe, or recviz probe --ckpt_path runs/…/last.ckpt",
-    "check": "find files that cannot be read: recviz check DIR",
-    "pack": "write a folder of images in a form that is read fast: recviz pack SRC DST --size 256",
-    "compare": "runs side by side: recviz compare runs/a runs/b --out report.html",
-    "embed": "features, projections and neighbours of images: recviz embed --ckpt_path runs/a --out DIR",
-    "neighbours": "pictures like this one: recviz neighbours --ckpt_path runs/a --images DIR --query photo.jpg",
-    "predict": "classes of a folder of images: recviz predict --ckpt_path PROBE.ckpt FOLDER",
-    "export": "take the backbone away: recviz export --ckpt_path runs/a --format onnx --out a.onnx",
-    "study": "a grid of runs, each probed: recviz study --config study-smoke.yaml",
-    "views": "look at the augmented views: recviz views --config cifar100.yaml --out views.png",
+    "probe": "evaluate a backbone: recviz probe, or recviz probe --ckpt_path runs/…/last.ckpt",
+    "check": "find unreadable image files: recviz check DIR",
+    "pack": "pack a folder of images into shards: recviz pack SRC DST --size 256",
+    "compare": "compare runs in a table and plots: recviz compare runs/a runs/b --out report.html",
+    "embed": "write features, projections and neighbours: recviz embed --ckpt_path runs/a --out DIR",
+    "neighbours": "find the nearest images to one: recviz neighbours --ckpt_path runs/a --images DIR --query photo.jpg",
+    "predict": "classify a folder of images: recviz predict --ckpt_path PROBE.ckpt FOLDER",
+    "export": "export the backbone: recviz export --ckpt_path runs/a --format onnx --out a.onnx",
+    "study": "train and probe a grid of settings: recviz study --config study-smoke.yaml",
+    "views": "draw the augmented views: recviz views --config cifar100.yaml --out views.png",
 }
 
 NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_CPUS_PER_TASK")
@@ -39,13 +39,13 @@ NUMBERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLU
 
 HELP = """usage: recviz COMMAND [options]
 
-Pretrain image backbones with VICReg, and measure honestly how good they are.
+Pretrain image backbones with VICReg and evaluate them.
 
 commands:
 {commands}
 
 options:
-  --help         show this; recviz COMMAND --help tells a command's options
+  --help         show this help; recviz COMMAND --help shows the options of a command
   --version      show the version
 
 start here:

@@ -113,7 +113,7 @@ def shown(
 
 @contextlib.contextmanager
 def working(what: str, patience: float = 1.0) -> Iterator[None]:
-    """Show that work of unknown length goes on, and for how long; see `progress`. Within another, it is silent."""
+    """Show the elapsed time of work of unknown length; see `progress`. Within another, it is silent."""
     global _at_work
     if _at_work:
         yield

@@ -183,7 +183,7 @@ def test_safe_changes_are_shown_and_accepted_by_a_flag(recviz_command: Command, 
     assert "probe.k 20 → 3; trainer.max_epochs 4 → 6; accept with --allow_changes true" in err
     code, out, err = recviz_command(*more, "--allow_changes", "true", "--data.num_workers", "0")
     assert (code, err) == (0, "")
-    assert "going on with other settings: probe.k 20 → 3; trainer.max_epochs 4 → 6" in out
+    assert "resuming with other settings: probe.k 20 → 3; trainer.max_epochs 4 → 6" in out
     assert last(run)["global_step"] == 6 * 3
     assert [int(row["step"]) for row in table(run) if row["train/total"]] == list(range(18))
     settings = yaml.safe_load((run / "config.yaml").read_text())

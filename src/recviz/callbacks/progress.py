@@ -24,7 +24,7 @@ class _Pace:
         self.epochs = math.ceil(self.steps / math.ceil(per_epoch)) if known else max(0, trainer.max_epochs or 0)
 
     def epoch(self, trainer: Trainer) -> str:
-        """The epoch that goes on, from 1, and their number, where it is known."""
+        """The current epoch, from 1, and the number of epochs, where it is known."""
         total = str(self.epochs) if self.epochs else ""
         return f"epoch {trainer.current_epoch + 1:>{len(total)}}" + f"/{total}" * bool(total)
 
@@ -73,7 +73,7 @@ class Bar(TQDMProgressBar):
                 getattr(self, name).close()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What is logged for the bar."""
+        """The metrics that are logged for the bar."""
         if time.perf_counter() - self._read_at > 0.5:
             self._shown = super().get_metrics(trainer, pl_module)
             self._shown.pop("v_num", None)

@@ -20,15 +20,15 @@ from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.launch.machine import cache_folder
 
-DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list what is broken.
+DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list the unreadable files.
 
-Files of other kinds are counted by extension; they are left out of training.
+Files of other types are counted by extension; training leaves them out.
 
-Exit code 0: all can be read; 1: some cannot. --out writes their names to a file that --data.exclude takes."""
+Exit code: 0 if all files are readable, else 1. --out writes the unreadable ones to a file that --data.exclude takes."""
 
 
 def run(argv: list[str]) -> int:
-    """Parse, read everything, list what is broken.
+    """Read every file and list the unreadable ones.
 
     Returns:
         0 where everything can be read, 1 where something cannot.
@@ -56,7 +56,7 @@ def options() -> ArgumentParser:
     """The parser of all options."""
     parser = new_parser("check", DESCRIPTION)
     parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
-    parser.add_argument("--out", type=str | None, default=None, help="a file for the names of what is broken")
+    parser.add_argument("--out", type=str | None, default=None, help="file to write the unreadable ones to")
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
     return parser
 

@@ -14,10 +14,10 @@ from recviz.progress import working
 from recviz.reports.compare import terminal_table, write_report
 from recviz.runs.run import Run, read_runs
 
-DESCRIPTION = """Compare runs: run folders, of finished runs or of those that still train, and results.json files.
+DESCRIPTION = """Compare runs, finished or still training, and results.json files.
 
-Writes one page that opens offline (--out), and beside it the table as Markdown and each plot as SVG and PNG. Prints the
-columns in which the runs differ, as far as they fit the terminal."""
+Writes a self-contained page (--out), the table as Markdown, and each plot as SVG and PNG. Prints the columns in which
+the runs differ, as many as fit the terminal."""
 
 
 def run(argv: list[str]) -> None:

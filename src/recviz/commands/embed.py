@@ -28,9 +28,9 @@ from recviz.reports.embedding import embed, precision_at, save, skipped_too
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 
-DESCRIPTION = """Encode images with a run's backbone, and look at the features.
+DESCRIPTION = """Encode images with a backbone and draw the features.
 
-By default the held-out images of the run's own data; others by --data, or any folder by --images. DIR gets
+The default is the held-out images of the run's own data; --data or --images name others. The output folder holds
 features.safetensors, names.txt, projection.png, projection.html (thumbnails under the pointer) and neighbours.html."""
 
 

@@ -95,7 +95,7 @@ def _plain(name: str) -> str:
 
 
 def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
-    """What is wrong with one setting, or None.
+    """The problem with one setting, or None.
 
     A name below a class whose signature cannot be read is unknown here and may still be right: it is to blame only
     where jsonargparse's message has it.
@@ -135,7 +135,7 @@ def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mappin
 
 
 def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], first: int = 0) -> Iterator[Any]:
-    """What a class or function takes, its keyword arguments resolved by jsonargparse; nothing where that fails.
+    """The settings of a class or function, its keyword arguments resolved by jsonargparse; nothing where that fails.
 
     The first parameters of what a Callable makes, such as an optimizer's parameters, are not settings.
     """

@@ -14,10 +14,10 @@ from recviz.runs.folder import RunFolder, newest_checkpoint
 from recviz.runs.results import heading
 from recviz.runs.run import Run, read_runs
 
-DESCRIPTION = """Take a backbone away: write it as weights (state_dict, safetensors, timm) or as a program (onnx,
-torch_export) that takes images in 0..1 and normalises them itself. A card beside it says what it is and how to load it.
+DESCRIPTION = """Export a backbone as weights (state_dict, safetensors, timm) or as a program (onnx, torch_export) that
+takes images in 0..1 and normalises them itself. A model card beside it says how to load it.
 
-The run is the newest below ./runs, unless --ckpt_path names another. What was written is read back and compared."""
+The default is the newest run below ./runs. The export is read back and its features are compared."""
 
 SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
 

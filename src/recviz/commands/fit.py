@@ -151,7 +151,7 @@ def set_up_data(job: Job) -> None:
 
 
 def checked_checkpoint(job: Job) -> str | None:
-    """The checkpoint to go on from, where there is one; changes of settings since are said.
+    """The checkpoint to resume from, if any; prints the settings that changed since.
 
     Raises:
         InputError: one that cannot be read, of another architecture, or of settings that may not change.
@@ -162,7 +162,7 @@ def checked_checkpoint(job: Job) -> str | None:
         data, processes = job.data if job.trainer.local_rank == 0 else None, job.trainer.world_size
         changes = check_checkpoint(checkpoint, job.model, data, processes, job.config_text(), allowed)
         if changes and job.trainer.is_global_zero:
-            print(f"going on with other settings: {'; '.join(changes)}")
+            print(f"resuming with other settings: {'; '.join(changes)}")
     return checkpoint
 
 

@@ -42,7 +42,7 @@ SYNONYMS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("dry", "dryrun", "print"): ("dry_run",),
     ("mode", "eval_type", "eval"): ("protocol",),
 }  # fmt: skip
-"""What people type, from other programs, and the options that it may mean here; the first that a command has counts."""
+"""Option names of other programs, and the options that they may mean here; the first that a command has counts."""
 
 OTHER_COMMANDS = {
     "fit": ("train", "pretrain", "run", "start", "resume", "main", "finetune_backbone"),

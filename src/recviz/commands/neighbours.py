@@ -16,9 +16,9 @@ from recviz.reports.gallery import Hit, picture
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import newest_checkpoint
 
-DESCRIPTION = """Find the images below a folder that are nearest to a photo, by the cosine of a backbone's features.
+DESCRIPTION = """Find the images below a folder nearest to a query image, by cosine similarity of features.
 
-Images of the folder that cannot be read are named, counted and left out."""
+Unreadable images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:
@@ -30,7 +30,7 @@ def run(argv: list[str]) -> None:
     parser = new_parser("neighbours", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--images", type=str, required=True, help="the folder to look in")
-    parser.add_argument("--query", type=str, required=True, help="the photo")
+    parser.add_argument("--query", type=str, required=True, help="the query image")
     parser.add_argument("--k", type=int, default=8, help="how many")
     parser.add_argument("--out", type=str, default="neighbours.png", help="the picture (default: neighbours.png)")
     config = parse(parser, argv)

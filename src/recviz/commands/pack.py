@@ -20,12 +20,12 @@ from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import typed_command, usable_cores
 
-DESCRIPTION = """Write a folder of images once in a form that is read fast, from a disk or a bucket.
+DESCRIPTION = """Pack a folder of images into tar shards that are read fast from a disk or a bucket.
 
 SRC is what ImageFolderDataModule takes: <class>/*.jpg, train/ and val/ (or test/) of such, or images without labels.
 A held-out split without class folders has no labels and is not packed.
 DST gets tar shards (WebDataset's format), an index and a manifest with checksums; PackedDataModule reads it. Larger
-images are resized to a short side of --size pixels. A call that was stopped goes on where it was."""
+images are resized to a short side of --size pixels. An interrupted call resumes where it stopped."""
 
 
 def run(argv: list[str]) -> None:

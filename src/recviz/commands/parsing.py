@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
+import textwrap
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -54,11 +56,11 @@ def new_parser(command: str, description: str, usage: str | None = None, epilog:
     """
     for name in recviz.__all__:
         getattr(recviz, name)  # jsonargparse knows the bare names of classes that are imported
-    prog = f"recviz {command}"
+    prog, width = f"recviz {command}", shutil.get_terminal_size().columns - 2
     return ArgumentParser(
         prog=prog,
         usage=usage and f"{prog} {usage}",
-        description=description,
+        description="\n\n".join(textwrap.fill(part, width) for part in description.split("\n\n")),
         epilog=epilog,
         formatter_class=_OwnOptions,
         exit_on_error=False,
@@ -106,7 +108,7 @@ def first_look(argv: Sequence[str], *names: str) -> tuple[argparse.Namespace, li
 
 
 def option_value(argv: Sequence[str], name: str) -> str | None:
-    """What the command line gives an option; None where it does not."""
+    """The value of an option on the command line, or None."""
     found: str | None = next(iter(vars(first_look(argv, name)[0]).values()))
     return found
 

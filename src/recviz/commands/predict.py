@@ -19,8 +19,8 @@ from recviz.runs.checkpoints import load_classifier
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
 
-Writes a CSV with a row for each image: its path, the most likely class, and that class's probability. Images that
-cannot be read are named, counted and left out."""
+Writes a CSV with a row for each image: its path, the most likely class, and that class's probability. Unreadable
+images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:

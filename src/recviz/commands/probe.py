@@ -56,7 +56,7 @@ from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file
 from recviz.runs.written import settings_text
 
-DESCRIPTION = """Measure a backbone: a checkpoint's (by default the newest run's), or any other.
+DESCRIPTION = """Evaluate the backbone of a checkpoint (by default the newest run's), or any other backbone.
 
 Without options it probes the newest run below ./runs on the data it was trained on. Protocols:
 """ + "\n".join(f"{name}: {str(made.__doc__).splitlines()[0]}" for name, made in PROTOCOLS.items())

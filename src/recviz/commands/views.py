@@ -17,7 +17,7 @@ from recviz.errors import InputError
 from recviz.launch.machine import keep_compiled_code
 from recviz.reports.views import StepReport, microseconds_per_view, step_reports
 
-DESCRIPTION = "Draw the augmented views of a recipe, and measure what each step of the augmentation costs."
+DESCRIPTION = "Draw the augmented views of a recipe and measure the time of each augmentation."
 
 
 def run(argv: list[str]) -> None:
