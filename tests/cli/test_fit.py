@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -286,13 +287,13 @@ def test_the_next_steps_work_for_the_runs_data(
     data = tiny_data()
     data.setup("fit")
     assert data.train is not None
-    data.train.labels = data.train.labels if labelled else None
+    data.train = data.train if labelled else replace(data.train, labels=None)
     data.val = data.val if held_out else None
     trainer = tiny_trainer(epochs=1)
     monkeypatch.setattr(trainer, "datamodule", data, raising=False)
     lines = closing_summary(RunFolder(Path("a run")), trainer).splitlines()
     probe, embed = (line.partition("  #")[0].strip() for line in lines[lines.index("next:") + 1 :][:2])
-    assert probe == f"{typed_command()} probe --ckpt_path 'a run'/checkpoints/last.ckpt{probed_on}"
+    assert probe == f"{typed_command()} probe --ckpt_path 'a run/checkpoints/last.ckpt'{probed_on}"
     assert embed == f"{typed_command()} embed --ckpt_path 'a run'{embedded}"
 
 
