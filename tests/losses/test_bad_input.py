@@ -122,7 +122,7 @@ def test_anomaly_mode_shows_the_first_value_that_is_not_finite_and_where(name: s
         OBJECTIVES[name]()(torch.zeros(4, 8), torch.zeros(4, 8))
     assert message(error).startswith(name)
     assert f"got {value} in row 2, column 5 of view {view} (4, 8)" in message(error)
-    assert "2 such values" in message(error)
+    assert "2 values are non-finite" in message(error)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
