@@ -218,12 +218,12 @@ def test_as_backbone_of_an_empty_head_is_an_input_error() -> None:
 
 
 MISFITS: dict[str, tuple[Callable[[], nn.Module], str]] = {
-    "tuple": (misfits.GivesTuple, r"GivesTuple must give one float tensor .* it gave a tuple in eval mode"),
-    "tuple in training": (misfits.GivesTupleInTraining, "it gave a tuple in train mode"),
-    "dict": (misfits.GivesDict, "it gave a dict"),
-    "map": (misfits.GivesMap, r"here \[N, 16\]; it gave \[2, 16, 2, 2\] .*; pool its maps"),
-    "width": (misfits.GivesClasses, r"here \[N, 24\]; it gave \[2, 16\]"),
-    "integers": (misfits.GivesIntegers, r"it gave torch.int64 \[2, 16\]"),
+    "tuple": (misfits.GivesTuple, r"GivesTuple must return one float tensor .* got a tuple in eval mode"),
+    "tuple in training": (misfits.GivesTupleInTraining, "got a tuple in train mode"),
+    "dict": (misfits.GivesDict, "got a dict"),
+    "map": (misfits.GivesMap, r"here \[N, 16\]; got \[2, 16, 2, 2\] .*; pool its maps"),
+    "width": (misfits.GivesClasses, r"here \[N, 24\]; got \[2, 16\]"),
+    "integers": (misfits.GivesIntegers, r"got torch.int64 \[2, 16\]"),
     "no width": (misfits.SaysNoWidth, "SaysNoWidth needs an attribute feature_dim"),
     "one size": (misfits.OneSize, r"takes images of 96×96 pixels, but not of 32×32 .*set the views' size .* to 96"),
     "a size that few have": (lambda: declared(misfits.OneSize(72)), r"takes images of 72×72 pixels"),

@@ -1,4 +1,4 @@
-"""Backbones: factories that return an nn.Module with .feature_dim, and the adapter for anybody else's."""
+"""Backbones: functions that return an nn.Module with .feature_dim, and an adapter for other modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recviz.weights.matching import HEADS, load_backbone_weights
 from recviz.weights.published import vicreg_weights
 
 TRIED = 2
-"""Images that a backbone is tried on; BatchNorm in train mode needs more than one."""
+"""Number of images in the trial of a backbone; BatchNorm in train mode requires more than one."""
 
 Stem = Literal["imagenet", "cifar", "solo-learn"]
 STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1), "solo-learn": (3, 1, 2)}
@@ -26,17 +26,17 @@ STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1), "solo-learn": (3, 1, 2)}
 class ResNet(nn.Module):
     """Residual network without its classifier (He et al., 2015, arXiv 1512.03385).
 
-    The state dict has torchvision's names less `fc`, so weights move freely between the two and the ones that
-    VICReg's authors published. Initialised as theirs: He normal (fan out) for convolutions, and zero for the last
-    normalisation weight of each residual branch.
+    The state dict has torchvision's names without `fc`, so weights of torchvision and of VICReg's authors fit.
+    Initialised as the authors': He normal (fan out) for convolutions, and zero for the last normalisation weight of
+    each residual branch.
 
     Args:
         block: BasicBlock or Bottleneck of torchvision.
         layers: blocks in each of the four stages.
         stem: "imagenet" is 7×7, stride 2, then max-pool; "cifar" is 3×3, stride 1, padding 1, without max-pool
-            (SimCLR, appendix B.9); "solo-learn" pads that by 2, as its checkpoints of CIFAR want it: 34×34 at 27% more
-            compute.
-        width: factor on the channels of the stem and every stage; 2 is the authors' x2.
+            (SimCLR, appendix B.9); "solo-learn" pads by 2, as solo-learn's CIFAR checkpoints require: 34×34 maps, 27%
+            more compute.
+        width: factor of the channels of the stem and every stage; 2 is the authors' x2.
 
     Raises:
         InputError: an unknown stem, or a width that leaves a stage without channels.
@@ -111,7 +111,7 @@ def resnet34(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = 
 def resnet50(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
     """ResNet-50: feature_dim 2048 × width. `width=2` is the authors' resnet50x2.
 
-    `weights`: "vicreg" for the authors' published ones (73.2% linear top-1 on ImageNet; x2: 75.5%), or a path, see
+    `weights`: "vicreg" for the authors' published weights (73.2% linear top-1 on ImageNet; x2: 75.5%), or a path, see
     weights.load_backbone_weights.
     """
     return _filled(ResNet(Bottleneck, (3, 4, 6, 3), stem, width), "resnet50", width, weights)
@@ -125,7 +125,7 @@ def resnet101(stem: Stem = "imagenet", width: float = 1.0, weights: str | None =
 def resnet200(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
     """ResNet-200: feature_dim 2048 × width. `width=2` is the authors' resnet200x2.
 
-    `weights`: "vicreg" for the authors' published ones of x2 (77.3% linear top-1 on ImageNet), or a path, see
+    `weights`: "vicreg" for the authors' published weights of x2 (77.3% linear top-1 on ImageNet), or a path, see
     weights.load_backbone_weights.
     """
     return _filled(ResNet(Bottleneck, (3, 24, 36, 3), stem, width), "resnet200", width, weights)
@@ -142,7 +142,7 @@ def resnet200x2(weights: str | None = None) -> ResNet:
 
 
 def _filled(backbone: ResNet, name: str, width: float, weights: str | None) -> ResNet:
-    """The backbone with the weights asked for; "vicreg" sets `trained_at`, the side of its images in pixels."""
+    """The backbone with the requested weights; "vicreg" sets `trained_at`, its image size in pixels."""
     if weights == "vicreg":
         published = name + ("" if width == 1 else f"x{width:g}")
         if published not in ("resnet50", "resnet50x2", "resnet200x2"):
@@ -155,12 +155,12 @@ def _filled(backbone: ResNet, name: str, width: float, weights: str | None) -> R
 
 
 def as_backbone(module: nn.Module) -> nn.Module:
-    """The module as a backbone: its classifier removed, where it has one, and .feature_dim set.
+    """Make a module a backbone: remove its classifier, if any, and set .feature_dim.
 
-    A module with .feature_dim comes back as it is. From timm's models the classifier goes through
-    `reset_classifier(0)`; of torchvision's, in the layer named fc, classifier, head or heads, the last Linear and a
-    Dropout right before it become the identity, and the Linear's input width is feature_dim. The auxiliary classifiers
-    of torchvision's GoogLeNet and Inception v3 are removed, so that they give features in train mode too.
+    A module with .feature_dim is returned unchanged. timm's classifiers are removed with `reset_classifier(0)`. In
+    torchvision's layer fc, classifier, head or heads, the last Linear and a Dropout right before it become the
+    identity, and the Linear's input width is feature_dim. The auxiliary classifiers of torchvision's GoogLeNet and
+    Inception v3 are removed, so that they return features in train mode too.
 
     Raises:
         InputError: a module of unknown feature width.
@@ -179,7 +179,7 @@ def as_backbone(module: nn.Module) -> nn.Module:
                 break
     if not isinstance(width, int):
         raise InputError(
-            f"{type(module).__name__} does not say how wide its features are: "
+            f"{type(module).__name__} has no known feature width: "
             "give it an attribute feature_dim (the D of its output [N, D])"
         )
     if isinstance(module, GoogLeNet | Inception3):
@@ -197,26 +197,25 @@ def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | No
     if isinstance(head, nn.Sequential) and len(head) and isinstance(head[-1], nn.Linear):
         last = head[-1]
         head[-1] = nn.Identity()
-        if len(head) > 1 and isinstance(head[-2], nn.Dropout):  # which was for the classifier
+        if len(head) > 1 and isinstance(head[-2], nn.Dropout):  # of the classifier
             head[-2] = nn.Identity()
         return last.in_features
     return None
 
 
 def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
-    """Raise InputError unless the backbone gives features [N, feature_dim] of images [N, 3, size, size].
+    """Raise InputError unless the backbone maps images [N, 3, size, size] to features [N, feature_dim].
 
-    Encodes two images of noise, without gradients. Parameters, buffers, modes and torch's random state stay as they
-    were. An exception that is not due to the image size keeps its own type: the size is to blame where another size
-    works.
+    Encodes two images of noise, without gradients. Parameters, buffers, modes and torch's random state do not change.
+    An exception keeps its type unless another image size works.
 
     Args:
         backbone: on any device.
         size: side of the images in pixels.
-        train: check train mode besides eval mode.
+        train: also check train mode.
 
     Raises:
-        InputError: a backbone that takes images of other sizes only, or whose output is not float [N, feature_dim].
+        InputError: a backbone that only takes other image sizes, or whose output is not float [N, feature_dim].
     """
     for mode in (False, True) if train else (False,):
         try:
@@ -235,16 +234,16 @@ def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
             ) from error
         features = checked_features(backbone, features, "train" if mode else "eval")
         if len(features) != TRIED:
-            raise InputError(f"{_name(backbone)} gave {len(features)} rows of features for {TRIED} images")
+            raise InputError(f"{_name(backbone)} returned {len(features)} rows of features for {TRIED} images")
 
 
 def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tensor:
-    """What a backbone gave, if it is features.
+    """Check the output of a backbone and return it.
 
     Args:
-        backbone: that gave them.
+        backbone: the module, for feature_dim and the message.
         features: its output.
-        mode: of the backbone, for the message.
+        mode: "train" or "eval", for the message.
 
     Raises:
         InputError: a backbone without feature_dim, or anything but one float tensor [N, feature_dim].
@@ -260,13 +259,13 @@ def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tens
         got = f"{'' if features.is_floating_point() else f'{features.dtype} '}{list(features.shape)}"
     pooled = isinstance(features, Tensor) and features.ndim > 2
     raise InputError(
-        f"{_name(backbone)} must give one float tensor of features [N, feature_dim], here [N, {width}]; it gave {got}"
+        f"{_name(backbone)} must return one float tensor of features [N, feature_dim], here [N, {width}]; got {got}"
         f"{mode and f' in {mode} mode'}{'; pool its maps to one vector per image' if pooled else ''}"
     )
 
 
 def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
-    """The backbone's output for two images of noise; whatever BatchNorm counts goes into copies of the buffers."""
+    """The backbone's output for two images of noise; BatchNorm updates copies of the buffers."""
     example = next(backbone.parameters(), torch.empty(0))
     noise = _noise(size).to(example.device)
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
@@ -286,7 +285,7 @@ def _noise(size: int) -> Tensor:
 
 
 def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:
-    """A size of images that works although `size` does not; None where none does, or `size` does when tried again."""
+    """An image size that works although `size` fails; None if there is none, or if `size` works on a second try."""
 
     def works(side: int) -> bool:
         try:
@@ -300,7 +299,7 @@ def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:
 
 
 def _usual_sizes(backbone: nn.Module) -> Iterator[int]:
-    """Image sizes that a backbone is likely to be built for; first what timm's and torchvision's transformers say."""
+    """Image sizes to try: first those that timm's and torchvision's transformers declare, then common ones."""
     for owner, name in ((getattr(backbone, "patch_embed", None), "img_size"), (backbone, "image_size")):
         said = getattr(owner, name, None)
         said = said[0] if isinstance(said, tuple | list) and said else said

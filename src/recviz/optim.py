@@ -15,7 +15,7 @@ from recviz.errors import InputError
 
 
 class LARS(Optimizer):
-    """SGD with momentum and layer-wise adaptive rates (You, Gitman, Ginsburg, 2017, arXiv 1708.03888).
+    """SGD with momentum and layer-wise adaptive learning rates (You, Gitman, Ginsburg, 2017, arXiv 1708.03888).
 
     For each parameter p with gradient g, as in the authors' VICReg code:
 
@@ -24,22 +24,21 @@ class LARS(Optimizer):
         m = momentum · m + d
         p = p − lr · m
 
-    Excluded are parameters of at most one dimension (biases, normalisation, scalars) and those of groups with
-    `adapt` False, such as the second group of `parameter_groups`. The authors' code excludes parameters of exactly one
-    dimension: it adapts scalars, tokens and position embeddings, which their ResNets have none of.
+    Parameters of at most one dimension (biases, normalisation, scalars) are excluded, and so are groups with `adapt`
+    False, such as the second group of `parameter_groups`. The authors' code excludes parameters of exactly one
+    dimension. It thus adapts scalars, tokens and position embeddings, which their ResNets do not have.
 
-    Works on lists of tensors at a time and never waits for the device; on a CPU piece by piece, each small enough to
-    stay in the cache for the whole update.
+    Uses foreach operations and never waits for the device. On a CPU it works in pieces that fit the cache.
 
     Args:
         params: parameters or parameter groups.
         lr: learning rate, not negative.
-        momentum: m's decay per step.
+        momentum: decay of m per step.
         weight_decay: L2 coefficient, per parameter group.
-        eta: the trust coefficient.
+        eta: trust coefficient.
         clip: the variant of solo-learn's CIFAR recipes. The factor is min(1, eta · ‖p‖ / (‖g‖ + weight_decay · ‖p‖) /
-            lr), so that the adapted rate is at most lr; the denominator is the LARS paper's (equation 6). As in
-            solo-learn, a parameter whose gradient is 0 does not decay.
+            lr), so the adapted learning rate is at most lr; the denominator is that of the LARS paper (equation 6). As
+            in solo-learn, a parameter with zero gradient does not decay.
 
     Raises:
         InputError: a negative setting.
@@ -62,7 +61,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; returns the closure's loss, if there is a closure."""
+        """Update all parameters; return the loss of the closure, if given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -104,14 +103,14 @@ class LARS(Optimizer):
 
 
 Portion = list[tuple[int, slice]]
-"""Pieces of tensors: the index of each, and its rows."""
+"""Pieces of tensors: index and rows of each."""
 
 _PIECE = 2**17
 """Elements per portion on a CPU; parameter, gradient, momentum and direction then fill 2 MiB in float32."""
 
 
 def _portions(params: list[Tensor]) -> list[Portion]:
-    """All the parameters as one portion; on a CPU as portions of about _PIECE elements."""
+    """All parameters as one portion; on a CPU as portions of about _PIECE elements."""
     if params[0].device.type != "cpu":
         return [[(i, slice(None)) for i in range(len(params))]]
     portions: list[Portion] = [[]]
@@ -155,7 +154,7 @@ def _trust(params: list[Tensor], grads: list[Tensor], portions: list[Portion], g
 
 
 def _whole_norms(norms: list[Tensor], owners: Tensor, count: int) -> Tensor:
-    """Norms of tensors [count] from the norms of their pieces; owners are the tensors' indices by piece."""
+    """Norms of tensors [count] from the norms of their pieces; owners holds the tensor index of each piece."""
     pieces = torch.stack(norms)
     if len(norms) == count:
         return pieces
@@ -163,7 +162,7 @@ def _whole_norms(norms: list[Tensor], owners: Tensor, count: int) -> Tensor:
 
 
 class Schedule(NamedTuple):
-    """A setting that follows the global step: group[setting] = value(step) before each step, and no other state."""
+    """A setting that depends on the global step only: group[setting] = value(step) before each step."""
 
     group: MutableMapping[str, Any]
     """A parameter group of the optimiser, or the settings of an EMA teacher."""
@@ -178,7 +177,7 @@ def cosine(step: int, total_steps: int, start: float, end: float) -> float:
 
 
 def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final: float = 0.001) -> float:
-    """Factor of the peak learning rate at `step`, from 0, as in the authors' code.
+    """Factor of the peak learning rate at `step` ≥ 0, as in the authors' code.
 
     Linear from 0 over `warmup_steps`, then a cosine to `final` at `total_steps`.
     """
@@ -193,13 +192,14 @@ _UNDECAYED = re.compile("token|pos_?emb|position|rel_pos|bias|gamma|scale|temper
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: those with weight decay and adaptation, and those without.
+    """Trainable parameters in two groups: with weight decay and LARS adaptation, and without.
 
-    Without are, as in timm, parameters of at most one dimension and those named by the `no_weight_decay()` of the
-    module or of any module within it. Since torchvision's and other models have no such method, so are parameters not
-    named weight that have at most one dimension larger than 1 (layer scales, one token), and those whose own name says
-    token, pos_embed, position, rel_pos, bias, gamma, scale or temperature: `class_token`, `pos_embedding`,
-    `relative_position_bias_table`. An nn.Embedding goes by its module's name. All other matrices and kernels decay.
+    As in timm, the second group has parameters of at most one dimension, and those named by `no_weight_decay()` of the
+    module or of any submodule. torchvision's and other models have no such method. The second group therefore also has
+    parameters not named weight with at most one dimension larger than 1 (layer scales, one token), and those whose name
+    contains token, pos_embed, position, rel_pos, bias, gamma, scale or temperature, such as `class_token`,
+    `pos_embedding` and `relative_position_bias_table`. An nn.Embedding is classified by the name of its module. All
+    other matrices and kernels decay.
 
     The second group has weight_decay 0, for any optimiser, and adapt False, for LARS.
     """
@@ -226,8 +226,8 @@ def made_optimizer(factory: Callable[..., Optimizer], groups: list[dict[str, Any
     """The optimiser of parameter groups, at a learning rate.
 
     Raises:
-        InputError: one that cannot take all parameters at once, such as Muon, or that needs gradients or steps of
-            another kind, as SparseAdam and LBFGS do; or settings that it refuses.
+        InputError: an optimiser that cannot take all parameters, such as Muon, or requires other gradients or steps, as
+            SparseAdam and LBFGS do; or settings that it refuses.
     """
     name = next((part.__name__ for part in getattr(factory, "args", ()) if isinstance(part, type)), "the optimiser")
     try:
@@ -237,7 +237,7 @@ def made_optimizer(factory: Callable[..., Optimizer], groups: list[dict[str, Any
     except (ValueError, TypeError, AssertionError) as error:
         raise InputError(f"model.optimizer: {name} cannot train this model: {' '.join(str(error).split())}") from error
     if isinstance(optimizer, torch.optim.SparseAdam):
-        raise InputError("model.optimizer: SparseAdam takes sparse gradients, and the loss gives dense ones: use Adam")
+        raise InputError("model.optimizer: SparseAdam requires sparse gradients, but the gradients are dense: use Adam")
     if isinstance(optimizer, torch.optim.LBFGS):
-        raise InputError("model.optimizer: LBFGS evaluates a batch several times a step: use LARS, SGD or AdamW")
+        raise InputError("model.optimizer: LBFGS evaluates a batch several times per step: use LARS, SGD or AdamW")
     return optimizer

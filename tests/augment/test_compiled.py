@@ -160,7 +160,7 @@ def test_without_a_compiler_the_steps_are_taken_and_one_line_says_so(
             for ours, theirs in zip(programmed(images, seeded()), expected, strict=True):
                 assert torch.equal(ours, theirs)
     [line] = [record.getMessage() for record in caplog.records if "without" in record.getMessage()]
-    assert line == "making views without torch.compile, which does not work here: no C++ compiler"
+    assert line == "views are not compiled, since torch.compile fails: no C++ compiler"
 
 
 def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:

@@ -337,7 +337,7 @@ CASES = {
     },
     "optimisers and metrics": {
         "Muon": Bad(f"{SMALL} --model.optimizer torch.optim.Muon", "Muon cannot train this model"),
-        "SparseAdam": Bad(f"{SMALL} --model.optimizer torch.optim.SparseAdam", "SparseAdam takes sparse gradients"),
+        "SparseAdam": Bad(f"{SMALL} --model.optimizer torch.optim.SparseAdam", "SparseAdam requires sparse gradients"),
         "LBFGS": Bad(f"{SMALL} --model.optimizer torch.optim.LBFGS", "LBFGS"),
         "settings that it refuses": Bad(
             f"{SMALL} --model.optimizer torch.optim.Adam --model.optimizer.betas [2,3]", "Adam cannot train this model"

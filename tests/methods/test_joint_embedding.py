@@ -276,5 +276,5 @@ def test_accumulation_by_a_callback_is_refused(callback: Callback) -> None:
 def test_a_backbone_that_gives_no_features_is_refused_with_anybodys_data() -> None:
     module = VICReg(GivesMap(), projector_dims=[16, 16], warmup_epochs=0)
     loader = DataLoader([((torch.rand(3, 16, 16), torch.rand(3, 16, 16)), 0)] * 4, batch_size=4)
-    with pytest.raises(InputError, match=r"GivesMap must give one float tensor of features .* it gave \[4, 16, 2, 2\]"):
+    with pytest.raises(InputError, match=r"GivesMap must return one float tensor of features .* got \[4, 16, 2, 2\]"):
         tiny_trainer(epochs=1).fit(module, loader)

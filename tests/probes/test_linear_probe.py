@@ -115,7 +115,7 @@ def test_the_authors_protocols_are_a_plain_loop(backbone_lr: float, count: int) 
 
 def test_any_module_with_a_classifier_is_a_backbone() -> None:
     model = nn.Sequential()
-    with pytest.raises(InputError, match="does not say how wide"):
+    with pytest.raises(InputError, match="no known feature width"):
         LinearProbe(model, 10)
 
 

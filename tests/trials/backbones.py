@@ -10,7 +10,7 @@ MISFITS = {
     "GivesTuple": "gave a tuple in eval mode",
     "GivesDict": "gave a dict",
     "GivesMap": r"gave \[2, 16, 2, 2\] in eval mode; pool its maps",
-    "GivesClasses": r"here \[N, 24\]; it gave \[2, 16\]",
+    "GivesClasses": r"here \[N, 24\]; got \[2, 16\]",
     "GivesIntegers": "gave torch.int64",
     "SaysNoWidth": "feature_dim",
     "OneSize": "takes images of 96×96 pixels, but not of 32×32",

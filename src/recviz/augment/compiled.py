@@ -1,4 +1,4 @@
-"""Views by torch.compile: the steps of view.py as a few programs, each with few passes over the pixels."""
+"""Views with torch.compile: the steps of view.py as a few fused programs."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from recviz.augment.view import View, blocks, blur_step, draw, kernel_size, take
 from recviz.distributed import rank
 
 _log = logging.getLogger(__name__)
-_broken: set[str] = set()  # device types for which the compiler does not work here
+_broken: set[str] = set()  # device types on which the compiler fails
 _announced: set[str] = set()  # device types for which compiling was announced
-_CPU_BLOCK = 2**18  # values of a view worked on at a time by one thread: 1 MiB, about a core's cache
+_CPU_BLOCK = 2**18  # values of a view computed at a time by one thread: 1 MiB, about the cache of a core
 
 
 class Plan(NamedTuple):
-    """The choices of `draw` in the form that the programs take; one row per image."""
+    """The choices of `draw` as inputs of the programs; one row per image."""
 
     boxes: Tensor | None  # int64 [N, 4]
     flip: Tensor  # bool [N]
     blur: Tensor  # bool [N]
     sigma: Tensor  # float32 [N]
-    settings: Tensor  # float32 [N, 21]: the jitter's, and 1 where grayscale and solarize are due
+    settings: Tensor  # float32 [N, 21]: jitter, and 1 for grayscale and solarize
 
 
 class Programs(NamedTuple):
-    """Compiled, for one view and kind of device."""
+    """Compiled programs of one view and device type."""
 
     plan: Callable[..., Plan]
-    start: Callable[..., Tensor]  # everything, where there is no `finish`
-    finish: Callable[..., Tensor] | None  # what comes after a blur of the chosen images alone
+    start: Callable[..., Tensor]  # all steps if `finish` is None
+    finish: Callable[..., Tensor] | None  # the steps after the blur
 
 
 def compiled_view(
     view: View, images: Tensor, uniforms: Tensor, size: int, mean: Tensor, std: Tensor, cropped: bool
 ) -> Tensor | None:
-    """Make a view as TwoViews does; None where there is no working compiler, after one log line and no second try.
+    """Make a view as TwoViews does; None without a working compiler, which is logged once.
 
-    Compiles at the first call for a view, size and dtype of images; batches of 2 or more share the programs.
+    Compiles on the first call for each view, size and dtype of images; batches of 2 or more share the programs.
 
     Args:
         view: the settings.
@@ -52,19 +52,19 @@ def compiled_view(
         uniforms: see view.draw.
         size: side of the result in pixels.
         mean, std: [3].
-        cropped: whether the images are crops already.
+        cropped: whether the images are crops.
     """
     kind = images.device.type
-    if kind in _broken or len(images) < 2:  # torch would compile once more for a batch of 1
+    if kind in _broken or len(images) < 2:  # torch would compile again for a batch of 1
         return None
     try:
         return _run(view, images, uniforms, size, mean, std, cropped)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # a compiler's many layers raise as many kinds
+    except Exception as error:  # the compiler raises many types
         _broken.add(kind)
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        _log.warning("making views without torch.compile, which does not work here: %s", reason)
+        _log.warning("views are not compiled, since torch.compile fails: %s", reason)
         return None
 
 
@@ -90,15 +90,15 @@ def _run(view: View, images: Tensor, uniforms: Tensor, size: int, mean: Tensor, 
 def _programs(view: View, size: int, kind: str) -> Programs:
     if rank() == 0 and kind not in _announced:
         _announced.add(kind)
-        _log.warning("compiling views for the %s: up to a minute at the first run, then kept on disk", kind.upper())
+        _log.warning("compiling views for the %s: up to a minute on the first run, then cached on disk", kind.upper())
     plan = torch.compile(partial(_plan, view))
-    if kind == "cpu" and view.blur > 0:  # a program cannot leave out the images that are not blurred
+    if kind == "cpu" and view.blur > 0:  # a program cannot skip images that are not blurred
         return Programs(plan, torch.compile(partial(_start, view, size)), torch.compile(partial(_finish, view)))
     return Programs(plan, torch.compile(partial(_whole, view, size)), None)
 
 
 def _any_batch(rows: Tensor) -> Tensor:
-    """Mark the number of rows as dynamic, so that one program serves any batch size."""
+    """Mark the number of rows as dynamic, so that one program works for any batch size."""
     torch._dynamo.mark_dynamic(rows, 0)
     return rows
 
@@ -139,7 +139,7 @@ def _start(view: View, size: int, images: Tensor, plan: Plan, *_: Tensor) -> Ten
 
 
 def _blur_chosen(view: View, images: Tensor, plan: Plan) -> Tensor:
-    """Blur the chosen images on a CPU; not compiled, because the work is matrix products."""
+    """Blur the chosen images on a CPU; matrix products gain nothing from compiling."""
     return take(blur_step(view, plan.blur, plan.sigma), images)
 
 

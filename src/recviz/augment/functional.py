@@ -1,7 +1,7 @@
-"""Batched image operations in which every random parameter is a tensor of one value per image.
+"""Batched image operations whose parameters are tensors with one value per image.
 
-Images go in as uint8, or as floats in 0..1, [N, 3, H, W] on any device (anything else is an InputError), and
-come out as float32 in 0..1. Nothing loops over images, and nothing makes the host wait for a GPU.
+Inputs are uint8, or float in 0..1, [N, 3, H, W] on any device (else InputError); outputs are float32 in 0..1. No
+operation loops over images or makes the host wait for a GPU.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from recviz.augment import fused
 from recviz.errors import InputError
 
 HUE = 3
-"""Column of the hue in a jitter's positions, after brightness, contrast and saturation."""
+"""Column of hue in the positions of color_jitter, after brightness, contrast and saturation."""
 
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _TRIES = 10
-_BAND = 32  # pixels blurred at a time by one matrix on a CPU; wider, most of the matrix is zeros
+_BAND = 32  # pixels blurred at a time by one matrix on a CPU; wider matrices are mostly zeros
 BOX_DRAWS = 2 * _TRIES + 2
-"""Random numbers that a crop's box takes."""
+"""Random numbers per crop box."""
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Images [N, 3, H, W] as float32 in 0..1: uint8 is divided by 255, floats are taken to be in 0..1."""
+    """Images [N, 3, H, W] as float32 in 0..1: uint8 is divided by 255, floats are assumed to be in 0..1."""
     checked(images)
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
@@ -43,15 +43,15 @@ def checked(images: Tensor) -> Tensor:
 
 
 def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
-    """Turn the HSV hue of each image [N, 3, H, W] by its own factor [N], in turns; 0 changes nothing.
+    """Rotate the HSV hue of each image [N, 3, H, W] by its factor [N], in turns; 0 changes nothing.
 
-    As torchvision's for float tensors; its PIL version rounds hue, saturation and value to 8 bits.
+    Equals torchvision's for float tensors; its PIL version rounds hue, saturation and value to 8 bits.
     """
     images = to_float(images)
     red, green, blue = images.unbind(1)  # [N, H, W] each
     high, low = images.amax(1), images.amin(1)
     chroma = high - low
-    # In sixths of a turn, times chroma: 0 red, 2 green, 4 blue. `lerp`, since `where` is slow on the CPU.
+    # In sixths of a turn, times chroma: 0 red, 2 green, 4 blue. `lerp` is faster than `where` on a CPU.
     hue = (red - green).add_(chroma, alpha=4)
     hue = torch.lerp(hue, (blue - red).add_(chroma, alpha=2), (green - high).eq_(0))
     hue = torch.lerp(hue, green - blue, (red - high).eq_(0))
@@ -66,16 +66,16 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 def color_jitter(
     images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, position: Tensor
 ) -> Tensor:
-    """All four adjustments, each image with its own factors and in its own order; torchvision's ColorJitter.
+    """torchvision's ColorJitter: four adjustments, with factors and order per image.
 
-    All but the hue are clamp(a·x + b·grey(x) + c·mean grey(x)): an image's sequence is three such steps, with its
-    hue between. On a CPU the batch takes three steps, the hue and three steps, sorted so that images sit out those not
-    due; elsewhere all images take all of `fused.jitter`.
+    All except hue are clamp(a·x + b·grey(x) + c·mean grey(x)), so an image's sequence is three such steps with hue
+    somewhere between. On a CPU the batch takes three steps, hue, and three steps, sorted so that images skip those that
+    are not theirs. On other devices, all images take all steps of `fused.jitter`.
 
     Args:
         images: uint8 or float [N, 3, H, W].
-        brightness, contrast, saturation, hue: factors [N], as in the adjust_… functions.
-        position: int64 [N, 4]: at which place, 0 to 3, each of the four comes.
+        brightness, contrast, saturation, hue: factors [N].
+        position: int64 [N, 4]: place of each of the four in the order, 0 to 3.
     """
     images = to_float(images)
     if images.device.type != "cpu":
@@ -118,7 +118,7 @@ def _affine_(images: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Three times 0.299 red + 0.587 green + 0.114 blue, as PIL; torchvision takes 0.2989 for tensors."""
+    """0.299 red + 0.587 green + 0.114 blue in all channels, as PIL; torchvision uses 0.2989 for tensors."""
     return _grey(to_float(images)).repeat(1, 3, 1, 1)
 
 
@@ -128,9 +128,9 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = fused.SOLARIZE_AT) -> Tensor:
-    """Invert (1 - x) every value of [N, 3, H, W] at or above the threshold.
+    """Invert (1 - x) all values of [N, 3, H, W] at or above the threshold.
 
-    The default, half way from 127 to 128 of 255, is PIL's 128 for values that are not rounded to 8 bits.
+    The default, half way from 127 to 128 of 255, is PIL's 128 for values not rounded to 8 bits.
     """
     images = to_float(images)
     return images.clone().ge_(threshold).sub_(images).abs_()
@@ -152,7 +152,7 @@ def random_crop_boxes(
 
     Args:
         heights, widths, scale, ratio: see crop_boxes.
-        generator: source of the draws, on the device of `heights`.
+        generator: source of random numbers, on the device of `heights`.
     """
     draws = torch.rand(len(heights), BOX_DRAWS, generator=generator, device=heights.device)
     return crop_boxes(draws, heights, widths, scale, ratio)
@@ -161,15 +161,15 @@ def random_crop_boxes(
 def crop_boxes(
     draws: Tensor, heights: Tensor, widths: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Tensor:
-    """One random box per image: torchvision's RandomResizedCrop, the ten tries of all images at once.
+    """One random box per image: torchvision's RandomResizedCrop, with the ten tries of all images at once.
 
-    A try takes a share of the area uniformly and a ratio width / height log-uniformly; the first that fits is
-    placed uniformly. Where none fits, the box is the largest central one whose ratio is in range.
+    A try draws a fraction of the area uniformly and a ratio width / height log-uniformly; the first that fits is placed
+    uniformly. If none fits, the box is the largest central one whose ratio is in range.
 
     Args:
         draws: uniform in 0..1, [N, BOX_DRAWS].
         heights, widths: size of each image in pixels, int64 [N]; images may differ.
-        scale, ratio: smallest and largest share of the area, and width / height.
+        scale, ratio: smallest and largest fraction of the area, and width / height.
 
     Returns:
         int64 [N, 4]: top, left, height, width in pixels, inside the image.
@@ -194,20 +194,21 @@ def crop_boxes(
 def resized_crop(
     images: Tensor, boxes: Tensor, size: int, interpolation: str = "bicubic", flip: Tensor | None = None
 ) -> Tensor:
-    """Cut one box out of each image, resize it to a square and mirror it where `flip` says so.
+    """Crop one box of each image, resize it to a square, and mirror it where `flip` is set.
 
-    Antialiased as in PIL and torchvision: bicubic (a = -0.5) or a triangle, stretched when shrinking, its
-    weights limited to the box and renormalised; two matrix products per image, in float32 under any autocast (on a GPU
-    whose matrix products were set to TF32, in that).
-    PIL rounds and clamps to 8 bits between rows and columns. Bilinear is within 2 / 255 of it, bicubic too in smooth
-    pictures. Where bicubic overshoots the range, the clamp shows: the largest of 1,200 images each was 26 / 255 in
-    white noise and 31 / 255 in pixels that are black or white at random.
+    Antialiased as in PIL and torchvision: a bicubic (a = -0.5) or triangular kernel, stretched when shrinking, with
+    weights limited to the box and renormalised. Two matrix products per image, in float32 under any autocast (in TF32
+    on a GPU whose matrix products are set to it).
+
+    PIL rounds and clamps to 8 bits between rows and columns. Bilinear differs by at most 2 / 255, and so does bicubic
+    in smooth images. Where bicubic overshoots, the clamp has an effect: the largest difference in 1,200 images each was
+    26 / 255 for white noise and 31 / 255 for pixels that are black or white at random.
 
     Args:
         images: uint8 or float [N, 3, H, W].
         boxes: int64 [N, 4]: top, left, height, width in pixels; inside the image and not empty (unchecked).
         size, interpolation: side of the result in pixels; "bicubic" or "bilinear".
-        flip: bool [N], mirror left to right; None mirrors none.
+        flip: bool [N], mirror left to right; None: no image.
 
     Returns:
         float32 [N, 3, size, size], clamped to 0..1.
@@ -232,7 +233,7 @@ def resized_crop(
 
 
 def mirror(images: Tensor, chosen: Tensor) -> Tensor:
-    """The images [N, 3, H, W] of any dtype, mirrored left to right where chosen, bool [N]."""
+    """Mirror the chosen images, bool [N], of [N, 3, H, W] left to right; any dtype."""
     if images.device.type != "cpu":
         return torch.where(chosen[:, None, None, None], images.flip(3), images)
     index = chosen.nonzero()[:, 0]  # a mask is slow on a CPU
@@ -241,7 +242,7 @@ def mirror(images: Tensor, chosen: Tensor) -> Tensor:
 
 
 def _resize_weights(at: Tensor, start: Tensor, length: Tensor, extent: int, interpolation: str) -> Tensor:
-    """[N, S, extent]: the share of each pixel of a row (or column) in each pixel `at` of the result."""
+    """[N, S, extent]: weight of each pixel of a row (or column) in each pixel `at` of the result."""
     scale = (length / at.shape[1])[:, None]  # source pixels per result pixel, [N, 1]
     stretch = scale.clamp(min=1)
     centre = start[:, None] + (at + 0.5) * scale - 0.5  # [N, S]
@@ -258,7 +259,7 @@ def _resize_weights(at: Tensor, start: Tensor, length: Tensor, extent: int, inte
 
 
 def _rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ image @ columns.T of each channel: [N, C, H, W], [N, S, H], [N, T, W] to [N, C, S, T], strided."""
+    """rows @ image @ columns.T per channel: [N, C, H, W], [N, S, H], [N, T, W] to [N, C, S, T], strided."""
     (n, c, h, w), s, t = images.shape, rows.shape[1], columns.shape[1]
     with _no_autocast(images.device):
         x = images.transpose(1, 2).to(torch.float32, memory_format=torch.contiguous_format)  # [N, H, C, W]
@@ -268,7 +269,7 @@ def _rows_and_columns(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 _WITH_AUTOCAST = {kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)}
-"""Asked once: torch.compile cannot trace the question in torch 2.8 to 2.11, and would give up on the whole view."""
+"""Evaluated once, since torch.compile cannot trace the call in torch 2.8 to 2.11."""
 
 
 def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -278,13 +279,13 @@ def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tensor:
-    """Blur each image with a Gaussian of its own width, reflecting at the edges.
+    """Blur each image with a Gaussian of its own sigma, with reflected edges.
 
-    As torchvision's, by two matrix products; a kernel that reaches farther than H - 1 or W - 1 is cut to
-    that. The authors call PIL's GaussianBlur(radius=sigma): three box blurs for the Gaussian, edge pixels
-    repeated, 8 bits. For sigma 0.1 to 2 and 23 taps, it is up to 3 / 255 from this in a smooth picture.
-    In pixels that are black or white at random, more than in white noise, the largest of 320 images was 39 / 255 at
-    sigma 0.35, 21 at 0.75 and 8 from 1 on, and 80 within 8 pixels of an edge.
+    Equals torchvision's, by two matrix products; a kernel that reaches farther than H - 1 or W - 1 is cut to that.
+
+    The authors call PIL's GaussianBlur(radius=sigma): three box blurs, repeated edge pixels, 8 bits. For sigma 0.1 to 2
+    and 23 taps, the difference is up to 3 / 255 in smooth images. It is largest for pixels that are black or white at
+    random: in 320 images, 39 / 255 at sigma 0.35, 21 at 0.75, 8 from 1 on, and 80 within 8 pixels of an edge.
 
     Args:
         images: uint8 or float [N, 3, H, W].
@@ -302,10 +303,10 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
 
 
 def _blur_along(images: Tensor, sigma: Tensor, reach: int, dim: int) -> Tensor:
-    """Blur rows (dim 3) or columns (dim 2): a banded matrix per image times _BAND pixels and their surroundings."""
+    """Blur rows (dim 3) or columns (dim 2): a banded matrix per image times _BAND pixels and their neighbours."""
     extent = images.shape[dim]
     reach = min(reach, extent - 1)
-    step = min(extent, _BAND) if images.device.type == "cpu" else extent  # elsewhere one product costs less than many
+    step = min(extent, _BAND) if images.device.type == "cpu" else extent  # else one product is faster than many
     edge = [reach, reach, 0, 0] if dim == 3 else [0, 0, reach, reach]
     padded = torch.nn.functional.pad(images, edge, mode="reflect")
     band = _band(sigma, reach, step)  # [N, step, step + 2 * reach]
@@ -328,16 +329,16 @@ def _blur_along(images: Tensor, sigma: Tensor, reach: int, dim: int) -> Tensor:
 
 
 def _band(sigma: Tensor, reach: int, length: int) -> Tensor:
-    """[N, length, length + 2 * reach]: the share of each pixel, and of those around, in each blurred pixel."""
+    """[N, length, length + 2 * reach]: weight of each pixel and its neighbours in each blurred pixel."""
     tap = torch.arange(-reach, reach + 1, device=sigma.device)
     taps = torch.exp(-0.5 * (tap / sigma[:, None]) ** 2)  # [N, 2 * reach + 1]
-    taps = taps * (taps > 1e-12)  # denormal numbers would slow the products down
+    taps = taps * (taps > 1e-12)  # denormal numbers slow the products down
     taps = torch.nn.functional.pad(taps / taps.sum(dim=1, keepdim=True), [length - 1, length - 1])
     return taps.unfold(1, length + 2 * reach, 1).flip(1)
 
 
 def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """(images - mean) / std per channel; mean and std are 3 values, best as tensors on the device."""
+    """(images - mean) / std per channel; mean and std are 3 values, preferably tensors on the device."""
     return (to_float(images) - _per_channel(mean, images)).div_(_per_channel(std, images))
 
 

@@ -1,8 +1,8 @@
-"""Colours of a view as one program without branches, which a compiler turns into three passes over the pixels.
+"""Colour steps of a view without branches, which torch.compile turns into three passes over the pixels.
 
-Every image takes every step, with settings that change nothing where the step was not drawn. Images are three planes
-[N, H, W] of red, green and blue, so that what they share is computed once; `relu` stands for `clamp`, because
-compilers turn it into one instruction.
+Every image takes every step; if the step was not drawn, its settings are the identity. Images are three planes [N, H,
+W] of red, green and blue, so that common terms are computed once. `relu` replaces `clamp`, since it compiles to one
+instruction.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey."""
 
 SOLARIZE_AT = 0.5
-"""Values from here on are inverted."""
+"""Values from this threshold on are inverted."""
 
 
 def jitter_settings(
     brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, position: Tensor
 ) -> list[Tensor]:
-    """The settings of `jitter`'s steps from each image's factors [N] and order.
+    """The settings of `jitter`'s steps, from factors [N] and order of each image.
 
-    Any order of brightness, contrast, saturation and hue is part of the sequence
+    Any order of brightness, contrast, saturation and hue is a subsequence of
 
         pair, contrast, pair, hue, pair, contrast, pair
 
-    where a pair is brightness and saturation in the image's own order. Of the two contrasts an image takes the one
-    that is on the right side of its hue, and its brightness and saturation in the pairs that are in their places.
+    where a pair is brightness and saturation in the image's order. Each adjustment is active in one place and the
+    identity in the others.
 
     Args:
         position: int64 [N, 4], see functional.color_jitter.
 
     Returns:
         19 tensors float32 [N]: a and b of each pair's two steps clamp(a·x + b·grey), for four pairs; the factors of
-        the two contrasts; the turn of the hue.
+        the two contrasts; the rotation of the hue.
     """
     brightness_at, contrast_at, saturation_at, hue_at = position.unbind(1)
     one, none = torch.ones_like(brightness), torch.zeros_like(brightness)
@@ -44,7 +44,7 @@ def jitter_settings(
     early, late = torch.minimum(contrast_at, hue_at), torch.maximum(contrast_at, hue_at)
 
     def pair_of(at: Tensor) -> Tensor:  # int64 [N], 0 to 3
-        before = (at > early).long() + (at > late).long()  # how many of contrast and hue come before it
+        before = (at > early).long() + (at > late).long()  # how many of contrast and hue precede it
         return torch.where(contrast_first, before + (before == 2).long(), before + 1)
 
     settings: list[Tensor] = []
@@ -70,12 +70,12 @@ def jitter(planes: Sequence[Tensor], settings: Sequence[Tensor]) -> list[Tensor]
 
 
 def grayscale(planes: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Turn images grey where chosen [N] is 1, and leave them where it is 0."""
+    """Remove colour where chosen [N] is 1; the identity where it is 0."""
     return _mix(planes, 1 - chosen, chosen)
 
 
 def solarize(planes: Sequence[Tensor], chosen: Tensor) -> list[Tensor]:
-    """Invert values from SOLARIZE_AT on where chosen [N] is 1, and leave them where it is 0."""
+    """Invert values from SOLARIZE_AT on where chosen [N] is 1; the identity where it is 0."""
     chosen = _per_image(chosen)
     return [torch.where(x >= SOLARIZE_AT, x + chosen * (1 - 2 * x), x) for x in planes]
 
@@ -100,7 +100,7 @@ def _contrast(planes: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
 
 
 def _clamped(planes: Sequence[Tensor], a: Tensor, rest: Tensor) -> list[Tensor]:
-    """clamp(a·x + rest, 0, 1), as 1 − relu(1 − …) of relu."""
+    """clamp(a·x + rest, 0, 1), written with relu."""
     room = 1 - rest
     return [torch.relu(1 - torch.relu(room - x * _per_image(a))) for x in planes]
 
@@ -115,7 +115,7 @@ def _hue(planes: Sequence[Tensor], turn: Tensor) -> list[Tensor]:
     hue = sector / (6 * chroma + 1e-12) + _per_image(turn)
     result = []
     for i in range(3):
-        away = hue - (i / 3 + 0.5)  # turns from the channel's complement
+        away = hue - (i / 3 + 0.5)  # in turns, from the channel's complement
         away = torch.relu(1 - torch.relu(6 * (away - away.round()).abs() - 1))
         result.append(high - away * chroma)
     return result

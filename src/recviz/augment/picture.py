@@ -1,4 +1,4 @@
-"""A picture of a batch of views, for people."""
+"""A picture of a batch of views."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def grid(
 ) -> Tensor:
     """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
 
-    A heading stands above each column. Images are fitted into a square of the views' size, on white; what is below 96
-    pixels is enlarged by a whole factor without smoothing.
+    Each column has a heading. Images are fitted into a square of the views' size, on white. Pictures below 96 pixels
+    are enlarged by an integer factor without smoothing.
 
     Args:
-        images: what `TwoViews` got; of crops, those of the first view are shown.
-        views: what it gave.
-        mean, std: its normalisation, which is undone.
-        rows: number of images to show, from the first; fewer where the batch has fewer.
+        images: the input of `TwoViews`; for crops, those of the first view are shown.
+        views: its output.
+        mean, std: its normalisation, which is inverted.
+        rows: number of images to show, at most those of the batch.
 
     Returns:
         uint8 [3, H, W].
@@ -61,7 +61,7 @@ def grid(
 
 
 def _headings(names: Sequence[str], width: int) -> Tensor:
-    """Black on white, each centred above a column of `width` pixels: uint8 [3, HEADING, names * width]."""
+    """Black text on white, centred above columns of `width` pixels: uint8 [3, HEADING, names * width]."""
     strip = Image.new("RGB", (len(names) * width, HEADING), "white")
     brush, font = ImageDraw.Draw(strip), ImageFont.load_default(14)
     for place, name in enumerate(names):
@@ -70,7 +70,7 @@ def _headings(names: Sequence[str], width: int) -> Tensor:
 
 
 def _fit(images: Tensor, size: int) -> Tensor:
-    """Scale [n, 3, H, W] so that the long side is `size`, and fill up to a square with white."""
+    """Scale [n, 3, H, W] to a long side of `size`, and pad to a square with white."""
     height, width = images.shape[2:]
     long = max(height, width)
     shape = [max(1, height * size // long), max(1, width * size // long)]

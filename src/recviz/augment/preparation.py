@@ -1,4 +1,4 @@
-"""How images become what a backbone takes, as one value: in training, evaluation, checkpoints and exports."""
+"""How images are prepared for a backbone: one value for training, evaluation, checkpoints and exports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST = 4096
 """The largest side of an image in pixels."""
 
 MARGIN = 256 / 224
-"""Short side of an image before its centre is cut out, in sides of the centre (256 for 224, as in VICReg's code)."""
+"""Short side of an image before the centre crop, relative to the crop (256 for 224, as in VICReg's code)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Preparation:
         std: of each channel.
 
     Raises:
-        InputError: a size that is not a whole number in 1..4096; a mean or std that is not three numbers, std above 0.
+        InputError: a size that is not an integer in 1..4096; a mean or std that is not three numbers, std above 0.
     """
 
     size: int
@@ -42,7 +42,7 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or not 1 <= self.size <= LARGEST:
-            raise InputError(f"the size of images must be in 1..{LARGEST} pixels, got {self.size!r}")
+            raise InputError(f"the image size must be in 1..{LARGEST} pixels, got {self.size!r}")
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
         if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
@@ -50,19 +50,19 @@ class Preparation:
 
     @property
     def short_side(self) -> int:
-        """Pixels to which the short side of an image of another size is resized."""
+        """Length in pixels to which the short side of images of other sizes is resized."""
         return round(self.size * MARGIN)
 
     def as_dict(self) -> dict[str, Any]:
-        """Its three values, for a file; `Preparation(**values)` is the same again."""
+        """The three values, for a file; `Preparation(**values)` restores them."""
         return {name: list(value) if name != "size" else value for name, value in asdict(self).items()}
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """The images without randomness, on their device, as a backbone takes them.
+        """Prepare images on their device, without randomness.
 
-        Images of size × size are normalised only. Others, smaller ones too, are resized, bilinear and antialiased, to a
-        short side of size · 256 / 224, and the central square is kept.
+        Images of size × size are only normalised. Others are resized (bilinear, antialiased) to a short side of
+        size · 256 / 224 and cropped at the centre.
 
         Args:
             images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
@@ -85,7 +85,7 @@ class Preparation:
 
 
 def three_channels(images: Tensor) -> Tensor:
-    """Images [N, 3, H, W], or grey [N, 1, H, W] as three equal channels; of uint8 or float."""
+    """uint8 or float images [N, 3, H, W]; grey ones [N, 1, H, W] get three equal channels."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         got = tuple(images.shape)
         raise InputError(f"images must have the shape [N, 3, H, W] or [N, 1, H, W], got {got}")

@@ -1,7 +1,7 @@
-"""Processes the parts of a batch in parallel on a CPU.
+"""Process the parts of a batch in parallel on a CPU.
 
-Torch's own threads share each operation, and wait for each other after each. Where data workers use the same cores, a
-thread for each part is faster: it takes all of the part's operations alone.
+torch's threads share each operation and wait for each other after it. Where data workers use the same cores, one thread
+per part is faster, since it runs all operations of the part without waiting.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import torch
 from threadpoolctl import threadpool_limits
 
 Part = TypeVar("Part")
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, since a fork has no threads, and size
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process (a fork has no threads) and size
 
 
 def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Process every part on a pool of torch.get_num_threads() threads, each of which uses one thread itself."""
+    """Process every part on a pool of torch.get_num_threads() threads, each with one OpenMP thread."""
     threads = torch.get_num_threads()
     if threads == 1 or len(parts) == 1:
         for part in parts:
@@ -30,7 +30,7 @@ def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> Non
         _pools[key] = ThreadPoolExecutor(threads, "recviz-views", initializer=_alone)
     inference = torch.is_inference_mode_enabled()
 
-    def one(part: Part) -> None:  # modes are a thread's own
+    def one(part: Part) -> None:  # modes are per thread
         with torch.inference_mode(inference), torch.no_grad():
             work(part)
 
@@ -38,6 +38,6 @@ def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> Non
 
 
 def _alone() -> None:
-    torch.get_num_threads()  # has torch set this thread's number, which it would do later else
-    # OpenMP counts for each thread, so the others keep theirs; MKL follows it, unless someone set MKL's own number
+    torch.get_num_threads()  # makes torch set this thread's number now and not later
+    # OpenMP's number is per thread; MKL follows it unless its own number is set
     threadpool_limits(1, user_api="openmp")

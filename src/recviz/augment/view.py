@@ -1,4 +1,4 @@
-"""One augmented view: its settings, its random draws, and the steps that the draws decide."""
+"""One augmented view: settings, random draws, and steps."""
 
 from __future__ import annotations
 
@@ -17,28 +17,26 @@ from recviz.errors import InputError
 
 @dataclass(frozen=True)
 class View:
-    """Settings of one view, in the order of its steps. Every choice is drawn anew for each image.
-
-    A probability of 0 leaves its step out, 1 always takes it.
+    """Settings of one view, in the order of its steps. All random parameters are drawn per image.
 
     Args:
-        scale: smallest and largest share of the image's area in the crop.
+        scale: smallest and largest fraction of the image's area in the crop.
         ratio: smallest and largest width / height of the crop.
-        interpolation: how the crop is resized, both antialiased.
+        interpolation: how the crop is resized; both are antialiased.
         flip: probability of mirroring left to right.
-        jitter: probability of changing the next four, in a random order.
+        jitter: probability of changing the next four, in random order.
         brightness: strength s; the factor is uniform in 1 - s to 1 + s, and not below 0.
-        contrast: strength, likewise.
-        saturation: strength, likewise.
-        hue: strength s, at most 0.5; the hue is turned by a uniform part of a full turn, -s to s.
-        grayscale: probability of dropping the colours.
+        contrast: strength, as for brightness.
+        saturation: strength, as for brightness.
+        hue: strength s, at most 0.5; the hue rotates by a uniform fraction of a full turn in -s to s.
+        grayscale: probability of removing colour.
         blur: probability of a Gaussian blur.
-        blur_sigma: its smallest and largest standard deviation in pixels, drawn uniformly. The kernel reaches
-            5.5 times the largest: 23 taps for 2, as in the paper.
-        solarize: probability of inverting the values of 0.5 and above, which PIL rounds to its 128.
+        blur_sigma: smallest and largest standard deviation in pixels, drawn uniformly. The kernel reaches 5.5 times the
+            largest: 23 taps for 2, as in the paper.
+        solarize: probability of inverting values of 0.5 and above (128 for PIL, after rounding).
 
     Raises:
-        InputError: a value out of its range.
+        InputError: a value out of range.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -65,7 +63,7 @@ class View:
         self._require("interpolation", known, "'bicubic' or 'bilinear'")
         for name, most in (("scale", 1), ("ratio", math.inf), ("blur_sigma", math.inf)):
             pair = tuple(getattr(self, name))
-            object.__setattr__(self, name, pair)  # of a list, too: views are kept by their settings
+            object.__setattr__(self, name, pair)  # also from a list: views are hashed by their settings
             in_order = len(pair) == 2 and 0 < pair[0] <= pair[1] <= most and pair[1] < math.inf
             limit = " and at most 1" if most == 1 else ""
             self._require(name, in_order, f"two numbers, the smaller first, above 0{limit}")
@@ -76,10 +74,10 @@ class View:
 
 
 class Draws(NamedTuple):
-    """Every random choice of one view, one row per image."""
+    """All random choices of one view, one row per image."""
 
-    boxes: Tensor | None  # int64 [N, 4]; None where the crops are given
-    flip: Tensor  # bool [N], as the other coins
+    boxes: Tensor | None  # int64 [N, 4]; None for given crops
+    flip: Tensor  # bool [N], as the other choices
     jitter: Tensor
     brightness: Tensor  # float32 [N], as the other strengths
     contrast: Tensor
@@ -97,16 +95,16 @@ class Draws(NamedTuple):
 
 
 UNIFORMS = F.BOX_DRAWS + 14
-"""Random numbers that a view of an image takes, under any settings."""
+"""Random numbers per image and view, for any settings."""
 
 
 def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
-    """Draw every choice for a batch from numbers that are uniform in 0..1.
+    """Draw all choices for a batch from numbers that are uniform in 0..1.
 
     Args:
         view: the settings.
         uniforms: [N, UNIFORMS].
-        size: height and width of the images; None where the images are crops already.
+        size: height and width of the images; None for crops.
     """
     n, device = len(uniforms), uniforms.device
     boxes = None
@@ -135,14 +133,14 @@ def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Rank of each value in its row of K, int64 [N, K] from 0; equal values rank in their order."""
+    """Rank of each value in its row, int64 [N, K] from 0; ties in their order."""
     here, there = values[:, :, None], values[:, None, :]
     earlier = torch.ones(2 * values.shape[1:], dtype=torch.bool, device=values.device).tril(-1)  # [K, K]
     return ((there < here) | ((there == here) & earlier)).sum(dim=2)
 
 
 class Step(NamedTuple):
-    """One step of a view: its name, its probability, the images that it was drawn for, and what it does to images."""
+    """One step of a view: name, probability, the images drawn for it, and its function."""
 
     name: str
     probability: float
@@ -152,7 +150,7 @@ class Step(NamedTuple):
 
 
 def steps(view: View, draws: Draws) -> list[Step]:
-    """The steps after the crop that the view has at all, in order."""
+    """The view's steps after the crop with a probability above 0, in order."""
     factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.position)
     every = [
         Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors),
@@ -164,7 +162,7 @@ def steps(view: View, draws: Draws) -> list[Step]:
 
 
 def blur_step(view: View, chosen: Tensor, sigma: Tensor) -> Step:
-    """The view's blur of the chosen images, bool [N], with sigma [N]."""
+    """The blur of the chosen images, bool [N], with sigma [N]."""
     return Step("blur", view.blur, chosen, partial(F.gaussian_blur, kernel_size=kernel_size(view)), (sigma,))
 
 
@@ -174,27 +172,27 @@ def kernel_size(view: View) -> int:
 
 
 CPU_BLOCK = 2**19
-"""Values of a view worked on at a time on a CPU: 2 MiB, about a core's cache."""
+"""Values of a view computed at a time on a CPU: 2 MiB, about the cache of a core."""
 
 
 def blocks(n: int, values: int, limit: int, least: int = 1) -> list[slice]:
-    """Near-equal slices of n images, each of at most `limit` of all `values`, or of `least` images and a few."""
+    """Near-equal slices of n images, each with at most `limit` of all `values`, but at least `least` images."""
     count = max(1, min(n // least, math.ceil(values / limit))) if n else 0
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
-    """Slices of n images of `values` in all: each fits a CPU's cache; one slice on other devices."""
+    """Slices of n images with `values` in total that fit a CPU's cache; one slice on other devices."""
     return blocks(n, values, CPU_BLOCK if device.type == "cpu" else max(1, values))
 
 
 def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
-    """The view after each of its steps, by the step's name; the last is the view, not yet normalised.
+    """The view after each step, by the step's name; the last is the view, not yet normalised.
 
     Args:
         view: the settings.
         images: uint8 or float [N, 3, H, W].
-        draws: every choice.
+        draws: all random choices.
         size: side of the result in pixels.
 
     Yields:
@@ -215,7 +213,7 @@ def crop(view: View, images: Tensor, draws: Draws, size: int) -> Tensor:
 
 
 def take(step: Step, images: Tensor) -> Tensor:
-    """The step on the chosen images: on the CPU on them alone, elsewhere on all, not to wait for the device."""
+    """Apply the step to the chosen images; on devices other than the CPU compute it for all, to avoid a host sync."""
     if step.probability == 1:
         return step.call(images, *step.settings)
     if images.device.type != "cpu":

@@ -1,4 +1,4 @@
-"""Augmented views of each image of a batch, on the images' device: `TwoViews` and its presets."""
+"""Augmented views of a batch of images, on their device: `TwoViews` and its presets."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ CROP_AND_FLIP = View(interpolation="bilinear", jitter=0, grayscale=0)
 class TwoViews(nn.Module):
     """Two independently drawn views of each image of a batch, on the device of the images.
 
-    The default is the pair of the VICReg authors' code, whose views differ: a is always blurred, b seldom,
-    and only b is solarized. Deviations from it: colours stay float32 from step to step, where PIL rounds to 8
-    bits after each, and the blur is a true Gaussian (`functional.gaussian_blur` says how far that is from
-    PIL's).
+    The default is the pair of the VICReg authors' code, whose views differ: a is always blurred, b rarely, and only b
+    is solarized. Two things deviate: colours stay float32 between steps, where PIL rounds to 8 bits, and the blur is a
+    true Gaussian (`functional.gaussian_blur` states the difference to PIL's).
 
-    Smaller local views may come beside the two (multi-crop: Caron et al., 2020, arXiv 2006.09882).
+    `local_views` adds smaller views (multi-crop: Caron et al., 2020, arXiv 2006.09882).
 
     Args:
         size: side of the views in pixels.
@@ -44,19 +43,19 @@ class TwoViews(nn.Module):
         b: settings of the second view.
         mean: of each channel in 0..1, subtracted at the end.
         std: of each channel, divided by at the end.
-        local_views: number of small views beside the two.
+        local_views: number of additional small views.
         local: settings of each of them.
         local_size: their side in pixels; None: 3/7 of size, which is 96 for 224.
-        compiled: make the views by torch.compile. None: on CUDA devices, where steps one by one would have the
-            device wait for the host; on a CPU they are a small part of a training step, and compiling takes half a
-            minute. Where torch finds no compiler, one line says so and the steps are taken one by one. Both give the
-            same views, to rounding.
+        compiled: make the views with torch.compile. None: on CUDA devices only, where separate operations would make
+            the device wait for the host. On a CPU, views are a small part of a training step and compiling takes half a
+            minute. Without a compiler, one log line says so and views are not compiled. Both give the same views, up to
+            rounding.
 
     Attributes:
-        preparation: size, mean and std; what evaluation has in place of the views.
+        preparation: size, mean and std, for evaluation.
 
     Raises:
-        InputError: see Preparation; a local_size that is none, a number of local views below 0.
+        InputError: see Preparation; a local_size out of range, a number of local views below 0.
     """
 
     mean: Tensor
@@ -92,12 +91,12 @@ class TwoViews(nn.Module):
     def forward(
         self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, ...]:
-        """Draw all views, one after the other in the order of `each`: V of float32 [N, 3, S, S], normalised.
+        """Draw all views, in the order of `each`: V of float32 [N, 3, S, S], normalised.
 
         Args:
-            images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step but
+            images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step except
                 the crop: a tensor [N, 3, size, size] for each view, in the order of `each`.
-            generator: source of every draw, on the device of the images; None is torch's global one.
+            generator: source of all random numbers, on the device of the images; None is torch's global one.
 
         Raises:
             InputError: any other shape or dtype.
@@ -119,7 +118,7 @@ class TwoViews(nn.Module):
     def vicreg_paper(
         cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> TwoViews:
-        """The VICReg paper (ICLR 2022), both views alike: blur 0.5, solarize 0.1."""
+        """The VICReg paper (ICLR 2022), same settings for both views: blur 0.5, solarize 0.1."""
         view = View(blur=0.5, solarize=0.1)
         return cls(size, view, view, mean, std)
 
@@ -127,7 +126,7 @@ class TwoViews(nn.Module):
     def simclr(
         cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
     ) -> TwoViews:
-        """SimCLR on ImageNet (strength 1), both views alike: jitter .8 / .8 / .8 / .2, blur 0.5."""
+        """SimCLR on ImageNet (strength 1), same settings for both views: jitter .8 / .8 / .8 / .2, blur 0.5."""
         view = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
         return cls(size, view, view, mean, std)
 
@@ -135,7 +134,7 @@ class TwoViews(nn.Module):
     def simclr_cifar(
         cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
     ) -> TwoViews:
-        """SimCLR on CIFAR-10 (strength 0.5), both views alike: jitter .4 / .4 / .4 / .1, no blur."""
+        """SimCLR on CIFAR-10 (strength 0.5), same settings for both views: jitter .4 / .4 / .4 / .1, no blur."""
         view = View(saturation=0.4)
         return cls(size, view, view, mean, std)
 
@@ -143,7 +142,7 @@ class TwoViews(nn.Module):
     def cifar(
         cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
     ) -> TwoViews:
-        """solo-learn's CIFAR recipe, both views alike: crops of 0.2 to 1, solarize 0.1, no blur."""
+        """solo-learn's CIFAR recipe, same settings for both views: crops of 0.2 to 1, solarize 0.1, no blur."""
         view = View(scale=(0.2, 1.0), solarize=0.1)
         return cls(size, view, view, mean, std)
 
@@ -153,7 +152,7 @@ class TwoViews(nn.Module):
         return [("a", self.a, self.size), ("b", self.b, self.size), *local]
 
     def sources(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """The images of each view; for images that are not cropped yet, the same ones."""
+        """The source images of each view: its crops, or the same images for all."""
         sizes = [size for _, _, size in self.each()]
         if isinstance(images, Tensor):
             return [three_channels(images)] * len(sizes)
@@ -164,7 +163,7 @@ class TwoViews(nn.Module):
         return [F.checked(crops) for crops in images]
 
     def _view(self, view: View, images: Tensor, size: int, cropped: bool, generator: torch.Generator | None) -> Tensor:
-        """Draw for the batch as a whole, then work in blocks that fit a CPU's cache; one block elsewhere."""
+        """Draw for the whole batch, then compute in blocks that fit a CPU's cache; one block on other devices."""
         n, device = len(images), images.device
         uniforms = torch.rand(n, UNIFORMS, generator=generator, device=device)
         if self.compiled or (self.compiled is None and device.type == "cuda"):
@@ -179,7 +178,7 @@ class TwoViews(nn.Module):
             result[block] = F.normalize(part, self.mean, self.std)
 
         slices = cpu_blocks(n, result.numel(), device)
-        if cropped:  # by workers, which want the cores too
+        if cropped:  # by workers, which use the same cores
             each_on_a_thread(fill, slices)
         else:
             for block in slices:
