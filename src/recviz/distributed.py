@@ -1,8 +1,8 @@
 """Every collective of the package. Each function is the identity on one process.
 
-How an objective over all processes' rows gets its gradient: each process works out the derivative of the global value
-by its own rows, from what it gathered in the forward pass, and times `world_size()`. DistributedDataParallel's mean
-over the processes then leaves exactly the gradient of the global batch, and the backward pass needs no collective.
+Gradient of an objective over the rows of all processes: each process computes the derivative of the global value with
+respect to its own rows, from what the forward pass gathered, times `world_size()`. DistributedDataParallel's mean over
+processes is then the gradient of the global batch, and the backward pass needs no collective.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes that take part; 1 without an initialised process group."""
+    """Number of processes; 1 without an initialised process group."""
     return dist.get_world_size() if _active() else 1
 
 
@@ -27,7 +27,7 @@ def rank() -> int:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """Sum of `tensor` over the processes; no gradient flows through it. On one process, it is the tensor, detached."""
+    """Sum of `tensor` over the processes, without gradient; on one process, the detached tensor."""
     if not _active():
         return tensor.detach()
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -36,29 +36,29 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 def all_reduce_mean(tensor: Tensor) -> Tensor:
-    """Mean of `tensor` over the processes; no gradient flows through it."""
+    """Mean of `tensor` over the processes, without gradient."""
     return all_reduce_sum(tensor) / world_size()
 
 
 def sum_over_processes(share: Tensor) -> Tensor:
-    """Sum of every process's share of a value, with a gradient to this process's share, times world_size().
+    """Sum of a value's parts over the processes; the gradient of this process's part is times world_size().
 
-    One all-reduce in the forward pass; none in the backward pass.
+    One all-reduce in the forward pass, none in the backward pass.
 
     Args:
-        share: any shape, the same on each process.
+        share: this process's part, of any shape, the same on each process.
     """
     total: Tensor = _SumOverProcesses.apply(share) if _active() else share
     return total
 
 
 def with_gradient(value: Tensor, tensors: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """`value` as it is, with d value / d tensor = gradient for each pair, times world_size(), in the backward pass.
+    """`value` with d value / d tensor = gradient for each pair, times world_size(), in the backward pass.
 
     Args:
         value: a scalar without a graph.
-        tensors: what it was worked out from.
-        gradients: of the tensors' shapes; kept until the backward pass.
+        tensors: inputs of the value.
+        gradients: shaped as the tensors; kept until the backward pass.
     """
     result: Tensor = _WithGradient.apply(value, len(tensors), *tensors, *gradients)
     return result
@@ -67,8 +67,7 @@ def with_gradient(value: Tensor, tensors: Sequence[Tensor], gradients: Sequence[
 def row_counts(rows: Tensor) -> list[int]:
     """Number of rows on each process, by rank.
 
-    The counts go from host to host (over gloo, also where the group is NCCL's), so that no process waits for its
-    device to learn them.
+    Counts are exchanged on the CPU (over gloo, also with NCCL), so that no process waits for its device.
     """
     if not _active():
         return [len(rows)]
@@ -79,7 +78,7 @@ def row_counts(rows: Tensor) -> list[int]:
 
 
 def host_max(value: int) -> int:
-    """The largest of the processes' values, from host to host: no process waits for its device."""
+    """Maximum of the processes' values, exchanged on the CPU: no process waits for its device."""
     if not _active():
         return value
     largest = torch.tensor([value])
@@ -88,16 +87,16 @@ def host_max(value: int) -> int:
 
 
 def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
-    """Rows of all processes, in the order of their ranks, without gradients: one all-gather.
+    """Rows of all processes by rank, without gradient: one all-gather.
 
-    Communicates as many rows of each process as the longest has.
+    Pads the rows of each process to the longest.
 
     Args:
         rows: [n, …]; n may differ between processes, the other dimensions may not.
-        counts: row_counts(rows), where it is known already.
+        counts: row_counts(rows), if known.
 
     Returns:
-        [N, …], N the sum of every n, equal on each process.
+        [N, …] with N the sum of n, equal on each process.
     """
     if not _active():
         return rows.detach()
@@ -116,21 +115,21 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
 
 
 def barrier() -> None:
-    """Wait until all processes have come here."""
+    """Wait for all processes."""
     host_max(0)
 
 
 def start_group(
     backend: str, rank: int, world_size: int, timeout: timedelta, device: torch.device | None = None
 ) -> None:
-    """Start the process group. A collective that waits for longer than `timeout` fails.
+    """Start the process group. A collective that takes longer than `timeout` fails.
 
     Args:
         backend: nccl, gloo or another one.
         rank: of this process.
         world_size: number of processes.
-        timeout: of each collective, also of those from host to host.
-        device: that the backend works on, where that is not the CPU.
+        timeout: of each collective, also those on the CPU.
+        device: of the backend, if not the CPU.
     """
     global _timeout
     _timeout = timeout
@@ -138,16 +137,16 @@ def start_group(
 
 
 def part_company() -> None:
-    """End the process group, after which each process is on its own; waits until all have come here."""
+    """Wait for all processes and end the process group."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def first_derivative_only() -> None:
-    """In a backward pass, raise RuntimeError where it is to be differentiated again."""
+    """Raise RuntimeError in a backward pass with create_graph=True."""
     if torch.is_grad_enabled():  # create_graph=True
-        raise RuntimeError("this objective has a first derivative only: do without create_graph=True")
+        raise RuntimeError("this objective has no second derivative: do not use create_graph=True")
 
 
 class _SumOverProcesses(torch.autograd.Function):
@@ -174,12 +173,12 @@ class _WithGradient(torch.autograd.Function):
         return None, None, *gradients, *([None] * len(gradients))
 
 
-_timeout: timedelta | None = None  # of the process group, where start_group set one
-_hosts: tuple[Any, Any] | None = None  # the default group, and the group over gloo that was made beside it
+_timeout: timedelta | None = None  # of the process group, if start_group set one
+_hosts: tuple[Any, Any] | None = None  # the default group and its gloo group
 
 
 def _host_group() -> Any:
-    """A group whose collectives take tensors on the CPU."""
+    """A group for tensors on the CPU."""
     global _hosts
     default = dist.group.WORLD
     if "cpu:gloo" in dist.get_backend_config(default):

@@ -1,4 +1,4 @@
-"""The kinds of failure that recviz raises on purpose."""
+"""Exceptions that recviz raises."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ DISTRIBUTIONS = {
     "umap": "umap-learn",
     "yaml": "pyyaml",
 }
-"""Packages that are installed under another name than they are imported by."""
+"""Packages whose import name differs from their name on PyPI."""
 
 
 class InputError(ValueError):
-    """Something the caller can put right: a setting, a path, a file, a shape.
+    """Invalid input: a setting, a path, a file, a shape.
 
-    The message is one line that shows what was got and says what to change. The command line prints it and
-    exits with code 2.
+    The message is one line with what was got and what to change. The command line prints it and exits with code 2.
     """
 
 
@@ -25,8 +24,8 @@ def missing_package(what: str, name: str) -> InputError:
     """The error for a package that is not installed.
 
     Args:
-        what: needs it.
-        name: of the module that could not be imported, such as ImportError.name.
+        what: the part that needs it.
+        name: of the module that failed to import, such as ImportError.name.
     """
     package = name.partition(".")[0]
     package = DISTRIBUTIONS.get(package, package)
@@ -34,19 +33,19 @@ def missing_package(what: str, name: str) -> InputError:
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on although its input was accepted, such as a non-finite loss.
+    """A valid run failed, such as by a non-finite loss.
 
-    The message is one line that says what happened, at which step, and what is left on disk. The command line
-    prints it and exits with code 1.
+    The message is one line with what happened, at which step, and what is on disk. The command line prints it and exits
+    with code 1.
     """
 
 
 class StoppedError(TrainingError):
-    """A run that was asked to stop, and saved itself.
+    """A run stopped on request, with a checkpoint.
 
     Args:
         message: see TrainingError.
-        code: the process's exit code.
+        code: exit code of the process.
     """
 
     def __init__(self, message: str, code: int) -> None:

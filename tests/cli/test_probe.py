@@ -313,7 +313,7 @@ BAD = {
     "no labels": (["--data", "ImageFolderDataModule", "--data.root", "flat"], "a probe needs labelled images"),
     "class out of range": (["--data.classes", "5-10"], "classes must be from 0 to 9, got 10"),
     "fraction of nothing": (["--data.fraction", "0"], "fraction must be above 0"),
-    "one of each class": (["--data.fraction", "0.001", "--data.batch_size", "5"], "needs two samples of some class"),
+    "one of each class": (["--data.fraction", "0.001", "--data.batch_size", "5"], "needs a class with two samples"),
     "unknown protocol": (["--protocol", "best"], "best"),
     "unused setting": (["--head_lr", "1"], "--head_lr is not a setting of --protocol linear"),
     "no epochs": (["--protocol", "official", "--epochs", "0"], "--epochs must be at least 1, got 0"),
@@ -328,7 +328,7 @@ BAD = {
     "unknown accelerator": (["--no-cache", "--trainer.accelerator", "abacus"], "accelerator"),
     "unknown accelerator, features kept": (["--trainer.accelerator", "abacus"], "accelerator"),
     "devices that are none": (["--trainer.devices", "many"], "`devices` selected with"),
-    "precision of weights": (["--trainer.precision", "bf16-true"], "is not one that features are made with"),
+    "precision of weights": (["--trainer.precision", "bf16-true"], "is not supported for frozen features"),
     "recipe that is no YAML": (["--config", "torn.yaml"], "torn.yaml cannot be read as YAML"),
     "recipe that is a list": (["--config", "list.yaml"], "holds no settings"),
     "images that the backbone cannot take": (
@@ -349,7 +349,7 @@ BAD = {
             "--data.batch_size",
             "2",
         ],
-        "fine-tuning on data.train_list needs its learning rates",
+        "fine-tuning on data.train_list needs learning rates",
     ),
     "results that are none": (["--results", "text.ckpt"], "text.ckpt is not a file of results"),
 }

@@ -168,7 +168,7 @@ def test_features_and_labels_of_other_shapes_or_ranges_are_refused(change: Any, 
     ("change", "error", "said"),
     [
         (lambda features: features.repeat(1, 2), InputError, "training_step gave 12 and validation_step 24"),
-        (lambda features: features / 0, TrainingError, "features of validation_step are NaN or infinite in epoch 1"),
+        (lambda features: features / 0, TrainingError, "features of validation_step are NaN or Inf in epoch 1"),
     ],
     ids=["another width", "NaN"],
 )
@@ -233,7 +233,7 @@ def test_one_class_is_as_no_labels() -> None:
     trainer.fit(tiny_vicreg(), datamodule=data)
     assert trainer.callback_metrics["train/total"] > 0
     assert not [name for name in trainer.callback_metrics if name.startswith("probe/")]
-    with pytest.raises(InputError, match="labels of two classes or more"):
+    with pytest.raises(InputError, match="labelled data of at least two classes"):
         OnlineProbe(data=tiny_data(classes=[3], batch_size=2)).read_data(tiny_data())
 
 

@@ -1,4 +1,4 @@
-"""Features kept on disk, so that a backbone sees the same images once."""
+"""Cache of features on disk."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def weights_hash(module: nn.Module) -> str:
-    """A short text that other weights, or another architecture, do not have."""
+    """A short hash of weights and architecture."""
     kind = type(module)
     digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__} {module!r}".encode())
     for name, tensor in module.state_dict().items():
@@ -28,11 +28,11 @@ def weights_hash(module: nn.Module) -> str:
 
 
 class FeatureCache:
-    """A folder of features, one file for each key.
+    """A folder of features, one file per key.
 
     Args:
-        folder: made when the first file is written. None: nothing is kept.
-        limit_gb: beyond it, the oldest features are removed.
+        folder: created with the first file. None: no cache.
+        limit_gb: above it, the oldest features are removed.
     """
 
     def __init__(self, folder: Path | None, limit_gb: float = 50.0) -> None:
@@ -40,14 +40,14 @@ class FeatureCache:
         self.limit_gb = limit_gb
 
     def path(self, **key: object) -> Path | None:
-        """The file of a key: weights, data, transform, precision; every change of any is another file."""
+        """The file of a key: weights, data, transform, precision; any change gives another file."""
         if self.folder is None:
             return None
         text = repr(sorted(key.items()))
         return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
     def load(self, path: Path | None) -> Features | None:
-        """What is there, or None; a damaged file is as none."""
+        """The cached features, or None if missing or damaged."""
         if path is None or not path.is_file():
             return None
         try:
@@ -57,7 +57,7 @@ class FeatureCache:
             return None
 
     def save(self, path: Path | None, features: Features) -> None:
-        """Write the features, whole or not at all; where that cannot be done, one log line says so."""
+        """Write the features atomically; a failure is logged in one line."""
         if path is None:
             return
         try:
@@ -66,4 +66,4 @@ class FeatureCache:
             with whole_file(path, own_part(path)) as part:
                 save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
         except (OSError, SafetensorError) as error:
-            _log.warning("the features are not kept, since %s cannot be written: %s", path, error)
+            _log.warning("features are not cached, since %s cannot be written: %s", path, error)

@@ -1,4 +1,4 @@
-"""Features of a DataModule's two splits, with progress on stderr."""
+"""Features of the two splits of a DataModule, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def encode_splits(
 ) -> tuple[Features, Features]:
     """Features of the training and the held-out split, without augmentation, in the order of the data.
 
-    Each process encodes a part of each split, and all get both whole.
+    Each process encodes a part of each split; all processes return the complete splits.
 
     Args:
         encode: images [n, 3, H, W] to features [n, D].
         data: one of recviz's DataModules, set up.
-        device: where `encode` is.
-        what: begins the lines of the progress.
+        device: of `encode`.
+        what: prefix of the progress lines.
         preparation: of the images. None: that of `data`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The closing probe of a run: the trained backbone beside the untrained one and raw pixels."""
+"""The closing probe of a run: raw pixels, the untrained and the trained backbone."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from recviz.probes.linear import FeatureProbe, knn_name
 from recviz.progress import working
 
 TRAINED = "final/trained_"
-"""Begins the names of what is logged of the trained backbone."""
+"""Prefix of the metrics of the trained backbone."""
 
 Accuracies = dict[str, float]
-"""Top-1 on the held-out split, from 0 to 1, of "linear" and "knn"."""
+"""Top-1 on the held-out split, 0 to 1, for "linear" and "knn"."""
 
 
 class FinalProbe(Callback):
     """Linear probe and k-NN (FeatureProbe) of raw pixels, the untrained and the trained backbone.
 
-    All three by one protocol: frozen, eval mode, images without augmentation, fitted on the pretraining data's
-    training split, measured on its held-out split after the last epoch. Logged as final/…. A warning names a linear
-    probe whose solver stopped before the optimum.
+    All use the same protocol: frozen, eval mode, images without augmentation, fitted on the training split of the
+    pretraining data and measured on its held-out split after the last epoch. Metrics are logged as final/…. A linear
+    probe that did not converge gives a warning.
 
     Args:
-        k: neighbours of the k-NN.
+        k: number of neighbours of the k-NN.
         temperature: of the k-NN's votes.
     """
 
@@ -37,32 +37,32 @@ class FinalProbe(Callback):
         self.temperature = temperature
         self.results: dict[str, Accuracies] = {}
         self.known: dict[int, Accuracies] = {}
-        """What the closing probes of a resumed run measured before, by their step."""
+        """Results of earlier closing probes of a resumed run, by step."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look whether the data can be probed on.
+        """Check that the data can be probed.
 
         Raises:
-            InputError: data that are none of recviz's, or without labels or a held-out split.
+            InputError: data that are not recviz's, or without labels or a held-out split.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not all(hasattr(data, name) for name in ("clean_dataloader", "views", "train", "val")):
-            what = "the loaders that fit was given" if data is None else type(data).__name__
-            raise InputError(f"FinalProbe needs one of recviz's DataModules, got {what}: leave it out of the callbacks")
+            what = "plain loaders" if data is None else type(data).__name__
+            raise InputError(f"FinalProbe needs one of recviz's DataModules, got {what}: remove it from the callbacks")
         labels = data.train.labels
         if data.val is None or labels is None or len(data.class_names) < 2:
-            raise InputError("FinalProbe needs data with labels of two classes or more, and a held-out split")
+            raise InputError("FinalProbe needs labelled data of at least two classes, and a held-out split")
         if len(labels) == len(torch.unique(torch.as_tensor(labels))):
-            raise InputError("FinalProbe needs two training images of some class, to choose its penalty")
+            raise InputError("FinalProbe needs a class with two training images, to choose its L2 penalty")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the pixels and, before its first step, the backbone."""
+        """Probe raw pixels and the untrained backbone."""
         if trainer.global_step == 0:
             self.results["raw pixels"] = self._probe(trainer, pl_module, "raw pixels", lambda images: images.flatten(1))
             self.results["untrained"] = self._probe(trainer, pl_module, "untrained backbone", pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the backbone after its last step."""
+        """Probe the trained backbone."""
         self.results["trained"] = self._probe(trainer, pl_module, "trained backbone", pl_module)
         if trainer.logger is not None and trainer.is_global_zero:
             figures = {
@@ -75,13 +75,13 @@ class FinalProbe(Callback):
                 logger.save()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the trained backbone of a resumed run that had no steps left, where that is still to do."""
+        """Probe the trained backbone of a resumed run that had no steps left, if not done before."""
         if "trained" in self.results:
             return
         if trainer.global_step in self.known:
             self.results["trained"] = self.known[trainer.global_step]
             return
-        pl_module.to(trainer.strategy.root_device)  # which Lightning has left already
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Accuracies]:
@@ -89,7 +89,7 @@ class FinalProbe(Callback):
         return dict(self.results)
 
     def load_state_dict(self, state_dict: dict[str, Accuracies]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore `state_dict`."""
         self.results = dict(state_dict)
 
     def _probe(

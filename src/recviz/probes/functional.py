@@ -1,4 +1,4 @@
-"""Probes of frozen features: tensors in, numbers out. Online callback and offline command share these."""
+"""Probes of frozen features: tensors in, numbers out; shared by the online callback and the offline command."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class Features(NamedTuple):
 
 
 class LinearClassifier(NamedTuple):
-    """Logits of features f are f · weight + bias, worked out in float64.
+    """Logits f · weight + bias of features f, computed in float64.
 
-    It stands for float64 arithmetic since standardisation is folded in: with a mean far from 0, float32 would lose it.
+    Standardisation is folded in, so float32 would lose precision for features whose mean is far from 0.
     """
 
     weight: Tensor
     """float64 [D, C]."""
     bias: Tensor
-    """float64 [C]; of a class without a sample, float32's lowest number."""
+    """float64 [C]; for a class without samples, float32's lowest number."""
     l2: float
-    """The L2 penalty it was fitted with, on the weights of standardised features."""
+    """L2 penalty of the fit, on the weights of standardised features."""
     converged: bool
     """Whether the solver reached the optimum; see logistic.solve."""
     steps: int
     """Newton steps of the last fit."""
     gradient: float
-    """Euclidean norm of the objective's gradient where it stopped."""
+    """Euclidean norm of the objective's gradient at the solution."""
 
     def __call__(self, features: Tensor) -> Tensor:
         """Logits float32 [N, C] of features [N, D], on the features' device."""
@@ -48,11 +48,11 @@ class LinearClassifier(NamedTuple):
         return logits.to(features.device, torch.float32)
 
     def warn_unless_converged(self, what: str) -> None:
-        """Log one warning line where the solver stopped before the optimum; `what` names the probe."""
+        """Log one warning line if the solver did not reach the optimum; `what` names the probe."""
         if not self.converged:
             _log.warning(
-                "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not the "
-                "optimum's", what, self.steps, self.gradient,
+                "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not "
+                "that of the optimum", what, self.steps, self.gradient,
             )  # fmt: skip
 
 
@@ -63,13 +63,13 @@ def extract_features(
     transform: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
 ) -> Features:
-    """Features of all batches in eval mode; the backbone's mode is put back afterwards.
+    """Features of all batches in eval mode; the backbone's mode is restored afterwards.
 
     Args:
         backbone: images [n, 3, H, W] to features [n, D].
         batches: `(images uint8 [n, 3, H, W], labels [n], …)`.
-        transform: makes of images what the backbone takes, on the device.
-        device: where backbone and transform are.
+        transform: prepares images for the backbone, on the device.
+        device: of backbone and transform.
 
     Raises:
         InputError: no batches, batches without labels, features that are not [n, D].
@@ -82,16 +82,16 @@ def extract_features(
         labels: list[Tensor] = []
         for batch in batches:
             if batch[1] is None:
-                raise InputError("a probe needs labels, and these images have none")
+                raise InputError("a probe needs labels, but these images have none")
             images = transform(batch[0].to(device, non_blocking=True))
             features = backbone(images)
             if not isinstance(features, Tensor) or features.ndim != 2:
                 got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
-                raise InputError(f"a backbone must give features [N, D], got {got}")
+                raise InputError(f"a backbone must return features [N, D], got {got}")
             rows.append(features.float())
             labels.append(batch[1].to(device))
         if not rows:
-            raise InputError("a probe needs at least one batch, and there are no images")
+            raise InputError("a probe needs at least one batch, but there are no images")
         return Features(torch.cat(rows), torch.cat(labels))
     finally:
         for module, training in modes:
@@ -99,42 +99,44 @@ def extract_features(
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-"""Penalties that `fit_linear` chooses from, the strongest first."""
+"""L2 penalties that `fit_linear` chooses from, strongest first."""
 
 FOLDS, ENOUGH = 3, 10_000
-"""Parts of the training split that are held out in turn to choose the penalty, until so many samples are judged."""
+"""Folds of the training split to choose the L2 penalty, and the number of held-out samples that is enough."""
 
 
 def fit_linear(
     features: Tensor, labels: Tensor, num_classes: int, l2: float | Sequence[float] = L2_PATH
 ) -> LinearClassifier:
-    """Linear probe: multinomial logistic regression on standardised features, at its optimum; deterministic.
+    """Linear probe: multinomial logistic regression on standardised features, solved to its optimum; deterministic.
 
-    Minimises the mean cross-entropy plus l2 · ‖W‖² / 2 of standardised features, which is scikit-learn's
-    LogisticRegression with C = 1 / (l2 · N) after its StandardScaler. `logistic.solve` says how, and the result whether
-    it converged. Means and standard deviations are float64; a column that is constant is ignored. Standardisation is
-    folded into the classifier. Of several penalties, the one is taken whose classifiers are right about most samples
-    in stratified 3-fold cross-validation (of equals, the strongest), and is then fitted to all. Of many samples, only
-    as many folds are held out as have 10,000 samples together. Penalties are tried
-    from the strongest on, until one is worse than the best by more than two standard errors of their difference on the
-    parts held out so far. Give training data only: nothing is to be chosen on the data that the probe is reported on.
+    Minimises mean cross-entropy plus l2 · ‖W‖² / 2 on standardised features, as scikit-learn's LogisticRegression with
+    C = 1 / (l2 · N) after StandardScaler. `logistic.solve` describes the solver; the result says whether it converged.
+    Means and standard deviations are float64; constant columns are ignored. Standardisation is folded into the
+    classifier.
+
+    Several penalties are compared by stratified 3-fold cross-validation: the one with the highest accuracy (the
+    strongest of equals) is fitted to all samples. With many samples, only as many folds are held out as have 10,000
+    samples. Penalties are tried from the strongest on, until one is worse than the best by more than two standard
+    errors of their difference so far. Pass training data only, since nothing may be chosen on the data that is
+    reported.
 
     Args:
-        features: [N, D], of any floating type; on a device without float64 (MPS), they are fitted on the CPU.
+        features: [N, D], any floating type; without float64 on the device (MPS), they are fitted on the CPU.
         labels: int64 [N], from 0 to num_classes − 1.
         num_classes: C.
-        l2: penalty of the weights, not of the bias, above 0; or several, the strongest first.
+        l2: penalty of the weights, not of the bias, above 0; or several, strongest first.
 
     Raises:
-        InputError: features that are not [N, D], not finite, or without one label of 0 to C − 1 each; a penalty that
-            is not positive; several penalties and no class of two samples.
+        InputError: features that are not [N, D], are non-finite, or lack a label in 0 to C − 1; a penalty that is not
+            positive; several penalties but no class with two samples.
     """
     if features.ndim != 2 or len(features) != len(labels) or not len(features):
         raise InputError(
             f"a linear probe needs features [N, D] and labels [N], got {tuple(features.shape)}, {tuple(labels.shape)}"
         )
     if not torch.isfinite(features).all():
-        raise InputError("a linear probe needs finite features, got some that are NaN or infinite")
+        raise InputError("a linear probe needs finite features, got NaN or Inf")
     least, most = (int(label) for label in labels.aminmax())
     if least < 0 or most >= num_classes:
         raise InputError(f"a linear probe of {num_classes} classes needs labels from 0, got {least} to {most}")
@@ -146,7 +148,7 @@ def fit_linear(
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
         x, mean, scale = _standardised(features)
         x, basis = _in_the_span_of_rows(x)
-        present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples has no optimum
+        present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples is unbounded
         start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
         penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
         solution = solve(x, y, penalty, start)
@@ -161,14 +163,14 @@ _NEVER = torch.finfo(torch.float32).min
 
 
 def _standardised(features: Tensor, columns: int = 64) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns of mean 0 and variance 1, float32 [N, D], and the float64 means and factors [D]; 0 of constant ones."""
+    """Columns of mean 0 and variance 1, float32 [N, D]; float64 means and factors [D], 0 for constant columns."""
     x = torch.empty(features.shape, dtype=torch.float32, device=features.device)
     means, scales = [], []
     for kept, part in zip(torch.split(x, columns, 1), torch.split(features, columns, 1), strict=True):
         part = part.double()
         low, high = part.aminmax(dim=0)
         half = (high - low) / 2
-        part = (part - low) / half.where(half > 0, 1)  # 0 to 2, so that no square overflows or vanishes
+        part = (part - low) / half.where(half > 0, 1)  # in 0 to 2, so that no square overflows or underflows
         std, mean = torch.std_mean(part, dim=0, correction=0)
         factor = torch.where(half > 0, 1 / std, 0)
         kept.copy_((part - mean) * factor)
@@ -178,9 +180,9 @@ def _standardised(features: Tensor, columns: int = 64) -> tuple[Tensor, Tensor, 
 
 
 def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Rows [N, D] in an orthonormal basis [D, N] of their span, and it, where D is above N; else the rows, and None.
+    """If D > N: the rows in an orthonormal basis of their span, and the basis [D, N]; else the rows and None.
 
-    The optimal weight lies in that span, with the same norm, so that N columns give the same optimum as D.
+    The optimal weight lies in that span with the same norm, so N columns give the same optimum as D.
     """
     if x.shape[1] <= len(x):
         return x, None
@@ -189,17 +191,17 @@ def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float]) -> tuple[float, Tensor]:
-    """The penalty that is right about most held-out samples, and the mean of its solutions, for a start."""
+    """The L2 penalty with the highest held-out accuracy, and the mean of its solutions as a start."""
     fold = _folds(labels)
     if (fold < 0).all():
         raise InputError(
-            f"choosing among penalties needs two samples of some class, got {len(labels)} samples of as many"
+            f"choosing the L2 penalty needs a class with two samples, got {len(labels)} classes of one sample"
         )
-    scored = fold.clamp(min=0).bincount().cumsum(0)  # [folds]: samples that are held out in so many folds
+    scored = fold.clamp(min=0).bincount().cumsum(0)  # [folds]: samples held out in the first folds
     folds = range(1 + int((scored[:-1] < ENOUGH).sum()))
     starts, best, chosen, found = [start for _ in folds], torch.zeros(len(x), device=x.device), path[0], start
     for l2 in path:
-        right = torch.zeros_like(best)  # 1 for a held-out sample that is classified right
+        right = torch.zeros_like(best)  # 1 for a correctly classified held-out sample
         for i in folds:
             out = fold == i
             theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], tolerance=1e-3).theta
@@ -214,7 +216,7 @@ def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float
 
 
 def _folds(labels: Tensor, folds: int = FOLDS) -> Tensor:
-    """int64 [N]: the fold of each sample, stratified, the same at every call; −1 of a class's only sample."""
+    """int64 [N]: stratified, deterministic fold of each sample; −1 for the only sample of a class."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
     order = order[labels[order].argsort(stable=True)]  # by class, in random order within
     fold = torch.arange(len(labels), device=labels.device) % folds
@@ -223,7 +225,7 @@ def _folds(labels: Tensor, folds: int = FOLDS) -> Tensor:
 
 
 class Neighbours(NamedTuple):
-    """The nearest rows of a bank, nearest first: cosine similarities float32 and indices int64, [Q, k] each."""
+    """Nearest rows of a bank, nearest first: cosine similarities float32 and indices int64, [Q, k] each."""
 
     similarities: Tensor
     indices: Tensor
@@ -231,19 +233,19 @@ class Neighbours(NamedTuple):
 
 @torch.no_grad()
 def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024, bank_chunk: int = 65536) -> Neighbours:
-    """The k rows of the bank that are most similar to each query, in cosine similarity; exact.
+    """The k rows of the bank with the highest cosine similarity to each query; exact.
 
-    Holds, beside its inputs, chunk · (bank_chunk + 2·k) similarities and bank_chunk normalised rows at a time.
+    Holds chunk · (bank_chunk + 2·k) similarities and bank_chunk normalised rows at a time, besides the inputs.
 
     Args:
         queries: [Q, D].
         bank: [N, D].
-        k: neighbours; all of the bank where it is smaller.
+        k: neighbours, at most the size of the bank.
         chunk: queries at a time.
         bank_chunk: rows of the bank at a time.
 
     Raises:
-        InputError: an empty bank, or a k that is not positive.
+        InputError: an empty bank, or k below 1.
     """
     if not len(bank):
         raise InputError("k-NN needs at least one row in its bank, got none")
@@ -265,7 +267,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
 
 
 def vote(neighbours: Neighbours, bank_labels: Tensor, num_classes: int, temperature: float | None) -> Tensor:
-    """Class scores [Q, C] of each query's neighbours.
+    """Class scores [Q, C] from the neighbours of each query.
 
     Args:
         neighbours: of each query.
@@ -297,7 +299,7 @@ def knn_predict(
     temperature: float | None = 0.07,
     chunk: int = 1024,
 ) -> Tensor:
-    """Class scores [Q, C] by nearest neighbours in cosine similarity, the larger the more likely.
+    """Class scores [Q, C] by nearest neighbours in cosine similarity.
 
     Args:
         queries: [Q, D].
@@ -317,6 +319,6 @@ def knn_predict(
 
 
 def accuracy(scores: Tensor, labels: Tensor, top: int = 1) -> float:
-    """Share of rows whose label is among the `top` highest of scores [N, C], from 0 to 1."""
+    """Fraction of rows whose label is among the `top` highest of scores [N, C]."""
     best = scores.topk(min(top, scores.shape[1]), dim=1).indices
     return float((best == labels[:, None]).any(dim=1).float().mean())

@@ -1,4 +1,4 @@
-"""The linear probe and k-NN on frozen features: one implementation for online probe, closing probe and command."""
+"""Linear probe and k-NN on frozen features, for the online probe, the closing probe and `recviz probe`."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from recviz.progress import working
 from recviz.version import __version__
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
-"""Of frozen features; weights stay in float32."""
+"""Precisions of frozen features; weights stay in float32."""
 
 
 class Measured(NamedTuple):
-    """How scores [N, C] hold against labels [N]."""
+    """Accuracies and confusion of scores [N, C] with labels [N]."""
 
     top1: Accuracy
     top5: Accuracy
     per_class: list[float]
-    """Of each class, the fraction of its samples that is classified right."""
+    """Fraction of correctly classified samples of each class."""
     confusion: list[list[int]]
-    """Row: the class; column: what it was taken for."""
+    """Row: class; column: predicted class."""
 
 
 def measure(scores: Tensor, labels: Tensor) -> Measured:
-    """Accuracies and confusion of scores [N, C]; of equal scores, the first class counts as the highest."""
+    """Accuracies and confusion of scores [N, C]; the first of equal scores counts as the highest."""
     count, classes = scores.shape
     top1, top5 = (
         float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))) for top in (1, 5)
@@ -50,12 +50,12 @@ def measure(scores: Tensor, labels: Tensor) -> Measured:
 
 @dataclass
 class FeatureProbe:
-    """Fits a linear classifier and k-NN on features, and measures both on others; nothing is chosen on the latter.
+    """Fits a linear classifier and k-NN on training features and measures both on test features.
 
     Args:
-        ks: neighbours.
-        temperatures: of their votes; None: plain ones.
-        l2: penalty of the linear classifier; of several, cross-validation within the training features chooses.
+        ks: numbers of neighbours.
+        temperatures: of their votes; None: unweighted.
+        l2: L2 penalty of the linear classifier; several are compared by cross-validation within the training features.
     """
 
     ks: tuple[int, ...] = (20, 200)
@@ -63,13 +63,13 @@ class FeatureProbe:
     l2: float | tuple[float, ...] = L2_PATH
 
     def measure(self, train: Features, test: Features, classes: int, name: str = "") -> Result:
-        """Metrics top1 and top5 of the linear classifier, and knn/… by its settings.
+        """Metrics top1 and top5 of the linear classifier, and knn/… for each setting.
 
         Args:
-            train: to fit on.
-            test: to measure on.
+            train: training features.
+            test: test features.
             classes: C.
-            name: for the warning of a solver that stopped before its optimum; "": the table alone says it.
+            name: of the probe, for the warning that the solver did not converge; "": no warning, only the table.
 
         Raises:
             InputError: see fit_linear and nearest_neighbours.
@@ -77,7 +77,7 @@ class FeatureProbe:
         bad = int((~test.features.isfinite()).any(dim=1).sum())
         if bad:
             raise InputError(
-                f"a probe needs finite features, got {bad} of {len(test.features)} test images with others"
+                f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
             )
         with torch.autocast(test.features.device.type, enabled=False):
             classifier = fit_linear(train.features, train.labels, classes, self.l2)
@@ -107,7 +107,7 @@ class FeatureProbe:
 
 
 def knn_name(k: int, temperature: float | None) -> str:
-    """The name of a metric of the nearest neighbours."""
+    """The name of a k-NN metric."""
     return f"knn/k={k}, " + ("plain" if temperature is None else f"T={temperature:g}")
 
 
@@ -123,7 +123,7 @@ class Linear:
     """Linear probe and k-NN on frozen features of images without augmentation.
 
     Args:
-        cache: keep features on disk.
+        cache: cache features on disk.
     """
 
     title: ClassVar[str] = "linear probe"
@@ -136,8 +136,8 @@ class Linear:
         settings["precision"] = settings["precision"] or subject.precision or PRECISIONS[0]
         if settings["precision"] not in PRECISIONS:
             raise InputError(
-                f"--trainer.precision {settings['precision']} is not one that features are made with: "
-                f"give one of {', '.join(PRECISIONS)}"
+                f"--trainer.precision {settings['precision']} is not supported for frozen features: "
+                f"use one of {', '.join(PRECISIONS)}"
             )
         with refusals("trainer"):
             fabric = Fabric(**settings)
@@ -157,13 +157,13 @@ class Linear:
 def frozen_features(
     fabric: Fabric, subject: Subject, precision: str, cache: FeatureCache
 ) -> tuple[Features, Features] | None:
-    """Features of the training and the held-out split, from the cache or by one pass over all processes.
+    """Features of the training and the held-out split, from the cache or computed on all processes.
 
     Returns:
-        In the order of the data, on the device; None on all processes but the first, which have nothing more to do.
+        Features in the order of the data, on the device; None on all processes except the first.
 
     Raises:
-        InputError: processes that read different weights.
+        InputError: processes with different weights.
     """
     key = {
         "weights": subject.weights,
@@ -176,7 +176,7 @@ def frozen_features(
     complete, first_weights = fabric.broadcast((len(kept) == len(paths), subject.weights))
     if first_weights != subject.weights:
         raise InputError(
-            "the processes read different checkpoints, since a run goes on writing: give --ckpt_path a copy"
+            "the processes read different checkpoints, because a run still writes them: pass a copy as --ckpt_path"
         )
     if not complete:
         backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)

@@ -8,42 +8,43 @@ import torch
 from torch import Tensor
 
 TOLERANCE = 1e-7
-"""Newton decrement, as a share of the objective, at which the optimum counts as reached."""
+"""Newton decrement relative to the objective below which the solver has converged."""
 
-_STEPS, _INNER = 100, 400  # most Newton steps, and most conjugate gradients of each
-_NEAR = 1e-3  # Newton decrement, as a share of the objective, from which on the objective is float64
-_INEXACT = 0.1, 0.3  # share of the squared residual that conjugate gradients leave: preconditioned, and Euclidean
-_ROWS = 8192  # turned into float64 at a time
+_STEPS, _INNER = 100, 400  # maximum of Newton steps, and of conjugate gradients in each
+_NEAR = 1e-3  # relative Newton decrement below which the objective is float64
+_INEXACT = 0.1, 0.3  # relative squared residual at which conjugate gradients stop: preconditioned, Euclidean
+_ROWS = 8192  # rows converted to float64 at a time
 
 
 class Solution(NamedTuple):
-    """Weight and bias as one tensor, and how the solver ended."""
+    """Weight and bias as one tensor, and the state of the solver."""
 
     theta: Tensor
-    """float64 [D + 1, C]: the weight and, last, the bias."""
+    """float64 [D + 1, C]: the weight, and the bias as the last row."""
     objective: float
     gradient: float
     """Euclidean norm of the objective's gradient at theta."""
     steps: int
     """Newton steps taken."""
     converged: bool
-    """Whether the estimated distance of the objective to its optimum fell below the tolerance."""
+    """Whether the estimated distance to the optimum is below the tolerance."""
 
 
 def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float = TOLERANCE) -> Solution:
     """Minimise the mean cross-entropy of x · W + b plus l2 · ‖W‖² / 2, which is strictly convex in W.
 
     Newton's method with a backtracking line search. Each step solves its linear system by preconditioned conjugate
-    gradients in float32. Objective and gradient are float64 near the optimum, so that float32 does not limit how near
-    it comes. It stops by the gradient's norm in the metric of the inverse Hessian: half its square, the Newton
-    decrement, estimates how far the objective is above its optimum (Boyd, Vandenberghe, Convex Optimization, 9.5.1).
+    gradients in float32. Near the optimum, objective and gradient are float64, so that float32 does not limit the
+    accuracy. The stopping criterion is the Newton decrement, half the squared norm of the gradient in the metric of the
+    inverse Hessian. It estimates the distance of the objective to its optimum (Boyd, Vandenberghe, Convex Optimization,
+    9.5.1).
 
     Args:
         x: float32 [N, D], columns of comparable scale, on a device with float64.
         labels: int64 [N]; each of the C classes occurs.
         l2: penalty of the weight, above 0; the bias has none.
         start: float64 [D + 1, C].
-        tolerance: the Newton decrement's share of the objective.
+        tolerance: Newton decrement relative to the objective.
     """
     objective = _Objective(x, labels, l2)
     theta, (value, gradient, p) = start, objective(start)
@@ -61,7 +62,7 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
             if new_value <= value - 2e-4 * length * decrement or length < 1e-6:
                 break
             length /= 2
-        if new_value < value:  # at the optimum, rounding may say otherwise
+        if new_value < value:  # may fail at the optimum by rounding
             theta, value, gradient, p = candidate, new_value, new_gradient, new_p
         elif not converged:
             return Solution(theta, value, float(gradient.norm()), step, False)
@@ -71,14 +72,14 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
 
 
 class _Objective:
-    """The objective of one problem, its gradient and its Hessian's products."""
+    """Objective, gradient and Hessian products of one problem."""
 
     def __init__(self, x: Tensor, labels: Tensor, l2: float) -> None:
         self.x, self.labels, self.l2 = x, labels, l2
         self.dtype = torch.float32
 
     def __call__(self, theta: Tensor) -> tuple[float, Tensor, Tensor]:
-        """Value, gradient float64 [D + 1, C], each of products in `dtype`, and class probabilities float32 [N, C]."""
+        """Value and gradient float64 [D + 1, C], from products in `dtype`, and probabilities float32 [N, C]."""
         weight, bias = theta[:-1].to(self.dtype), theta[-1].to(self.dtype)
         probabilities = self.x.new_empty(len(self.x), theta.shape[1])
         losses, gradient = theta.new_zeros(()), torch.zeros_like(theta)
@@ -98,10 +99,10 @@ class _Objective:
         return float(value), gradient, probabilities
 
     def newton_direction(self, gradient: Tensor, p: Tensor) -> tuple[Tensor, float, bool]:
-        """−H⁻¹ · gradient in part, the Newton decrement, and whether the conjugate gradients got there.
+        """Approximate −H⁻¹ · gradient, the Newton decrement, and whether conjugate gradients converged.
 
-        They end when the residual is small both in the preconditioner's metric and in the Euclidean one: in either
-        alone, it may be so while most of the decrement is left.
+        They stop when the residual is small in both the preconditioned and the Euclidean norm. In one norm alone, it
+        may be small while most of the decrement remains.
         """
         factor = self._preconditioner(p)
         scale = gradient.abs().amax().clamp(min=torch.finfo(torch.float64).tiny)  # float32 would lose small gradients
@@ -126,10 +127,10 @@ class _Objective:
         return direction, -float((gradient * direction).sum()) / 2, solved
 
     def _preconditioner(self, p: Tensor) -> Tensor:
-        """Cholesky factor, float32 [D + 1, D + 1], of the Hessian's block of a class, if all were equally likely.
+        """Cholesky factor, float32 [D + 1, D + 1], of the mean of the Hessian's diagonal blocks over the classes.
 
-        A sample's weight in it is the mean over classes of p · (1 − p); of evenly spaced samples, where there are many
-        more than columns.
+        The weight of a sample is the mean over classes of p · (1 − p). With many more samples than columns, evenly
+        spaced samples are used.
         """
         every = max(1, len(p) // max(_ROWS, 4 * self.x.shape[1]))
         x, p = self.x[::every], p[::every]

@@ -1,4 +1,4 @@
-"""The protocols that train with augmentation: the linear evaluation and the fine-tuning of VICReg's authors."""
+"""Protocols that train with augmentation: linear evaluation and fine-tuning of VICReg's authors."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from recviz.probes.protocol import Hardware, Subject
 from recviz.probes.result import Accuracy, Result, accuracy_table
 
 BATCH = 256
-"""The authors' batch, of all processes, which their learning rates are for."""
+"""The authors' batch size over all processes, which their learning rates assume."""
 
 PRECISION = "32-true"
 """The authors' precision."""
 
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
-"""The authors' learning rates of backbone and head for 1% of the labels, which serve up to 3%, and for 10%."""
+"""Largest fraction of labels, and the authors' learning rates of backbone and head: for 1% (used up to 3%) and 10%."""
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Official:
     """Linear evaluation of VICReg's authors: SGD on the frozen backbone, with crops and flips.
 
     Args:
-        epochs: of training.
+        epochs: number of epochs.
         head_lr: learning rate of the classifier.
         weight_decay: of the classifier.
     """
@@ -63,7 +63,7 @@ class Finetune:
     """Fine-tuning of VICReg's authors: SGD on all weights, with the fraction of labels that --data.fraction keeps.
 
     Args:
-        epochs: of training.
+        epochs: number of epochs.
         head_lr: learning rate of the classifier. None: the authors', 0.08 for 1% of the labels and 0.1 for 10%.
         backbone_lr: learning rate of the backbone. None: the authors', 0.03 and 0.01.
         weight_decay: of all weights.
@@ -84,7 +84,7 @@ class Finetune:
         check_backbone(subject.backbone, subject.data.preparation.size, train=True)
         if getattr(subject.data, "train_list", None) and None in (self.head_lr, self.backbone_lr):
             raise InputError(
-                "fine-tuning on data.train_list needs its learning rates: the authors' are --backbone_lr 0.03 and "
+                "fine-tuning on data.train_list needs learning rates: the authors' are --backbone_lr 0.03 and "
                 "--head_lr 0.08 for 1% of the labels, 0.01 and 0.1 for 10%"
             )
         backbone_lr, head_lr = next((b, h) for most, b, h in FINETUNE if subject.data.fraction <= most)
@@ -107,7 +107,7 @@ def _trained(
     rates: tuple[float, float, float],
     evaluations: int = 1,
 ) -> Result | None:
-    """Train with augmentation; the accuracies are those of the last epoch."""
+    """Train with augmentation; accuracies are those of the last epoch."""
     settings = {**asdict(hardware), "precision": hardware.precision or PRECISION}
     data, bar = subject.data, sys.stdout.isatty()
     module = LinearProbe(subject.backbone, len(data.class_names), *rates)
@@ -126,7 +126,7 @@ def _trained(
     data = data.with_views(OneView(data.preparation), whole_epochs=(batch, evaluations))
     try:
         trainer.fit(module, datamodule=data)
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit:  # raised by Lightning on Ctrl-C
         if not trainer.interrupted:
             raise
     if trainer.interrupted:
@@ -147,24 +147,24 @@ def _trained(
 class LinearProbe(LightningModule):
     """A linear classifier on a backbone, trained by SGD as VICReg's authors evaluate (their evaluate.py).
 
-    With `backbone_lr` 0, the backbone is frozen: in eval mode, without gradients, not a bit of it changes. Otherwise
-    it is fine-tuned with the head, in train mode, for the semi-supervised protocol. The learning rates fall by a cosine
-    per epoch to 0. Takes batches `(images, labels)`, trains and validates, and logs probe/loss, probe/top1 and
-    probe/top5; the last epoch's are the result.
+    With `backbone_lr` 0, the backbone is frozen: eval mode, no gradients, no change to weights or buffers. Otherwise it
+    is fine-tuned with the head, in train mode, for the semi-supervised protocol. Learning rates follow a cosine per
+    epoch to 0. Takes batches `(images, labels)`; logs probe/loss, probe/top1 and probe/top5.
 
-    The gradient is that of the global batch on any number of processes, also where their parts differ by one sample.
-    With a frozen backbone, several processes give the weights of one; a fine-tuned BatchNorm has each process's own
-    statistics, as in the authors' code.
+    On any number of processes, the gradient is that of the global batch, even if the parts of the processes differ by
+    one sample. With a frozen backbone, several processes give the weights of one. In fine-tuning, BatchNorm uses the
+    statistics of each process, as in the authors' code.
 
-    Their settings, in float32: linear, 100 epochs of batches of 256, the defaults here; semi-supervised, 20 epochs,
-    weight decay 0, with learning rates of backbone and head 0.03 and 0.08 for 1% of the labels, 0.01 and 0.1 for 10%.
+    The authors' settings, in float32: linear evaluation, 100 epochs of batches of 256 (the defaults here);
+    semi-supervised, 20 epochs, weight decay 0, learning rates of backbone and head 0.03 and 0.08 for 1% of the labels,
+    0.01 and 0.1 for 10%.
 
     Args:
         backbone: images [N, 3, H, W] to features [N, D]; see backbones.as_backbone.
         num_classes: C.
         head_lr: learning rate of the classifier, not scaled by the batch.
         backbone_lr: learning rate of the backbone; 0 freezes it.
-        weight_decay: of all that is trained.
+        weight_decay: of all trained weights.
 
     Raises:
         InputError: a backbone of unknown width, fewer than 2 classes, a negative setting.
@@ -181,7 +181,7 @@ class LinearProbe(LightningModule):
         super().__init__()
         if num_classes < 2 or min(head_lr, backbone_lr, weight_decay) < 0:
             raise InputError(
-                "LinearProbe needs two classes, and learning rates and a weight decay that are not negative, got "
+                "LinearProbe needs at least two classes, and learning rates and a weight decay of at least 0, got "
                 f"{num_classes}, {head_lr}, {backbone_lr}, {weight_decay}"
             )
         backbone = as_backbone(backbone)
@@ -197,7 +197,7 @@ class LinearProbe(LightningModule):
         self.train()
 
     def train(self, mode: bool = True) -> LinearProbe:
-        """Train mode, which a frozen backbone does not go into."""
+        """Set train mode; a frozen backbone stays in eval mode."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
@@ -209,16 +209,16 @@ class LinearProbe(LightningModule):
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy, so weighted that the mean over processes is the mean over the samples of all."""
+        """Cross-entropy, weighted so that the mean over processes is the mean over all samples."""
         images, labels = batch
-        counts = row_counts(labels)  # of a ragged batch, a process may have one sample less
+        counts = row_counts(labels)  # in a ragged batch, processes may differ by one sample
         share = len(labels) * len(counts) / sum(counts)
         loss = share * F.cross_entropy(self(images).float(), labels)
         self.log("probe/loss", loss.detach(), prog_bar=True)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Accuracies of the whole split; each sample counts once."""
+        """Accuracies of the split; each sample counts once."""
         images, labels = batch
         logits = self(images).float()
         self.top1(logits, labels)
@@ -227,7 +227,7 @@ class LinearProbe(LightningModule):
         return {"logits": logits, "labels": labels}
 
     def configure_optimizers(self) -> Any:
-        """SGD of momentum 0.9 in two groups, and a cosine per epoch."""
+        """SGD with momentum 0.9 in two groups, and a cosine per epoch."""
         groups = [{"params": list(self.head.parameters()), "lr": self.head_lr}]
         if not self.frozen:
             groups.append({"params": list(self.backbone.parameters()), "lr": self.backbone_lr})

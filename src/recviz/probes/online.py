@@ -1,4 +1,4 @@
-"""The online probe: what the features are worth, while they are being trained."""
+"""The online probe: accuracy of the features during training."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _log = logging.getLogger(__name__)
 class OnlineProbe(Callback):
     """Linear and k-NN accuracy on held-out images at the end of each epoch, logged as probe/….
 
-    Without `data`, it lives on the pretraining batches: a linear head is trained by Adam on the detached features
-    that `training_step` returns, and the most recent of them are the k-NN's bank; the features that
-    `validation_step` returns are classified. This costs next to nothing, and lags behind the backbone.
+    Without `data`, it uses the pretraining batches. Adam trains a linear head on the detached features of
+    `training_step`, the most recent of which are also the k-NN's bank; both classify the features of `validation_step`.
+    This adds almost no time, and lags behind the backbone.
 
-    With `data`, which may be any labelled data, its training split is encoded by the frozen backbone at the end of
-    every `every_n_epochs` epochs, and FeatureProbe (l2 = 1e-4) classifies its held-out split: the way for pretraining
-    data without labels. A warning says so where the solver stopped before the optimum.
+    With `data`, any labelled data, it encodes both splits with the frozen backbone after every `every_n_epochs` epochs;
+    FeatureProbe (l2 = 1e-4) fits the training split and measures the held-out split. This is for pretraining data
+    without labels. A solver that did not converge gives a warning.
 
-    It never touches the module's gradients, BatchNorm statistics, schedule or random numbers, so that training with
-    it equals training without. Over many processes each sample counts once and all share one head and one bank.
-    Works with any LightningModule whose `training_step` returns detached `features` [N, D] and `labels` [N] in a dict
-    and whose `validation_step` returns the same; for `data`, whose `forward` gives features. Where a step returns
-    anything else, nothing is logged and one warning says so; labels of None are data without labels.
+    It does not affect training: gradients, BatchNorm statistics, schedule and random numbers are untouched. Under DDP,
+    each sample counts once and all processes share one head and one bank. It works with any LightningModule whose
+    `training_step` and `validation_step` return detached `features` [N, D] and `labels` [N] in a dict; for `data`,
+    `forward` must return features. If a step returns anything else, nothing is logged and one warning says so. Labels
+    of None mean unlabelled data.
 
     Args:
         data: a recviz DataModule with labels. None: the pretraining data.
-        k: neighbours of the k-NN.
+        k: number of neighbours of the k-NN.
         temperature: of the k-NN's votes.
-        bank_size: features kept for the k-NN, over all processes.
+        bank_size: number of features in the k-NN's bank, over all processes.
         lr: learning rate of the linear head.
-        every_n_epochs: with `data`, how often to probe.
-        num_classes: number of classes; None: as many as the datamodule has `class_names`.
+        every_n_epochs: probe interval with `data`.
+        num_classes: number of classes; None: that of the datamodule's `class_names`.
 
     Raises:
         InputError: settings that are not positive; before the first step, labels without a number of classes; features
-            that are not [N, D], labels that are not whole numbers of 0 to `num_classes` − 1.
+            that are not [N, D], labels that are not integers from 0 to `num_classes` − 1.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class OnlineProbe(Callback):
     # The data's classes
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Learn the number of classes, and read `data`."""
+        """Read `data` and the number of classes."""
         source = trainer.datamodule if self.data is None else self.data  # type: ignore[attr-defined]
         if self.data is not None:
-            self.data.trainer = trainer  # whose processes share the cores
+            self.data.trainer = trainer  # its processes share the cores
             self.read_data(trainer.datamodule, trainer.local_rank == 0)  # type: ignore[attr-defined]
         names = getattr(source, "class_names", ())
         self.num_classes = self.num_classes or (len(names) if isinstance(names, (list, tuple)) else 0)
@@ -101,14 +101,14 @@ class OnlineProbe(Callback):
             self._move(pl_module.device)
 
     def read_data(self, pretraining: Any, download: bool = True) -> None:
-        """Set `data` up, to be seen as the pretraining data are: in their size and normalisation.
+        """Set up `data`, with the size and normalisation of the pretraining data.
 
         Args:
-            pretraining: the DataModule; where it has no `preparation`, that of `data` stays.
-            download: on one process of each machine, while the others wait.
+            pretraining: the DataModule; without a `preparation`, that of `data` is used.
+            download: True on one process of each host; the others wait.
 
         Raises:
-            InputError: data without two classes or without a held-out split.
+            InputError: data without two classes or a held-out split.
         """
         preparation = getattr(pretraining, "preparation", None)
         self._preparation = preparation if isinstance(preparation, Preparation) else self.data.preparation
@@ -117,7 +117,7 @@ class OnlineProbe(Callback):
         barrier()
         self.data.setup("validate")
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
-            raise InputError("probe.data needs labels of two classes or more, and a held-out split")
+            raise InputError("probe.data needs labelled data of at least two classes, and a held-out split")
 
     # Probing the pretraining data
 
@@ -126,15 +126,15 @@ class OnlineProbe(Callback):
         self._trained = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Ask for the number of classes before the first step, where the batch is of images and labels."""
+        """Raise InputError before the first step if the batch has labels and the number of classes is unknown."""
         if self.data is None and not self.num_classes and _has_labels(batch):
             raise _classes_missing()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One step of the linear head, and new rows for the bank."""
-        if self.data is not None or self.num_classes == 1:  # of one class, nothing is to be told apart
+        """Train the linear head by one step and add the features to the bank."""
+        if self.data is not None or self.num_classes == 1:  # one class cannot be probed
             return
         self._without_labels |= isinstance(outputs, dict) and outputs.get("labels", 0) is None
         rows = _rows(outputs, "training_step")
@@ -143,7 +143,7 @@ class OnlineProbe(Callback):
         features, labels = rows
         if not self._head:
             self._build(features.shape[1], features.device)
-        if not self._trained or features.device.type == "cpu":  # elsewhere, looking waits for the device
+        if not self._trained or features.device.type == "cpu":  # else a read waits for the device
             self._check_range(labels)
         self._trained += len(labels)
         with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
@@ -188,12 +188,12 @@ class OnlineProbe(Callback):
         features, labels = rows
         if features.shape[1] != len(self._head[0]):
             raise InputError(
-                f"OnlineProbe needs features [N, D] of one width D: training_step gave {len(self._head[0])} and "
+                f"OnlineProbe needs features [N, D] of one width D: training_step returned {len(self._head[0])} and "
                 f"validation_step {features.shape[1]}"
             )
         if not features.isfinite().all():
             raise TrainingError(
-                f"features of validation_step are NaN or infinite in epoch {trainer.current_epoch + 1}: "
+                f"features of validation_step are NaN or Inf in epoch {trainer.current_epoch + 1}: "
                 "the online probe cannot measure them"
             )
         self._check_range(labels)
@@ -248,7 +248,7 @@ class OnlineProbe(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Restore `state_dict`."""
         if not state_dict:
             return
         self._head = [parameter.clone() for parameter in state_dict["head"]]
@@ -326,7 +326,7 @@ def _classes_missing() -> InputError:
 
 
 def _has_labels(batch: Any) -> bool:
-    """Whether a training batch is of views and labels, as JointEmbedding takes them."""
+    """Whether a training batch has views and labels, as for JointEmbedding."""
     if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], (tuple, list)):
         return False
     labels = batch[1]
@@ -334,7 +334,7 @@ def _has_labels(batch: Any) -> bool:
 
 
 def _rows(outputs: Any, step: str) -> Features | None:
-    """Features float32 [N, D] and labels int64 [N] of a step's outputs, detached; None where it gives none."""
+    """Detached features float32 [N, D] and labels int64 [N] from the outputs of a step, or None."""
     if not isinstance(outputs, dict):
         return None
     features, labels = outputs.get("features"), outputs.get("labels")
@@ -342,11 +342,11 @@ def _rows(outputs: Any, step: str) -> Features | None:
         return None
     if features.ndim != 2 or labels.shape != features.shape[:1] or labels.is_floating_point():
         raise InputError(
-            f"OnlineProbe needs features [N, D] and whole labels [N] of {step}, got {tuple(features.shape)} and "
+            f"OnlineProbe needs features [N, D] and integer labels [N] from {step}, got {tuple(features.shape)} and "
             f"{tuple(labels.shape)} of {labels.dtype}"
         )
     return Features(features.detach().float(), labels.long())
 
 
 def _unit_variance(features: Tensor) -> Tensor:
-    return F.layer_norm(features, features.shape[1:])  # so that one learning rate serves every backbone
+    return F.layer_norm(features, features.shape[1:])  # so that one learning rate works for every backbone

@@ -1,4 +1,4 @@
-"""What every protocol of `recviz probe` is given, and what it has to do."""
+"""The interface of the protocols of `recviz probe`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from recviz.probes.result import Result
 
 @dataclass
 class Hardware:
-    """Where and how it runs, as in Lightning's Trainer.
+    """Hardware settings, as in Lightning's Trainer.
 
     Args:
         accelerator: auto, cpu, gpu, …
-        devices: how many, or which.
-        num_nodes: machines.
+        devices: number or indices.
+        num_nodes: number of hosts.
         strategy: auto, ddp, …
-        precision: of the backbone. Default: on frozen features the run's (32-true without a run); for training by SGD
-            32-true, which is the authors'.
+        precision: of the backbone. Default: for frozen features the run's (32-true without a run); for training by SGD
+            the authors' 32-true.
     """
 
     accelerator: str = "auto"
@@ -31,12 +31,12 @@ class Hardware:
 
 
 class Subject(NamedTuple):
-    """What is measured, and on which images."""
+    """The backbone and the data of a probe."""
 
     backbone: nn.Module
     """In eval mode; images [N, 3, size, size], normalised, to features [N, D]."""
     data: Any
-    """A DataModule of recviz, set up, with labels and a held-out split; prepares images as the backbone takes them."""
+    """A DataModule of recviz, set up, with labels, a held-out split and the backbone's preparation."""
     weights: str
     """Hash of the backbone's weights, see probes.cache.weights_hash."""
     train: str
@@ -44,25 +44,25 @@ class Subject(NamedTuple):
     test: str
     """Fingerprint of the held-out split."""
     precision: str | None = None
-    """The precision that the backbone was trained in."""
+    """Precision of the backbone's pretraining."""
     batch_size: int | None = None
-    """Of each process, where one was asked for; None: the protocol's own."""
+    """Per process; None: the protocol's default."""
 
 
 class EvaluationProtocol(Protocol):
-    """A dataclass whose fields are its settings. Its file, and its name in probes.protocols, are all that one costs.
+    """A dataclass whose fields are its settings; a new one is a file and a name in probes.protocols.
 
-    The first line of its docstring is the help of `--protocol`.
+    The first line of its docstring is its help in `--protocol`.
     """
 
     title: ClassVar[str]
-    """What headings call it."""
+    """Name in headings."""
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
-        """Fit on the training split and measure on the held-out one, on the hardware that was asked for.
+        """Fit on the training split and measure on the held-out split.
 
         Returns:
-            The result; None on all processes but the first.
+            The result; None on all processes except the first.
 
         Raises:
             InputError: settings or data that do not fit the protocol.

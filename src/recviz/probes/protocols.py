@@ -1,4 +1,4 @@
-"""The protocols of `recviz probe` by name. A new one is a file with an EvaluationProtocol, and its name here."""
+"""The protocols of `recviz probe` by name; a new one is a file with an EvaluationProtocol and its name here."""
 
 from __future__ import annotations
 

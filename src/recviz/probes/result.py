@@ -1,4 +1,4 @@
-"""What a protocol measures, as one value from the probe to results.json and the comparison."""
+"""The result of a protocol, as used by the probe, results.json and the comparison."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 Z_95 = 1.959964
-"""95% of a normal distribution lie within so many standard deviations."""
+"""Standard deviations that contain 95% of a normal distribution."""
 
 
 class Accuracy(NamedTuple):
-    """A fraction of test samples, from 0 to 1, with its 95% interval where one is known."""
+    """A fraction of test samples, with its 95% interval if known."""
 
     value: float
     low: float | None = None
@@ -21,7 +21,7 @@ class Accuracy(NamedTuple):
 
     @classmethod
     def of(cls, value: float, samples: int) -> Accuracy:
-        """With the score interval of Wilson (1927), which covers what the size of the test set leaves open."""
+        """With the score interval of Wilson (1927), for the size of the test set."""
         centre = (value + Z_95**2 / (2 * samples)) / (1 + Z_95**2 / samples)
         spread = math.sqrt(value * (1 - value) / samples + (Z_95 / (2 * samples)) ** 2)
         half = Z_95 / (1 + Z_95**2 / samples) * spread
@@ -29,20 +29,20 @@ class Accuracy(NamedTuple):
 
 
 Metrics = dict[str, Accuracy | float]
-"""By name: "top1", "top5", "knn/k=20, T=0.07", or whatever else a protocol measures, such as "mAP"."""
+"""By name: "top1", "top5", "knn/k=20, T=0.07", or any other, such as "mAP"."""
 
 
 class Result(NamedTuple):
-    """What a protocol measured of one backbone on one split."""
+    """The metrics of one backbone on one split."""
 
     metrics: Metrics
     table: str
     """Lines for the terminal."""
     state: dict[str, Tensor]
-    """Weights of the classifier that was fitted, `head.weight` [C, D] and `head.bias` [C], and of a fine-tuned
-    `backbone.…`; empty where there is none."""
+    """Weights of the fitted classifier, `head.weight` [C, D] and `head.bias` [C], and of a fine-tuned `backbone.…`;
+    empty if there are none."""
     about: dict[str, Any]
-    """What else results.json keeps, as JSON. Results of another `training` (settings) are not compared with these."""
+    """Further entries of results.json, as JSON. Results with another `training` (settings) are not comparable."""
 
     def number(self, name: str) -> float:
         """A metric without its interval."""
@@ -51,7 +51,7 @@ class Result(NamedTuple):
 
 
 def accuracy_table(rows: list[tuple[str, Accuracy, Accuracy | None, str]]) -> str:
-    """Lines for the terminal of (name, top-1, top-5, note)."""
+    """Lines for the terminal from rows (name, top-1, top-5, note)."""
     lines = [f"{'':<24}{'top-1':>8}{'95% interval':>18}{'top-5':>8}"]
     for name, top1, top5, note in rows:
         interval = "" if top1.low is None or top1.high is None else f"{top1.low:.1%} to {top1.high:.1%}"

@@ -1,6 +1,6 @@
-"""Reads files of weights that others wrote, without executing anything in them.
+"""Reads weight files of other libraries without executing anything in them.
 
-Whatever is not a tensor, a number, text or a container of such is replaced by an object that does nothing.
+Everything except tensors, numbers, text and their containers is replaced by an object that does nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from recviz.errors import InputError
 from recviz.files import user_path
 
 _DEEPEST = 8
-"""Levels of nested dicts in which weights are looked for."""
+"""Levels of nested dicts to search for weights."""
 
 _DTYPES = ("float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
 _STORAGES = ("Float", "Half", "Double", "BFloat16", "Long", "Int", "Short", "Byte", "Char", "Bool")
@@ -34,7 +34,7 @@ _SAFE: dict[str, set[str]] = {
 
 
 def read_tensors(source: str | Path) -> dict[str, Tensor]:
-    """All tensors of a file, by dotted names; a dict that stands in several places counts once.
+    """All tensors of a file, by dotted names; a dict that occurs several times counts once.
 
     Raises:
         InputError: a file that is missing, unreadable or holds no weights.
@@ -53,7 +53,7 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
             seen.add(id(part))
         parts = inner
     if not found:
-        raise InputError(f"{source} holds no weights: no tensor has a name in it")
+        raise InputError(f"{source} holds no weights: it has no named tensor")
     return found
 
 
@@ -67,13 +67,13 @@ def _read(path: Path) -> Any:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", pickle_module=_INERT, weights_only=False)
-    except Exception as error:  # of a damaged file, torch raises many kinds
+    except Exception as error:  # for damaged files, torch raises many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} cannot be read as weights: {reason}") from error
 
 
 def check_archive(path: str | Path) -> None:
-    """Raise InputError for an archive that torch.save did not write: a tar, a program, one that unpacks to far more."""
+    """Raise InputError for an archive that torch.save did not write: a tar, a program, a compressed one."""
     with open(path, "rb") as file:
         if file.read(262)[257:] == b"ustar":
             raise InputError("it is a tar archive, which torch wrote before 2017")
@@ -85,14 +85,14 @@ def check_archive(path: str | Path) -> None:
         raise InputError("it is a TorchScript program, which loading would run")
     if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
         raise InputError("parts of it are compressed, which torch.save never does")
-    # else Python and torch may find different lists of parts in it
+    # otherwise Python and torch may read different lists of parts
     first, size = min((part.header_offset for part in parts), default=0), sum(part.file_size for part in parts)
     if first or size > os.path.getsize(path):
         raise InputError("its parts are not where torch.save puts them")
 
 
 class _Inert:
-    """Stands for whatever else a pickle names. Made, called and filled with anything, it does nothing."""
+    """Replaces any other class of a pickle; construction, calls and assignments do nothing."""
 
     def __new__(cls, *args: Any, **settings: Any) -> _Inert:
         return super().__new__(cls)
@@ -117,7 +117,7 @@ class _Inert:
 
 
 class _InertUnpickler(pickle.Unpickler):
-    """Knows the names that tensors and containers need; every other is _Inert."""
+    """Resolves the names that tensors and containers need; all others become _Inert."""
 
     def find_class(self, module: str, name: str) -> Any:
         """The class or function of a name in a pickle."""

@@ -1,4 +1,4 @@
-"""Finds a backbone's weights in a file under whatever names, and loads all of them or none."""
+"""Finds the weights of a backbone in a file under any prefix, and loads all of them or none."""
 
 from __future__ import annotations
 
@@ -16,49 +16,49 @@ from recviz.weights.files import read_tensors
 _log = logging.getLogger(__name__)
 
 HEADS = ("fc", "classifier", "head", "heads", "head_dist", "last_linear")
-"""Names of the layers that models of torchvision and timm end in: their classifiers, or those and more."""
+"""Names of the last layers of torchvision's and timm's models: the classifier, or a head that contains it."""
 
 _OTHERS = ("momentum", "target", "key", "encoder_k", "student", "ema")
-"""Words in the names of copies that are taken only where the file has no other copy of the backbone."""
+"""Words in the names of copies that are used only if the file has no other copy of the backbone."""
 
 
 class LoadedWeights(NamedTuple):
-    """Which tensors of a file went into a backbone."""
+    """Which tensors of a file were loaded."""
 
     prefix: str
-    """What stands before the backbone's own names, such as "state_dict.backbone."."""
+    """Prefix of the backbone's names in the file, such as "state_dict.backbone."."""
     left_out: list[str]
-    """Names in the file that are not the backbone's: its classifier, a projector, an optimizer's state."""
+    """Names in the file that were not loaded: a classifier, a projector, an optimiser's state."""
 
 
 def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeights:
-    """Put the weights of a file into a backbone, all of them.
+    """Load all weights of a backbone from a file.
 
-    The backbone's own names and shapes are looked for under every prefix that the file has, such as `module.`,
-    `backbone.`, `model.`, `_orig_mod.`, `teacher.` or several of them, below any key such as "state_dict" or "model".
-    Where they are not there as they are, two other spellings are tried: the indices of a model that was cut into
-    `nn.Sequential(*model.children())`, as in lightly's examples, and torchvision's names of DenseNet layers in its
-    published files. Of several copies, such as teacher and student, one is taken, and a log line says which.
+    The backbone's names and shapes are searched under every prefix of the file, such as `module.`, `backbone.`,
+    `model.`, `_orig_mod.`, `teacher.` or several of them, below any key such as "state_dict" or "model". If they are
+    not found, two other spellings are tried: the indices of `nn.Sequential(*model.children())`, as in lightly's
+    examples, and torchvision's published names of DenseNet layers. Of several copies, such as teacher and student, one
+    is loaded, and a log line says which.
 
-    What the file has beside the backbone is left out: layers under another name than those of the backbone's children,
-    the classifier that `as_backbone` removed (fc, head.fc, classifier.2, heads.head …), and buffers that the backbone
-    does not save. Further layers within the backbone's children mean another architecture.
+    The rest of the file is left out: layers with other names than the backbone's children, the classifier that
+    `as_backbone` removed (fc, head.fc, classifier.2, heads.head …), and buffers that the backbone does not save. Extra
+    layers within the backbone's children mean another architecture.
 
-    The backbones of solo-learn's CIFAR recipes pad their first convolution by 2: make theirs with `stem="solo-learn"`.
+    solo-learn's CIFAR backbones pad their first convolution by 2: use `stem="solo-learn"`.
 
     Args:
         backbone: changed in place; unchanged after an error.
         source: a path.
 
     Raises:
-        InputError: a file that is missing, unreadable or holds no weights, or weights whose names or shapes are not the
-            backbone's; the message names them.
+        InputError: a file that is missing, unreadable or without weights, or whose names or shapes do not match the
+            backbone; the message names them.
     """
     found = read_tensors(source)
     own = {_uncompiled(name): weight for name, weight in backbone.state_dict().items()}
     saved = {_uncompiled(name): name for name in backbone.state_dict()}
     matches = [_match(own, {respelled(name): name for name in found}, found) for respelled in _spellings(backbone)]
-    match = max(matches, key=lambda match: match.fitting)  # of equals the first: the names as they are
+    match = max(matches, key=lambda match: match.fitting)  # the first of equals: unchanged names
     lacking = [name for name in own if name not in match.names and not name.endswith("num_batches_tracked")]
     wrong = [name for name, there in match.names.items() if found[there].shape != own[name].shape]
     if lacking or wrong:
@@ -79,26 +79,26 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
 
 
 class _Match(NamedTuple):
-    """How a backbone's names are found under one prefix of a file."""
+    """The backbone's names under one prefix of a file."""
 
     prefix: str
     names: dict[str, str]
     """From the backbone's names to the file's."""
     under: dict[str, str]
-    """From all names under the prefix, without it, to the file's."""
+    """From all names under the prefix (removed) to the file's."""
     fitting: tuple[int, int]
-    """How many have the backbone's shape, and how many its name."""
+    """Numbers of matching shapes and of matching names."""
     copies: list[str]
-    """Other prefixes that fit as well."""
+    """Other prefixes that match equally well."""
 
 
 def _match(own: dict[str, Tensor], spelled: dict[str, str], found: dict[str, Tensor]) -> _Match:
-    """The prefix under which most of the backbone's names are, with the right shapes.
+    """The prefix with the most matching shapes and names.
 
     Args:
-        own: the backbone's.
-        spelled: from names to the names in the file.
-        found: the file's.
+        own: tensors of the backbone.
+        spelled: from respelled names to names in the file.
+        found: tensors of the file.
     """
     fitting: dict[str, tuple[int, int]] = {"": (0, 0)}
     for name, there in spelled.items():
@@ -114,23 +114,23 @@ def _match(own: dict[str, Tensor], spelled: dict[str, str], found: dict[str, Ten
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
-    """Each way to divide a dotted name into a prefix, "" or ending in a dot, and the rest."""
+    """All splits of a dotted name into a prefix, "" or ending in a dot, and the rest."""
     yield "", name
     for dot in re.finditer(r"\.", name):
         yield name[: dot.end()], name[dot.end() :]
 
 
 def _rank(prefix: str) -> tuple[bool, int]:
-    """The lower, the rather a copy is taken: those of _OTHERS last, then the shortest first."""
+    """Sort key of copies, lowest first: those of _OTHERS last, then the shortest first."""
     return any(word in prefix for word in _OTHERS), len(prefix)
 
 
 def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
-    """Ways to read the names of a file; the first is the file's own."""
+    """Functions that respell the names of a file; the first keeps them."""
     children = [name for name, _ in backbone.named_children()]
 
     def cut(name: str) -> str:
-        """The index of a child, as in Sequential(*backbone.children()), as its name."""
+        """Replace the index of a child in Sequential(*backbone.children()) by its name."""
         parts = name.split(".")
         for i, part in enumerate(parts):
             if part.isdecimal() and part.isascii() and int(part) < len(children):
@@ -138,25 +138,25 @@ def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
         return name
 
     def dense(name: str) -> str:
-        """torchvision's published DenseNets: denselayer1.norm.1.weight is denselayer1.norm1.weight."""
+        """torchvision's published DenseNets: denselayer1.norm.1.weight becomes denselayer1.norm1.weight."""
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", name)
 
     return [_uncompiled, lambda name: cut(_uncompiled(name)), lambda name: dense(_uncompiled(name))]
 
 
 def _uncompiled(name: str) -> str:
-    """A name without what torch.compile puts before it, at any place."""
+    """The name without torch.compile's prefix, at any place."""
     return name.replace("_orig_mod.", "")
 
 
 def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
-    """Whether a name that only the file has belongs to no layer of the backbone."""
+    """Whether a name that only the file has lies outside the backbone's layers."""
     layer, _, _ = name.rpartition(".")
     first = name.partition(".")[0]
     children = dict(backbone.named_children())
     if first not in children:
         return not first.isdecimal() or _is_linear(layer, beside, found)  # a Sequential may be followed by a classifier
-    if name in {_uncompiled(buffer) for buffer, _ in backbone.named_buffers()}:  # one that is not saved
+    if name in {_uncompiled(buffer) for buffer, _ in backbone.named_buffers()}:  # not saved
         return True
     gone = {_uncompiled(path) for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
     return first in HEADS and any(prefix.rstrip(".") in gone for prefix, _ in _splits(name))

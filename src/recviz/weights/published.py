@@ -1,4 +1,4 @@
-"""Weights that authors publish, downloaded once to torch's hub folder."""
+"""Published weights, downloaded once to torch's hub folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def vicreg_weights(name: str) -> Path:
         name: resnet50, resnet50x2 or resnet200x2.
 
     Raises:
-        InputError: a download that failed.
+        InputError: a failed download.
     """
     url = VICREG_URL.format(name=name)
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"vicreg_{name}.pth"
