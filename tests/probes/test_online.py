@@ -167,7 +167,7 @@ def test_features_and_labels_of_other_shapes_or_ranges_are_refused(change: Any, 
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        (lambda features: features.repeat(1, 2), InputError, "training_step gave 12 and validation_step 24"),
+        (lambda features: features.repeat(1, 2), InputError, "training_step returned 12 and validation_step 24"),
         (lambda features: features / 0, TrainingError, "features of validation_step are NaN or Inf in epoch 1"),
     ],
     ids=["another width", "NaN"],
