@@ -34,6 +34,7 @@ from recviz.augment.functional import random_crop_boxes
 from recviz.data.dataset import Split
 from recviz.data.folder import load_folder
 from recviz.data.images import EncodedImages
+from recviz.data.packed.dataset import Packed
 from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo, resized
 
@@ -300,7 +301,51 @@ def formats(folder: Path, repeats: int) -> None:
     print()
 
 
+def arrow(folder: Path, repeats: int) -> None:
+    """Packed photographs on one core: packed shards beside the Arrow and Parquet files of Hugging Face's datasets."""
+    import datasets
+
+    from recviz.data.huggingface import HuggingFaceImages
+
+    torch.set_num_threads(1)
+    split = photographs(folder)
+    data = packed(split.subset(torch.arange(2000) % len(split.images)), shard=500)
+    images, root = images_of(data.train), Path(data.root)
+    shuffled = torch.randperm(len(images)).tolist()
+    rows = [{"bytes": images.read(i), "path": None} for i in range(len(images))]
+    table = datasets.Dataset.from_dict({"image": rows}, features=datasets.Features({"image": datasets.Image()}))
+    table.save_to_disk(str(root / "arrow"))
+    for part in range(4):
+        table.shard(4, part, contiguous=True).to_parquet(str(root / f"part-{part}.parquet"))
+    of_arrow = HuggingFaceImages(datasets.load_from_disk(str(root / "arrow")), "image", "arrow")
+    parts = [f"file://{root}/part-{part}.parquet" for part in range(4)]
+
+    def copied() -> list[bytes]:
+        with tempfile.TemporaryDirectory() as cache:
+            remote = images_of(Packed(f"file://{root}", cache_dir=cache).train())
+            return [remote.read(i) for i in range(len(remote))]
+
+    def streamed() -> list[object]:
+        stream = datasets.load_dataset("parquet", data_files=parts, split="train", streaming=True)
+        return list(stream.cast_column("image", datasets.Image(decode=False)))
+
+    sizes = [(view, 224) for view in (TwoViews.vicreg().a, TwoViews.vicreg().b)]
+    some = torch.arange(200)
+    ways: dict[str, Way] = {
+        "packed shards, at random": lambda: [images.read(i) for i in shuffled],
+        "Arrow, at random": lambda: [of_arrow.read(i) for i in shuffled],
+        "packed shards of an address, copied and checked first": copied,
+        "Parquet of an address, streamed in order": streamed,
+        "decoded and cut to two views of 224": lambda: [images.crops(some, seed, sizes) for seed in range(10)],
+    }
+    print("| 2,000 photographs, one core | images/s |\n|---|---|")
+    for name, spent in timed(ways, repeats).items():
+        print(f"| {name} | {len(rows) / statistics.median(spent):,.0f} |", flush=True)
+    print()
+
+
 TABLES = {
+    "arrow": arrow,
     "formats": formats,
     "speed": speed,
     "packing": packing,

@@ -94,6 +94,8 @@ class DataModule(LightningDataModule):
             raise InputError(f"fraction must be above 0 and at most 1, got {self.fraction}")
         if not 0 < self.val_fraction < 1:
             raise InputError(f"val_fraction must be between 0 and 1, got {self.val_fraction}")
+        if self.num_workers is not None and self.num_workers < 0:
+            raise InputError(f"num_workers must be 0 or more, got {self.num_workers}")
         self.views = self.views or self.dataset.default_views()
         self.notes: list[str] = []
         self.whole_epochs: tuple[int, int] | None = None

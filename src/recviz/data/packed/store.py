@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +86,8 @@ class ShardStore:
         """Bytes of a shard; fewer where it ends earlier. OSError where it cannot be read."""
         for attempt in range(_TRIES):
             try:
-                with self.path(shard).open("rb", buffering=0) as file:
+                path = self.path(shard) if self.remote else f"{self.root}/{shard.file}"
+                with open(path, "rb", buffering=0) as file:
                     file.seek(offset)
                     return file.read(length)
             except FileNotFoundError:  # another process removed the copy before it was opened
@@ -100,8 +100,8 @@ class ShardStore:
         for attempt in range(_TRIES):
             try:
                 with whole_file(copy) as part:
-                    with part.open("wb") as out, fsspec.open(f"{self.root}/{shard.file}", "rb") as source:
-                        shutil.copyfileobj(source, out, _BLOCK)
+                    system, path = fsspec.core.url_to_fs(f"{self.root}/{shard.file}")
+                    system.get_file(path, str(part))  # which also takes servers that give files whole only
                     found = sha256_of(part)
                     if found != shard.sha256:
                         raise InputError(
