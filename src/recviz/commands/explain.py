@@ -11,6 +11,7 @@ import types
 import typing
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from importlib import import_module
 from pathlib import Path
@@ -145,7 +146,10 @@ def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], fir
     try:
         names = add(made, None, fail_untyped=False)
         for owner in reversed(made.__mro__) if inspect.isclass(made) else [made]:
-            hints |= typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
+            if is_dataclass(owner):  # whose __init__ names types of its bases' modules
+                hints |= inspect.get_annotations(owner, eval_str=True)
+            else:
+                hints |= typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
         defaults = parser.get_defaults(skip_validation=True)
     except Exception:  # a signature that cannot be read, for whatever reason
         return
