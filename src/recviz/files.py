@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and small files of others, read within limits."""
+"""Atomic writes, and reads of small untrusted files within limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from recviz.errors import InputError
 
 LARGEST = 64 * 2**20
-"""Bytes of a settings, record or results file."""
+"""Maximum bytes of a settings, record or results file."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """A path as a user gives it: `~` and `~user` at its beginning are home folders, as in a shell.
+    """A path with `~` or `~user` expanded, as in a shell.
 
     Raises:
-        InputError: a user who has none.
+        InputError: a user without a home folder.
     """
     try:
         return Path(path).expanduser()
@@ -29,9 +29,9 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def with_home(argument: str) -> str:
-    """A command-line argument with `~/` at its beginning, or after the = of an option, made the home folder.
+    """A command-line argument with `~/` expanded at its start or after the = of an option.
 
-    A shell does it for arguments that begin so, unless they are quoted; a lone `~` stays, which is null in YAML.
+    A shell only expands it at the start of unquoted arguments. A lone `~` is kept, since it is null in YAML.
 
     >>> with_home("--data.root=~/photos") == f"--data.root={Path.home()}/photos", with_home("a~b"), with_home("~")
     (True, 'a~b', '~')
@@ -42,14 +42,15 @@ def with_home(argument: str) -> str:
 
 @contextmanager
 def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
-    """A path beside `path` to write to. What was written is moved to `path` at the end, and removed after an error.
+    """A temporary path next to `path`, which is renamed to `path` at the end, or removed after an error.
 
-    Its ending is that of `path`. The content reaches the disk before the move, so that neither a killed process nor a
-    machine that stops leaves a part of a file under the name of a whole one.
+    It has the suffix of `path`. The content is synced to disk before the rename, so that neither a killed process nor a
+    power failure leaves a partial file at `path`.
 
     Args:
-        path: of the file; its folder exists.
-        part: the path to write to, in the same folder. None: one for all processes, of which one may write at a time.
+        path: the file; its folder exists.
+        part: the temporary path, in the same folder. None: one for all processes, of which only one may write at a
+            time.
     """
     part = part or path.with_name(f".part-{path.name}")
     try:
@@ -63,7 +64,7 @@ def whole_file(path: Path, part: Path | None = None) -> Iterator[Path]:
 
 
 def can_be_made(folder: Path) -> bool:
-    """Whether a folder is there, or could be, and can be written to."""
+    """Whether a folder exists or could be created, and is writable."""
     nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
@@ -72,7 +73,7 @@ def can_be_made(folder: Path) -> bool:
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder and those above it; after an error, remove those of them that were made and are empty."""
+    """Create a folder and its parents; after an error, remove those that were created and are empty."""
     made = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -85,9 +86,9 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 def remove_oldest(folder: Path, pattern: str, limit: float) -> None:
-    """Remove the files of a folder that were touched least recently, until the others have no more than `limit` bytes.
+    """Remove the least recently modified files of a folder, until the others have at most `limit` bytes.
 
-    Other processes may do the same; whoever has a file open reads on.
+    Other processes may do the same; a process can go on reading a file that it has open.
     """
     files = []
     for path in folder.glob(pattern):
@@ -103,12 +104,12 @@ def remove_oldest(folder: Path, pattern: str, limit: float) -> None:
 
 
 def own_part(path: Path) -> Path:
-    """Where this process alone writes to, for a file that others may write at the same time."""
+    """A temporary path of this process, for a file that other processes may write at the same time."""
     return path.with_name(f".part-{os.getpid()}-{path.name}")
 
 
 def write_whole(path: Path, text: str, part: Path | None = None) -> None:
-    """Write a text as UTF-8, whole or not at all; see whole_file."""
+    """Write a text as UTF-8, atomically; see whole_file."""
     with whole_file(path, part) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -117,10 +118,10 @@ def read_text(path: Path) -> str:
     """The text of a file, as UTF-8.
 
     Raises:
-        InputError: a path that is no regular file (a folder, a device, a link to nothing), a file that cannot be read,
-            is no UTF-8, or has more than LARGEST bytes.
+        InputError: a path that is not a regular file (a folder, a device, a broken link), or a file that is unreadable,
+            not UTF-8, or larger than LARGEST bytes.
     """
-    if not path.is_file():  # a device or a pipe might never end
+    if not path.is_file():  # a device or a pipe may never end
         raise InputError(f"{path} is not a file")
     try:
         with path.open("rb") as file:
@@ -131,16 +132,14 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"cannot read {path}: it is no text in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
+        raise InputError(f"cannot read {path}: it is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file says.
+    """The content of a JSON file.
 
     Raises:
-        InputError: see read_text; a file that is no JSON, or whose lists and tables are too deep to read.
+        InputError: see read_text; a file that is not JSON, or nested too deeply.
     """
     try:
         return json.loads(read_text(path))

@@ -19,25 +19,25 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-"""Environment variables of launchers that are 0 on the first process, as far as they are set."""
+"""Environment variables of launchers that are 0 on the first process, if set."""
 
 FIRST_LINE = 1.5
-"""Seconds before the first line where there is no terminal; the interval then doubles, up to LONGEST."""
+"""Seconds before the first line without a terminal; the interval then doubles, up to LONGEST."""
 
 LONGEST = 300.0
 
-_at_work = False  # whether `working` shows something
+_at_work = False  # whether `working` is active
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that speaks for a distributed job."""
+    """Whether this is the first process of a distributed job, which writes messages."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def say(message: str) -> None:
-    """Write one line to stderr, above any bar; on the first process only."""
+    """Write one line to stderr, above any bar, on the first process only."""
     if is_first_process():
-        with contextlib.suppress(RuntimeError):  # in a signal handler, while the same stream is being written
+        with contextlib.suppress(RuntimeError):  # in a signal handler during a write to the same stream
             tqdm.write(message, file=sys.stderr)
 
 
@@ -45,7 +45,7 @@ class AboveBars(logging.Handler):
     """Writes log records to stderr, above any bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
+        """Write one record."""
         say(self.format(record))
 
 
@@ -55,11 +55,11 @@ class Lines(tqdm):  # type: ignore[misc]
     mininterval: float
 
     def __init__(self, first_line: float, **settings: Any) -> None:
-        nowhere = io.StringIO()  # for what would move a terminal's cursor
+        nowhere = io.StringIO()  # for cursor movements
         super().__init__(**settings, file=nowhere, mininterval=first_line, miniters=0, delay=first_line, leave=False)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """One line; nothing for "", by which tqdm clears a bar."""
+        """Write one line; nothing for "", with which tqdm clears a bar."""
         if msg == "":
             return
         about = self.format_dict
@@ -76,16 +76,16 @@ class Lines(tqdm):  # type: ignore[misc]
 
 
 def progress(what: str, total: int | None = None, unit: str = "images", patience: float = 1.0) -> Any:
-    """A tqdm to call `update(n)` on, or to use as a context; silent on all processes but the first.
+    """A tqdm to call `update(n)` on, or to use as a context; silent on all processes except the first.
 
-    On a terminal, a bar after half a second, which is removed at the end. Elsewhere, a line after FIRST_LINE seconds,
-    and then at intervals that double.
+    On a terminal, it shows a bar after half a second and removes it at the end. Elsewhere, it writes a line after
+    FIRST_LINE seconds, then at doubling intervals.
 
     Args:
-        what: is being done, such as "encoding the training split".
-        total: how many there are, where that is known.
-        unit: plural.
-        patience: how many times FIRST_LINE to wait.
+        what: description, such as "encoding the training split".
+        total: number of units, if known.
+        unit: plural noun.
+        patience: factor of FIRST_LINE.
     """
     settings = {"desc": what, "total": total, "unit": f" {unit}", "disable": not is_first_process()}
     if not sys.stderr.isatty():
@@ -101,8 +101,8 @@ def shown(
 
     Args:
         items: such as the batches of a loader.
-        what: is being done.
-        total: images in all items, where that is known.
+        what: description.
+        total: images in all items, if known.
         size: images of one item, such as `lambda batch: len(batch[0])`.
     """
     with progress(what, total) as bar:
@@ -113,7 +113,7 @@ def shown(
 
 @contextlib.contextmanager
 def working(what: str, patience: float = 1.0) -> Iterator[None]:
-    """Show the elapsed time of work of unknown length; see `progress`. Within another, it is silent."""
+    """Show the elapsed time of work of unknown length; see `progress`. Nested uses are silent."""
     global _at_work
     if _at_work:
         yield

@@ -64,10 +64,10 @@ def fit(module: VICReg, *callbacks: Callback, **settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "shown"),
     [
-        ("image", "an image is NaN or infinite in step 6 .epoch 1.*look at the data"),
-        ("gradient", "the gradient is NaN or infinite in step 6 .epoch 1.*lower model.base_lr"),
-        ("variance", "variance is NaN or infinite in step 6 .epoch 1"),
-        ("covariance", "covariance is NaN or infinite in step 6 .epoch 1"),
+        ("image", "an image is NaN or Inf in step 6 .epoch 1.*look at the data"),
+        ("gradient", "the gradient is NaN or Inf in step 6 .epoch 1.*lower model.base_lr"),
+        ("variance", "variance is NaN or Inf in step 6 .epoch 1"),
+        ("covariance", "covariance is NaN or Inf in step 6 .epoch 1"),
     ],
 )
 @pytest.mark.parametrize("every_step", [True, False])
@@ -97,7 +97,7 @@ def test_an_overflow_of_the_sum_alone_is_called_total() -> None:
             return terms._replace(total=terms.total * float("inf"))
 
     module.loss = Overflows()
-    with pytest.raises(TrainingError, match="total is NaN or infinite in step 1"):
+    with pytest.raises(TrainingError, match="total is NaN or Inf in step 1"):
         fit(module, FiniteNumbers())
 
 
@@ -147,4 +147,4 @@ def _on_two(rank: int) -> str:
 
 def test_all_processes_name_the_one_whose_image_was_bad() -> None:
     for said in run_on_processes(_on_two, 2, timeout=120):
-        assert said.startswith("an image is NaN or infinite on rank 1 in step 5 (epoch 1)")
+        assert said.startswith("an image is NaN or Inf on rank 1 in step 5 (epoch 1)")

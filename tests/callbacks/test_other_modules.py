@@ -143,21 +143,21 @@ def test_an_epoch_without_a_batch_or_a_loss_ends_the_run_by_one_line(tmp_path: P
         def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> int:
             return -1
 
-    with pytest.raises(InputError, match="epoch 1 had no batch: the training loader gave none"):
+    with pytest.raises(InputError, match="epoch 1 had no batch: the training loader returned none"):
         fit(Plain(TinyBackbone()), DataLoader(Nothing(), batch_size=2))
-    with pytest.raises(InputError, match="epoch 1 trained nothing: Plain gave no loss for any of its batches"):
+    with pytest.raises(InputError, match="epoch 1 trained nothing: Plain returned no loss for any batch"):
         fit(Plain(TinyBackbone(), lambda loss: None), rows())
     with pytest.raises(InputError, match="epoch 1 trained nothing: SkippedEpoch"):
         fit(SkippedEpoch(TinyBackbone()), rows())
     assert not list(tmp_path.iterdir())
-    with pytest.raises(TrainingError, match="epoch 2 had no batch: the training loader gave none"):
+    with pytest.raises(TrainingError, match="epoch 2 had no batch: the training loader returned none"):
         fit(Plain(TinyBackbone()), DataLoader(Once(), batch_size=2))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_bad_term_in_a_dict_is_named() -> None:
     module = Plain(TinyBackbone(), lambda loss: {"loss": loss, "terms": {"x": loss.detach() * torch.inf}})
-    with pytest.raises(TrainingError, match=r"x is NaN or infinite in step 1"):
+    with pytest.raises(TrainingError, match=r"x is NaN or Inf in step 1"):
         tiny_trainer(FiniteNumbers(), epochs=1).fit(module, rows())
 
 

@@ -65,7 +65,7 @@ PATHS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to itself": (lambda path: path.symlink_to(path), "is not a file"),
     "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "is not a file"),
     "a pipe": (lambda path: os.mkfifo(path), "is not a file"),
-    "no text": (lambda path: path.write_bytes(b"{\xff"), "no text in UTF-8"),
+    "no text": (lambda path: path.write_bytes(b"{\xff"), "not UTF-8 text"),
     "much": (lambda path: path.write_bytes(b" " * 2000), "has more than"),
 }
 

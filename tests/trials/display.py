@@ -34,7 +34,7 @@ TRIALS = {
     ),
     "an iterable that gives nothing": Trial(
         f"{OWN} --data tests.strangers.NothingData --trainer.limit_train_batches 2",
-        "epoch 1 had no batch: the training loader gave none",
+        "epoch 1 had no batch: the training loader returned none",
         2,
     ),
     "an iterable that gives once": Trial(
@@ -43,7 +43,7 @@ TRIALS = {
         1,
         never="epoch 2/3",
     ),
-    "no loss": Trial(f"{PLAIN}NoLoss", "epoch 1 trained nothing: NoLoss gave no loss", 2),
+    "no loss": Trial(f"{PLAIN}NoLoss", "epoch 1 trained nothing: NoLoss returned no loss", 2),
     "a validation loader without a batch": Trial(
         f"{OWN} --data tests.strangers.DropLastVal", "note: the validation loader has no batch"
     ),

@@ -1,4 +1,4 @@
-"""Callbacks that watch training; those of use in any project have their names here."""
+"""Callbacks that monitor training; those listed here work in any project."""
 
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteNumbers

@@ -1,4 +1,4 @@
-"""Notices when the representation collapses."""
+"""Detects collapse of the representation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def spread(z: Tensor) -> Tensor:
-    """How far rows [N, D] point in different directions: 0 where all are alike, 1 where they are uniform.
+    """Spread of the directions of rows [N, D]: 0 if all are equal, 1 if uniform on the sphere.
 
     √D times the mean over columns of the standard deviation of the L2-normalised rows (SimSiam, Chen and He, 2021,
     section 4.1).
@@ -28,7 +28,7 @@ def spread(z: Tensor) -> Tensor:
 def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
     """Effective rank of rows [N, D], from 1 to min(N, D) (RankMe, Garrido et al., 2023, equation 1).
 
-    exp of the entropy of the singular values' shares. The rows are not centred, as in the paper.
+    exp of the entropy of the normalised singular values. The rows are not centred, as in the paper.
     """
     singular = torch.linalg.svdvals(z.float())
     shares = singular / singular.sum().clamp(min=eps) + eps
@@ -36,16 +36,16 @@ def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
 
 
 class CollapseMonitor(Callback):
-    """Logs standard deviations and effective rank of a batch, and warns once where a collapse begins.
+    """Logs standard deviations and effective rank of a batch, and warns once of a collapse.
 
-    Logged from the `embeddings` [N, P] and `features` [N, D] that `training_step` returns in a dict, where it does:
-    collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see `spread`)
-    at logging steps, collapse/embeddings_rankme at the end of each epoch. Each is of one batch, the effective rank of
-    the last one of all processes, whose number of rows bounds it. A collapse is a spread below `threshold`, or an
-    effective rank below 1 plus the same share of the largest that the batch allows.
+    It reads `embeddings` [N, P] and `features` [N, D] from the dict that `training_step` returns. At logging steps it
+    logs collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see
+    `spread`); at the end of each epoch, collapse/embeddings_rankme. Each is of one batch. The effective rank is that of
+    the last batch over all processes, whose number of rows bounds it. A collapse is a spread below `threshold`, or an
+    effective rank below 1 + threshold · (largest possible rank).
 
     Args:
-        threshold: share of the full spread or rank that counts as collapsed.
+        threshold: fraction of the largest spread or rank that counts as collapsed.
     """
 
     def __init__(self, threshold: float = 0.02) -> None:
@@ -54,13 +54,13 @@ class CollapseMonitor(Callback):
         self._last: Tensor | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the last epoch's."""
+        """Reset."""
         self._last = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Standard deviations, at logging steps."""
+        """Log standard deviations at logging steps."""
         outputs = outputs if isinstance(outputs, dict) else {}
         found = {name: rows for name in ("embeddings", "features") if _are_rows(rows := outputs.get(name))}
         self._last = found.get("embeddings", self._last)
@@ -72,7 +72,7 @@ class CollapseMonitor(Callback):
             pl_module.log("collapse/embeddings_spread", spread(found["embeddings"]))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Effective rank, and the warning."""
+        """Log the effective rank; warn of a collapse."""
         if self._last is None:
             return
         embeddings = gather_rows(self._last).float()
@@ -90,5 +90,5 @@ class CollapseMonitor(Callback):
 
 
 def _are_rows(value: Any) -> TypeGuard[Tensor]:
-    """Whether a value is two rows [N, D] or more."""
+    """Whether a value is a tensor [N, D] with N ≥ 2."""
     return isinstance(value, Tensor) and value.ndim == 2 and len(value) > 1

@@ -1,4 +1,4 @@
-"""Ends a run at NaN or Inf in images, loss terms or gradients, and at an epoch that trained nothing."""
+"""Detects NaN and Inf in inputs, loss terms and gradients, and epochs without training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FINE = 2**62
 
 
 class NonFinite(NamedTuple):
-    """What was non-finite, in which step from 0, and on which rank."""
+    """A non-finite tensor, its step (from 0) and its rank."""
 
     what: str
     step: int
@@ -25,20 +25,18 @@ class NonFinite(NamedTuple):
 
 
 class FiniteNumbers(Callback):
-    """Ends a run before a checkpoint holds what a non-finite number has spoilt.
+    """Ends a run at a non-finite number, before a checkpoint contains its effect.
 
-    It looks at the images, the objective's terms and the gradient of each step. Nothing waits for the device: the first
-    non-finite step is remembered there, and read every `every_n_steps` steps, before each checkpoint and at the end of
-    an epoch; on a CPU at every step. The error names what was non-finite first, the step and the rank.
+    It checks the inputs, the loss terms and the gradient of each step without waiting for the device. The device
+    records the first non-finite step, which is read every `every_n_steps` steps, before each checkpoint and at the end
+    of an epoch; on a CPU at every step. The error names the first non-finite tensor, its step and its rank.
 
-    A gradient scaler (precision 16-mixed) skips steps with an infinite gradient on purpose now and then; more than
-    `patience` of them in a row end the run.
-
-    An epoch without a batch or a loss ends the run too, before a row of metrics calls it trained.
+    A gradient scaler (precision 16-mixed) sometimes skips steps with an infinite gradient; more than `patience` in a
+    row end the run. An epoch without a batch or a loss also ends the run.
 
     Args:
-        every_n_steps: how often to look, on an accelerator.
-        patience: steps in a row that a gradient scaler may skip.
+        every_n_steps: check interval on an accelerator.
+        patience: consecutive steps that a gradient scaler may skip.
 
     Raises:
         TrainingError: a non-finite number; an epoch after the first that trained nothing.
@@ -50,16 +48,16 @@ class FiniteNumbers(Callback):
             raise InputError(f"every_n_steps and patience must be positive, got {every_n_steps} and {patience}")
         self.every_n_steps = every_n_steps
         self.patience = patience
-        self._first: dict[str, Tensor] = {}  # by what was looked at, in order: int64 [], its first non-finite step
-        self._in_a_row = torch.zeros((), dtype=torch.int64)  # steps that the scaler skipped, until now
-        self._batches = self._losses = 0  # of this epoch, in this process: a run may be resumed after the last batch
+        self._first: dict[str, Tensor] = {}  # by tensor, in order: its first non-finite step, int64 []
+        self._in_a_row = torch.zeros((), dtype=torch.int64)  # consecutive steps that the scaler skipped
+        self._batches = self._losses = 0  # of this epoch in this process, which may start after its last batch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin counting."""
+        """Reset the counts."""
         self._batches = self._losses = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Look at the images."""
+        """Check the inputs."""
         self._batches += 1
         views = batch[0] if isinstance(batch, (tuple, list)) and batch else ()
         for view in views if isinstance(views, (tuple, list)) else (views,):
@@ -67,7 +65,7 @@ class FiniteNumbers(Callback):
                 self._note("an image", view.sum(dtype=torch.float32), trainer.global_step, pl_module.device)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        """Look at the gradient, which is that of all processes."""
+        """Check the gradient over all processes."""
         gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
         if not gradients:
             return
@@ -80,23 +78,23 @@ class FiniteNumbers(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss and its terms."""
+        """Check the loss and its terms."""
         self._losses += bool(outputs)
         named = _terms(outputs if isinstance(outputs, dict) else {})
-        for name in sorted(named, key=lambda name: name == "total"):  # a term, rather than their sum
+        for name in sorted(named, key=lambda name: name == "total"):  # terms before their sum
             self._note(name, named[name].detach().float().sum(), trainer.global_step - 1, pl_module.device)
         if self._look_now(trainer, pl_module):
             self._look(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look before a checkpoint is written; a module that optimises by itself need not tell of its losses."""
+        """Check before a checkpoint; with manual optimisation, losses are optional."""
         self._look(trainer)
         epoch = trainer.current_epoch + 1
         batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
         if not batches.processed:
-            what = f"epoch {epoch} had no batch: the training loader gave none"
+            what = f"epoch {epoch} had no batch: the training loader returned none"
         elif self._batches and not self._losses and pl_module.automatic_optimization:
-            what = f"epoch {epoch} trained nothing: {type(pl_module).__name__} gave no loss for any of its batches"
+            what = f"epoch {epoch} trained nothing: {type(pl_module).__name__} returned no loss for any batch"
         else:
             return
         if trainer.current_epoch:
@@ -104,21 +102,21 @@ class FiniteNumbers(Callback):
         raise InputError(what)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look before a checkpoint is written."""
+        """Check before a checkpoint."""
         self._look(trainer)
 
     def _look_now(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         return pl_module.device.type == "cpu" or trainer.global_step % self.every_n_steps == 0
 
     def _note(self, what: str, value: Tensor, step: int, device: torch.device) -> None:
-        """Remember, on the device, the first step in which a value was non-finite."""
+        """Record on the device the first step in which a value was non-finite."""
         first = self._first.get(what)
         if first is None:
             first = torch.full((), _NEVER, dtype=torch.int64, device=device)
         self._first[what] = torch.where(torch.isfinite(value.to(device)), first, first.clamp(max=step))
 
     def _found(self) -> NonFinite | None:
-        """What was non-finite first on any rank; and forget. Every rank has to ask."""
+        """The first non-finite tensor on any rank, and reset; a collective."""
         if not self._first:
             return None
         names = sorted(self._first, key=lambda name: (name == "the gradient", name == "total"))  # causes first
@@ -143,13 +141,13 @@ class FiniteNumbers(Callback):
             hint = f"no scale helped for {self.patience} steps in a row: use trainer.precision bf16-mixed or 32-true"
         where = f" on rank {found.rank}" if world_size() > 1 and found.what == "an image" else ""
         raise TrainingError(
-            f"{found.what} is NaN or infinite{where} in step {found.step + 1} (epoch {trainer.current_epoch}); "
+            f"{found.what} is NaN or Inf{where} in step {found.step + 1} (epoch {trainer.current_epoch}); "
             f"the last checkpoint is from before: {hint}"
         )
 
 
 def _terms(outputs: dict[str, Any]) -> dict[str, Tensor]:
-    """The objective's terms, in a dict or NamedTuple; else the loss; neither where a module optimises by itself."""
+    """The loss terms, from a dict or NamedTuple, else the loss; may be empty with manual optimisation."""
     terms = outputs.get("terms")
     named = terms if isinstance(terms, dict) else getattr(terms, "_asdict", dict)()
     found = {name: value for name, value in named.items() if isinstance(value, Tensor)}

@@ -13,18 +13,18 @@ from tqdm import tqdm
 
 
 class _Pace:
-    """The number of epochs, and how long the rest of the run takes at its own pace so far."""
+    """Number of epochs, and time left at the pace so far."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.since, self.first_step = time.perf_counter(), trainer.global_step
-        steps = trainer.estimated_stepping_batches  # -1 where neither epochs nor steps tell when the run ends
+        steps = trainer.estimated_stepping_batches  # -1 if neither epochs nor steps set the end of the run
         self.steps = steps if steps >= 0 else math.inf
         per_epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         known = math.isfinite(self.steps) and math.isfinite(per_epoch)
         self.epochs = math.ceil(self.steps / math.ceil(per_epoch)) if known else max(0, trainer.max_epochs or 0)
 
     def epoch(self, trainer: Trainer) -> str:
-        """The current epoch, from 1, and the number of epochs, where it is known."""
+        """The current epoch, from 1, and the number of epochs, if known."""
         total = str(self.epochs) if self.epochs else ""
         return f"epoch {trainer.current_epoch + 1:>{len(total)}}" + f"/{total}" * bool(total)
 
@@ -40,7 +40,7 @@ class _Pace:
 class Bar(TQDMProgressBar):
     """Lightning's bar of an epoch, with the number of epochs and the time left of the run.
 
-    The metrics are read twice a second at most, because each reading waits for the device.
+    Metrics are read at most twice per second, because each read waits for the device.
     """
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
@@ -49,7 +49,7 @@ class Bar(TQDMProgressBar):
     _read_at = -math.inf
 
     def on_train_start(self, trainer: Trainer, *args: Any) -> None:
-        """Start the clock; a run that is resumed within an epoch has no start of one."""
+        """Start the clock; a run resumed within an epoch does not call on_train_epoch_start."""
         self._pace = _Pace(trainer)
         super().on_train_start(trainer, *args)
         self.on_train_epoch_start(trainer)

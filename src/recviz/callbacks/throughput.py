@@ -19,11 +19,11 @@ from recviz.methods.checks import global_batch_size
 class Throughput(Callback):
     """Logs train/images_per_s at logging steps and at the end of an epoch: the mean of the epoch so far.
 
-    Counts the images of all processes, and the time that they train; validation is left out. Of an epoch within which
-    a run was resumed, it is the part after. Nothing is logged of a loader that does not tell its batch size.
+    Counts the images of all processes and their training time, without validation. In an epoch in which a run was
+    resumed, it counts the part after. Without a batch size, nothing is logged.
 
-    Where the datamodule skips unreadable images (`on_error` "skip", a Counter `skipped`), data/skipped is their number
-    in the epoch, on all processes.
+    If the datamodule skips unreadable images (`on_error` "skip", a Counter `skipped`), data/skipped is their number in
+    the epoch over all processes.
     """
 
     def __init__(self) -> None:
@@ -32,33 +32,33 @@ class Throughput(Callback):
         self._skipped = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; a run that goes on within an epoch has no start of one."""
+        """Start the clock; a run resumed within an epoch does not call on_train_epoch_start."""
         self._since, self._images = time.perf_counter(), 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and remember how many images were skipped so far."""
+        """Start the clock, and store the number of images skipped so far."""
         self._skipped = _skipped(trainer)
         self._since, self._images = time.perf_counter(), 0.0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: keep how long it ran."""
+        """Stop the clock."""
         self._since -= time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the clock go on."""
+        """Continue the clock."""
         self._since += time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count; read the clock at logging steps."""
+        """Count images; log at logging steps."""
         images = _images(trainer, batch)
         self._images = None if images is None or self._images is None else self._images + images
         if trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # type: ignore[attr-defined]
             self._log(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read the clock, and log how many images were skipped since."""
+        """Log the throughput and the number of skipped images."""
         self._log(pl_module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if getattr(data, "on_error", None) == "skip" and isinstance(getattr(data, "skipped", None), Counter):
@@ -71,7 +71,7 @@ class Throughput(Callback):
 
 
 def _images(trainer: Trainer, batch: Any) -> int | None:
-    """Images of a batch over all processes; None where that is not known."""
+    """Images of a batch over all processes; None if unknown."""
     views = batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
     if isinstance(views, (tuple, list)) and views and isinstance(views[0], Tensor):
         return len(views[0]) * trainer.world_size

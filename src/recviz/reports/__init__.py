@@ -1,1 +1,1 @@
-"""Everything that people look at."""
+"""Curves, comparisons, embeddings, exports and their model cards."""

@@ -1,4 +1,4 @@
-"""Cards of exported backbones: what one is, how good it is, and a program that gives its features."""
+"""Model cards of exported backbones: description, accuracy, and a program that computes features."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ _NOTES = {
 
 
 def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: list[str]) -> str:
-    """Markdown of a model card. Each program in it runs as it stands, on a file photo.jpg.
+    """Markdown of a model card. Its programs run unchanged on a file photo.jpg.
 
     Args:
-        origin: what the backbone is.
+        origin: description of the backbone.
         form: of the export, see reports.export.
         out: the file or folder.
         feature_dim: D.
@@ -117,7 +117,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
 
 
 def arguments(backbone: dict[str, Any]) -> dict[str, Any]:
-    """The arguments that a backbone was made with, by a config's setting."""
+    """The arguments of a backbone, from a setting of the config."""
     return {**(backbone.get("init_args") or {}), **(backbone.get("dict_kwargs") or {})}
 
 
@@ -125,7 +125,7 @@ def _programs(origin: Origin, form: str, out: Path, feature_dim: int) -> list[st
     name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
     modules = sorted({name.rpartition(".")[0], "recviz.backbones"})
     make = f"recviz.backbones.as_backbone({_call(name, options)})"
-    if any(isinstance(value, dict) for value in options.values()):  # objects, by their own class_path
+    if any(isinstance(value, dict) for value in options.values()):  # objects with their own class_path
         modules, make = ["recviz.runs.checkpoints"], f"recviz.runs.checkpoints.make_backbone({origin.backbone!r})"
     images = origin.preparation
     words = {

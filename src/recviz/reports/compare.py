@@ -1,4 +1,4 @@
-"""A comparison of runs as one page that opens anywhere, a Markdown table, and plots."""
+"""A comparison of runs: one offline HTML page, a Markdown table, and plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recviz.runs.run import Run
 
 
 class Column(NamedTuple):
-    """A column of the table: its title, what to sort by, what to show, and whether it stands even where all agree."""
+    """A column: title, sort key, text, and whether it is shown even if all rows agree."""
 
     title: str
     key: Callable[[Run], Any]
@@ -76,7 +76,7 @@ KNOWN = ("top1", "knn", "top5")
 
 
 def _columns(runs: Sequence[Run]) -> list[Column]:
-    """The columns, with one for each metric that only these runs have."""
+    """The columns, with one for each further metric of these runs."""
     others = dict.fromkeys(name for run in runs for name in run.metrics if name not in KNOWN)
     return [*COLUMNS[:2], *(_measured(name, name) for name in others), *COLUMNS[2:]]
 
@@ -85,16 +85,16 @@ class Table(NamedTuple):
     """The rows of one group."""
 
     heading: str
-    """What was probed, unlike that of any other group."""
+    """The data and protocol of the group; unique."""
     rows: list[Run]
     columns: list[Column]
-    """Those in which its runs differ, and the accuracies."""
+    """Columns in which the runs differ, and the accuracies."""
     shared: list[tuple[str, str]]
-    """What all its runs have in common, as title and text."""
+    """Common values of all runs, as title and text."""
 
 
 class Report(NamedTuple):
-    """Where a report's parts are."""
+    """Paths of a report."""
 
     page: Path
     table: Path
@@ -103,14 +103,14 @@ class Report(NamedTuple):
 
 
 def write_report(runs: Sequence[Run], out: Path) -> Report:
-    """Write OUT, and beside it the table as .md and each plot as .svg and .png.
+    """Write OUT, the table as .md, and each plot as .svg and .png.
 
-    Rows are grouped by what was probed; published figures of that data stand in their group, and so do chance and what
-    the runs' closing probes measured of raw pixels and of the untrained backbone.
+    Rows are grouped by data and protocol of the probe. Groups also have published figures, chance, and raw pixels and
+    the untrained backbone from the runs' closing probes.
 
     Args:
         runs: in the order of the rows.
-        out: ends in .html.
+        out: path that ends in .html.
     """
     tables = _tables(runs)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +134,7 @@ def write_report(runs: Sequence[Run], out: Path) -> Report:
 
 
 def _title(runs: Sequence[Run]) -> str:
-    """The runs' names where they are few, else how many."""
+    """The runs' names if few, else their number."""
     names = list(dict.fromkeys(run.name for run in runs if run.kind == "run")) or [run.name for run in runs]
     return f"Comparison: {', '.join(names)}" if len(names) <= 3 else f"Comparison of {len(names)} runs"
 
@@ -145,7 +145,7 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
     tables = []
     for group in groups:
         rows = _with_notes(_with_references([run for run in runs if run.group == group]))
-        if match := re.match(r"(\w+), (\d+) classes .*; linear [\w ]+ on all ", group):  # as the published ones
+        if match := re.match(r"(\w+), (\d+) classes .*; linear [\w ]+ on all ", group):  # as for published figures
             rows += published(match[1], int(match[2]), group)
         own = [run for run in rows if run.kind == "run"] or rows
         columns, shared = [], []
@@ -160,7 +160,7 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def _headings(groups: Sequence[str]) -> dict[str, str]:
-    """Groups without the hash of their images and classes; where that leaves two alike, they are numbered."""
+    """Names of groups without the hash of images and classes; equal names are numbered."""
     plain = {group: heading(group) for group in groups}
     alike = Counter(plain.values())
     seen: Counter[str] = Counter()
@@ -186,7 +186,7 @@ def _with_references(rows: list[Run]) -> list[Run]:
 
 
 def _with_notes(rows: list[Run]) -> list[Run]:
-    """Marks runs that are no better than a reference of their group: one of their own backbone, labels and kind."""
+    """Mark runs that are not above a reference of their group with the same backbone, labels and kind."""
 
     def note(run: Run) -> str | None:
         if run.kind != "run" or run.top1 is None:
@@ -196,7 +196,7 @@ def _with_notes(rows: list[Run]) -> list[Run]:
             for other in rows
             if other.kind == "reference"
             and other.top1 is not None
-            and run.top1.value <= other.top1.value + 1e-6  # accuracies of 32 bits
+            and run.top1.value <= other.top1.value + 1e-6  # accuracies are float32
             and other.backbone in (None, run.backbone)
             and (other.probe is None or ((run.probe or "")[:6] in ("linear", "closin") and other.labels == run.labels))
         ]
@@ -206,7 +206,7 @@ def _with_notes(rows: list[Run]) -> list[Run]:
 
 
 def terminal_table(table: Table, width: int) -> str:
-    """A table of aligned columns that fits `width` characters: as many columns as do, from the left.
+    """A table of aligned columns, from the left as many as fit `width` characters.
 
     Args:
         table: one of `write_report`.
@@ -224,17 +224,17 @@ def terminal_table(table: Table, width: int) -> str:
 
 
 def _line(text: str) -> str:
-    """A text of one line, without control characters."""
+    """The text on one line, without control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _cut(text: str, length: int) -> str:
-    """A text cut in its first half, since names differ at their ends."""
+    """Shorten a text in its first half, since names differ at the end."""
     return text if len(text) <= length else f"{text[: length // 3]}…{text[length // 3 + 1 - length :]}"
 
 
 def _markdown(tables: Sequence[Table]) -> str:
-    """All columns that have anything in them."""
+    """All columns that are not empty."""
     runs = [run for table in tables for run in table.rows]
     columns = [column for column in _columns(runs) if any(column.key(run) is not None for run in runs)]
     lines = []
@@ -297,7 +297,7 @@ def _html_cell(column: Column, run: Run) -> str:
 
 
 def _svg(figure: Any) -> str:
-    """The drawing as an element of a page: without a prolog, and without addresses that a page would look up."""
+    """The drawing as an HTML element, without a prolog and without external references."""
     out = io.StringIO()
     figure.savefig(out, format="svg")
     return re.sub(r"<metadata>.*?</metadata>", "", out.getvalue()[out.getvalue().index("<svg") :], flags=re.DOTALL)

@@ -17,8 +17,8 @@ _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 def draw_curves(folder: RunFolder) -> Path:
     """Draw curves.png of a run folder from its metrics.csv, and return its path.
 
-    Panels: the loss, its terms, the online probe, collapse. A run that ended before its first logging step has no
-    values of the loss, and its panel says so.
+    Panels: the loss, its terms, the online probe, collapse. If a run ended before its first logging step, the panel of
+    the loss says so.
     """
     series = by_metric(folder.read_metrics())
     wanted = {

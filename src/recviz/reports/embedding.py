@@ -1,4 +1,4 @@
-"""Features of many images, with what people want to see beside them: names, labels, thumbnails."""
+"""Features of images with names, labels and thumbnails."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from recviz.probes.functional import Neighbours, extract_features, nearest_neigh
 from recviz.progress import shown
 
 THUMBNAIL = 96
-"""Side of the pictures in a page, in pixels; smaller images are enlarged there without smoothing."""
+"""Side of thumbnails in pixels; the page enlarges smaller images without smoothing."""
 
 _FEW = 5000
-"""So many images have thumbnails of full size; of more, each is of 40 pixels, so that a page stays small."""
+"""Up to this number of images, thumbnails have full size; beyond it 40 pixels, to keep the page small."""
 
 
 class Embedded(NamedTuple):
@@ -42,19 +42,19 @@ class Embedded(NamedTuple):
     labels: Tensor | None
     """int64 [N]."""
     names: list[str]
-    """Of files, their paths, in which bytes that are not UTF-8 stand as surrogates."""
+    """For files, their paths, with surrogates for bytes that are not UTF-8."""
     class_names: list[str]
     thumbnails: Tensor
     """uint8 [N, 3, S, S], S at most THUMBNAIL."""
     indices: Tensor
-    """int64 [N], which images of the split these are: all but those that could not be read."""
+    """int64 [N], indices in the split; unreadable images are missing."""
     skipped: tuple[str, ...] = ()
-    """One line for each image that could not be read."""
+    """One line per unreadable image."""
     left_out: str = ""
-    """Numbers of files that are no images, by extension."""
+    """Numbers of other files, by extension."""
 
     def name(self, index: int) -> str:
-        """The name of an image, for people."""
+        """The name of an image, for display."""
         return as_text(self.names[index])
 
     def label(self, index: int) -> str:
@@ -63,12 +63,12 @@ class Embedded(NamedTuple):
 
 
 def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Preparation) -> Embedded:
-    """Encode a split, in its order, without augmentation, with progress on stderr.
+    """Encode a split in order, without augmentation, with progress on stderr.
 
-    Where `data.on_error` is "skip", images that cannot be read are reported and left out.
+    With `data.on_error` "skip", unreadable images are reported and left out.
 
     Raises:
-        InputError: images that the backbone cannot take, or of which none can be read.
+        InputError: images that the backbone does not accept, or no readable image.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     thumbnails: list[Tensor] = []
@@ -106,20 +106,20 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
 
 
 def skipped_too(embedded: Embedded) -> str:
-    """Numbers of images that could not be read and of other files, to be added to a line; "" where there are none."""
+    """Numbers of unreadable images and other files, to append to a line; "" if there are none."""
     skipped = f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
     return skipped + (f"; left out: {embedded.left_out}" if embedded.left_out else "")
 
 
 def _thumbnails(images: Tensor, side: int) -> Tensor:
-    """Images [N, 3, H, W] as squares of `side` pixels, or of their own short side where that is less."""
+    """Images [N, 3, H, W] as squares of `side` pixels, or of their short side if smaller."""
     side = min(side, *images.shape[2:])
     small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
     return small.round().clamp(0, 255).to(torch.uint8)
 
 
 def save(embedded: Embedded, folder: Path) -> None:
-    """features.safetensors (features, and labels where there are any), names.txt and classes.txt."""
+    """Write features.safetensors (features, and labels if any), names.txt and classes.txt."""
     tensors = {"features": embedded.features.contiguous()}
     if embedded.labels is not None:
         tensors["labels"] = embedded.labels
@@ -133,7 +133,7 @@ def save(embedded: Embedded, folder: Path) -> None:
 
 
 def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
-    """Of each image's k nearest others, in cosine similarity, the share of its own class; mean over the images."""
+    """Fraction of each image's k nearest others (cosine similarity) with its class; mean over the images."""
     assert embedded.labels is not None
     own = others(embedded.features, min(max(ks), len(embedded.features) - 1)).indices
     same = embedded.labels[own] == embedded.labels[:, None]  # [N, k]
@@ -141,15 +141,15 @@ def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
 
 
 def others(features: Tensor, k: int) -> Neighbours:
-    """The k nearest other rows of each, nearest first; [N, k]."""
-    found = nearest_neighbours(features, features, k + 1)  # [N, k + 1], the row itself among them or not
+    """The k nearest other rows of each row, nearest first; [N, k]."""
+    found = nearest_neighbours(features, features, k + 1)  # [N, k + 1], usually with the row itself
     itself = found.indices == torch.arange(len(features))[:, None]
-    itself[~itself.any(dim=1), -1] = True  # of more than k equal rows, drop the last
+    itself[~itself.any(dim=1), -1] = True  # with more than k equal rows, drop the last
     return Neighbours(*(part[~itself].view(len(features), -1) for part in found))
 
 
 def sprite(thumbnails: Tensor) -> tuple[str, int]:
-    """All thumbnails in one JPEG picture, as a data: address, and how many stand in a row."""
+    """All thumbnails in one JPEG picture as a data: URL, and the number per row."""
     across = math.ceil(math.sqrt(len(thumbnails)))
     down = math.ceil(len(thumbnails) / across)
     side = thumbnails.shape[2]

@@ -1,4 +1,4 @@
-"""A backbone in forms that other programs load, each with a card that says what it is."""
+"""Exports of a backbone, each with a model card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMATS: tuple[str, ...] = get_args(Format)
 
 
 class Normalized(nn.Module):
-    """A backbone that normalises: images [N, 3, size, size] in 0..1 to features [N, D]."""
+    """A backbone with normalisation: images [N, 3, size, size] in 0..1 to features [N, D]."""
 
     mean: Tensor
     std: Tensor
@@ -46,20 +46,20 @@ class Normalized(nn.Module):
 
 
 def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: list[str]) -> float:
-    """Write a backbone, and its card beside it (OUT.md; in the folder, README.md, for timm).
+    """Write a backbone and its model card (OUT.md; for timm, README.md in the folder).
 
     Args:
         backbone: in eval mode.
-        origin: what it is.
-        form: one of FORMATS. "onnx" and "torch_export" take images in 0..1 and normalise them; the others are weights.
+        origin: description of the backbone.
+        form: "onnx" and "torch_export" take images in 0..1 and normalise them; the others are weights.
         out: the file; for timm a folder.
-        figures: lines on how good it is, for the card.
+        figures: lines of results for the card.
 
     Returns:
-        The largest difference between features of what was written and of the backbone, on images of noise.
+        The largest difference between the features of the export and of the backbone, on images of noise.
 
     Raises:
-        InputError: a form that this backbone cannot take, an extra that is missing, a file that cannot be written.
+        InputError: a format that does not support this backbone, a missing package, a file that cannot be written.
     """
     backbone = backbone.to(memory_format=torch.contiguous_format)
     size = origin.preparation.size
@@ -81,10 +81,10 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
 
 
 def _compared(features: Tensor, expected: Tensor, what: str) -> float:
-    """The largest difference.
+    """The largest difference between features.
 
     Raises:
-        InputError: one that is not of rounding.
+        InputError: a difference above rounding.
     """
     difference = float((features - expected).abs().max()) if features.shape == expected.shape else math.inf
     if not difference <= 1e-3 * max(1.0, float(expected.abs().max())):
@@ -93,7 +93,7 @@ def _compared(features: Tensor, expected: Tensor, what: str) -> float:
 
 
 def card_path(out: Path, form: str) -> Path:
-    """Where an export's card is."""
+    """Path of the model card of an export."""
     return out / "README.md" if form == "timm" else out.with_name(f"{out.name}.md")
 
 
@@ -102,7 +102,7 @@ def _weights(backbone: nn.Module) -> dict[str, Tensor]:
 
 
 def _again(whole: Normalized, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Features by weights that were read back."""
+    """Features from weights read back."""
     with torch.no_grad():
         features: Tensor = torch.func.functional_call(whole, {f"backbone.{k}": v for k, v in weights.items()}, images)
     return features
@@ -149,19 +149,19 @@ def _onnx(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tens
 
 @contextmanager
 def _exporting(what: str) -> Iterator[None]:
-    """Raise what an exporter says of a backbone, whose forward pass was tried before, as InputError."""
+    """Raise the error of an exporter as InputError; the forward pass worked before."""
     try:
         yield
     except (OSError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # of operators that the format lacks, of Python that cannot be traced, and much else
+    except Exception as error:  # unsupported operators, Python that cannot be traced, and others
         causes = [str(error), *([str(error.__cause__)] if error.__cause__ else [])]
         reason = next((line.strip() for line in causes[-1].splitlines() if line.strip()), type(error).__name__)
         raise InputError(f"this backbone cannot be written as {what}: {reason[:300]}") from error
 
 
 def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expected: Tensor) -> float:
-    """Write a folder that timm.create_model("local-dir:FOLDER") reads; nothing where timm has no such network."""
+    """Write a folder for timm.create_model("local-dir:FOLDER"); InputError if timm does not have the network."""
     if importlib.util.find_spec("timm") is None:
         raise missing_package("--format timm", "timm")
     import timm
@@ -174,7 +174,7 @@ def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expec
     try:
         again = timm.create_model(name, pretrained=False, num_classes=0, **settings).eval()
         again.load_state_dict(weights)
-    except (RuntimeError, TypeError) as error:  # weights of other names or shapes, arguments that it does not take
+    except (RuntimeError, TypeError) as error:  # other names, shapes or arguments
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"timm's {name} is another network than this one ({reason}): {other}") from error
     _compared(_encoded(again, origin, images), expected, f"timm's {name}")
@@ -192,7 +192,7 @@ def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim
     Args:
         name: of timm's model.
         settings: its arguments.
-        origin: what it is.
+        origin: description of the backbone.
         feature_dim: D.
     """
     size, mean, std = origin.preparation.as_dict().values()
@@ -216,7 +216,7 @@ def _encoded(backbone: nn.Module, origin: Origin, images: Tensor) -> Tensor:
 
 
 def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]]:
-    """The name of timm's model, and the arguments that change its structure."""
+    """The name of timm's model, and its structural arguments."""
     import timm
 
     given, function = arguments(origin.backbone), str(origin.backbone["class_path"]).rpartition(".")[2]
@@ -229,10 +229,10 @@ def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]
                 f"timm has no {function} with {stem} stem and width {width}: use --format torch_export or safetensors"
             )
         return function, {}
-    about = getattr(backbone, "pretrained_cfg", None)  # of timm's models
+    about = getattr(backbone, "pretrained_cfg", None)  # timm's models
     if not isinstance(about, dict) or not isinstance(about.get("architecture"), str):
         return function, {}
-    beside = {*inspect.signature(timm.create_model).parameters, "num_classes"}  # which build no other network
+    beside = {*inspect.signature(timm.create_model).parameters, "num_classes"}  # they do not change the network
     return about["architecture"], {name: value for name, value in given.items() if name not in beside}
 
 

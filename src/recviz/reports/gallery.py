@@ -1,4 +1,4 @@
-"""Images and their nearest neighbours: as a page of rows, and as a picture."""
+"""Images and their nearest neighbours, as a page and as a picture."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from recviz.reports.page import filled
 
 
 def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 10, rows: int = 50) -> str:
-    """A row for each of some images, drawn at random: the image, and its k nearest others.
+    """A page with one row per query, drawn at random: the image and its k nearest others.
 
     Args:
         embedded: at least 2 images.
         precision: by k, see embedding.precision_at; empty without labels.
-        source: which run or file the backbone is of.
+        source: run or file of the backbone.
         k: neighbours in a row.
         rows: of the page.
     """
@@ -66,19 +66,19 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
 
 
 def thumbnail_style(embedded: Embedded, address: str, across: int) -> dict[str, str]:
-    """Parts of a page by which an element <i> shows a thumbnail, at a background-position in units of THUMBNAIL."""
+    """Page parts with which an element <i> shows a thumbnail, by background-position in units of THUMBNAIL."""
     sharp = "image-rendering: pixelated" if embedded.thumbnails.shape[2] < THUMBNAIL else ""
     return {"sprite": address, "width": str(across * THUMBNAIL), "sharp": sharp}
 
 
 def short(name: str, length: int = 40) -> str:
-    """The last part of a path, cut in its middle where it is long."""
+    """The last part of a path, shortened in the middle if long."""
     last = name.replace("\\", "/").rstrip("/").rpartition("/")[2] or name
     return last if len(last) <= length else f"{last[: length // 2]}…{last[-(length // 2) + 1 :]}"
 
 
 class Hit(NamedTuple):
-    """One neighbour: its name and cosine similarity."""
+    """Name and cosine similarity of a neighbour."""
 
     name: str
     similarity: float

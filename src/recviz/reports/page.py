@@ -1,4 +1,4 @@
-"""Pages of pages/*.html, filled in. Each opens offline and may load nothing from anywhere."""
+"""Fills in pages/*.html. Each page opens offline and loads nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def filled(name: str, **parts: str) -> str:
 
     Args:
         name: of the page.
-        parts: HTML by name; what comes from users is escaped.
+        parts: HTML by name, already escaped.
     """
     page = (PAGES / f"{name}.html").read_text(encoding="utf-8")
     for part, text in parts.items():

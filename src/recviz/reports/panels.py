@@ -1,4 +1,4 @@
-"""The look of recviz's plots: panels in rows of two, legends above the axes, accuracies in percent."""
+"""Style of the plots: panels in rows, legends above the axes, accuracies in percent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def panels(count: int, width: float = 5.2, height: float = 3.6, columns: int = 2
     Args:
         count: at least 1.
         width, height: of each, in inches.
-        columns: at most, in a row.
+        columns: maximum per row.
     """
-    from matplotlib.figure import Figure  # heavy, and only needed here
+    from matplotlib.figure import Figure  # a slow import, only needed here
 
     across = min(count, columns)
     down = math.ceil(count / across)
@@ -23,7 +23,7 @@ def panels(count: int, width: float = 5.2, height: float = 3.6, columns: int = 2
 
 
 def legend_above(axes: Any, columns: int = 3) -> None:
-    """The legend between title and axes, where it covers no line; the title needs a pad for it."""
+    """Place the legend between title and axes; the title needs a pad for it."""
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small",
         borderaxespad=0.2, handlelength=1.4, columnspacing=1.2,
@@ -31,7 +31,7 @@ def legend_above(axes: Any, columns: int = 3) -> None:
 
 
 def percent(axis: Any) -> None:
-    """Fractions as percent, with a decimal where the ticks are less than a point apart."""
+    """Fractions as percent, with a decimal if ticks are less than a point apart."""
     from matplotlib.ticker import PercentFormatter
 
     axis.set_major_formatter(PercentFormatter(1, decimals=None))

@@ -19,7 +19,7 @@ _GREY = "#777777"
 
 
 class Plot(NamedTuple):
-    """A figure, and what a page says above it."""
+    """A figure with title and caption."""
 
     title: str
     caption: str
@@ -27,11 +27,11 @@ class Plot(NamedTuple):
 
 
 def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Plot]:
-    """The plots that there are data for, by name.
+    """The plots that have data, by name.
 
     Args:
         runs: in the order of their colours.
-        headings: what the table of each group of runs is called.
+        headings: headings of the tables, by group.
     """
     online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
@@ -67,7 +67,7 @@ def _style(place: int) -> str:
 
 
 def _online(runs: Sequence[Run], online: Sequence[str | None], axis: str) -> Any:
-    """A panel for each data that an online probe classified."""
+    """A panel for each dataset of an online probe."""
     able = [data for data in online if any(_points(run, _ONLINE, axis) for run in runs if run.online == data)]
     if not able:
         return None
@@ -99,7 +99,7 @@ def _points(run: Run, name: str, axis: str) -> list[tuple[float, float]]:
 
 
 def _lines(axes: Any, runs: Sequence[Run], name: str, axis: str) -> None:
-    """One line a run."""
+    """One line per run."""
     for place, run in enumerate(run for run in runs if run.kind == "run"):
         if points := _points(run, name, axis):
             x, y = zip(*points, strict=True)
@@ -111,9 +111,9 @@ def _lines(axes: Any, runs: Sequence[Run], name: str, axis: str) -> None:
 
 
 def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label: str) -> Any:
-    """Linear probe against a cost, a panel for each group whose runs differ in it.
+    """Linear probe against a cost, with a panel for each group whose runs differ in it.
 
-    Runs of one method are joined; baselines and references are levels.
+    Lines join the runs of one method; baselines and references are horizontal lines.
     """
     able = [run for run in runs if run.kind == "run" and getattr(run, what) and run.top1 and run.probe == "linear"]
     costs: dict[str, set[float]] = {}
@@ -127,13 +127,13 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
     for axes, group in zip(all_axes, groups, strict=True):
         lines: dict[str, list[Run]] = {}
         for run in able:
-            if run.group == group:  # at one size of data, compute is the backbone's, and the other way round
+            if run.group == group:  # at a fixed amount of data, compute depends on the backbone, and vice versa
                 other = f"{run.images:,} images" if what == "compute" and run.images else run.backbone
                 lines.setdefault(f"{run.method}, {other}", []).append(run)
         for name, members in lines.items():
             place = colors.setdefault(name, len(colors))
             _line(axes, sorted(members, key=lambda run: getattr(run, what)), what, place, name)
-        kinds = ("baseline", "reference")  # chance is left to the table: it is too far below
+        kinds = ("baseline", "reference")  # chance is in the table only: it is too far below
         others = [run for run in runs if run.kind in kinds and run.group == group and run.name != "chance"]
         levels = {run.name: run.top1.value for run in others if run.top1 is not None}
         for place, (name, level) in enumerate(levels.items()):
@@ -149,7 +149,7 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
 
 
 def _cost_axis(axes: Any, costs: set[float], label: str) -> None:
-    """Logarithmic where the costs are far apart, with ticks at 1, 2 and 5 times powers of ten."""
+    """Use a logarithmic axis if the costs are far apart, with ticks at 1, 2 and 5 times powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xlabel(label)
@@ -172,13 +172,13 @@ def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> No
 
 
 def _safe(text: str) -> str:
-    """A label that matplotlib shows as it is: neither mathematics nor hidden."""
+    """Escape a label, so that matplotlib shows it literally."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def _legend(figure: Any, axes: Sequence[Any]) -> None:
-    """One legend of all panels, beside them."""
+    """One legend for all panels, next to them."""
     found = {label: handle for each in axes for handle, label in zip(*each.get_legend_handles_labels(), strict=True)}
     if found:
         columns = 1 + len(found) // 25

@@ -1,4 +1,4 @@
-"""Features in two dimensions: PCA, t-SNE and, where it is installed, UMAP."""
+"""Features in two dimensions: PCA, t-SNE and, if installed, UMAP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recviz.reports.panels import panels as panels_of
 def project(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Positions [N, 2] in 0..1, by method.
 
-    The features are scaled to length 1, as k-NN sees them. t-SNE and UMAP start from 50 principal components.
+    Features are normalised to length 1, as for k-NN. t-SNE and UMAP start from 50 principal components.
 
     Args:
         features: [N, D], N at least 3.
@@ -54,7 +54,7 @@ def _unit(places: Tensor) -> Tensor:
 
 
 def class_colors(count: int) -> list[str]:
-    """A colour for each class: of matplotlib's tab10 or tab20, or of the colour circle where they are more."""
+    """A colour for each class: from matplotlib's tab10 or tab20, or the colour circle for more classes."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
@@ -64,7 +64,7 @@ def class_colors(count: int) -> list[str]:
 
 
 def draw(places: dict[str, Tensor], embedded: Embedded, source: str, path: Path) -> None:
-    """One panel a method, coloured by class.
+    """One panel per method, coloured by class.
 
     Args:
         places: see `project`.
@@ -91,7 +91,7 @@ def draw(places: dict[str, Tensor], embedded: Embedded, source: str, path: Path)
 
 
 def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
-    """A page of the projections, with each image's thumbnail under the pointer, and a legend of the classes.
+    """A page of the projections, with thumbnails under the pointer and a legend of the classes.
 
     Args:
         places: see `project`.
@@ -110,7 +110,7 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         "across": across,
         "side": THUMBNAIL,
     }
-    text = json.dumps(content).replace("<", "\\u003c")  # nothing in a name ends the script
+    text = json.dumps(content).replace("<", "\\u003c")  # no name can end the script
     methods = "".join(f'<button type="button">{name}</button>' for name in places)
     legend, hint = "", ""
     if embedded.labels is not None:

@@ -1,4 +1,4 @@
-"""Figures from papers and code of others, to stand beside one's own; none was measured here.
+"""Published figures for comparison; none was measured here.
 
 solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper of VICReg: arXiv 2105.04906.
 """
@@ -32,8 +32,8 @@ def published(data: str, classes: int, group: str) -> list[Run]:
 
     Args:
         data: its name, as in "CIFAR100".
-        classes: how many were probed.
-        group: of the rows.
+        classes: number of probed classes.
+        group: group of the rows.
     """
     return [
         Run(

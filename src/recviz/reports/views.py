@@ -1,4 +1,4 @@
-"""How often the steps of each view fire, and what they cost."""
+"""Frequency and time of the steps of each view."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from recviz.augment.views import TwoViews
 
 
 class StepReport(NamedTuple):
-    """One step of one view, over some images."""
+    """One step of one view, over a batch."""
 
     view: str
     step: str
     fired: float
-    """Share of the images, from 0 to 1; of the crop, the share that was flipped."""
+    """Fraction of the images; for the crop, the flipped fraction."""
     microseconds: float
-    """Per image of the batch, chosen or not."""
+    """Per image of the batch, whether drawn or not."""
 
 
 def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
-    """Every step of every view, one by one; the median of five times, after one that is not counted.
+    """Time each step of each view; the median of five runs after one warm-up.
 
     Args:
         views: on the device of the images.
-        images: what TwoViews takes.
-        generator: source of the draws, on that device.
+        images: as for TwoViews.
+        generator: source of random numbers, on that device.
     """
     reports = []
     cropped = not isinstance(images, Tensor)
@@ -52,7 +52,7 @@ def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: 
 
 
 def microseconds_per_view(make: Callable[[], object], count: int, device: torch.device) -> float:
-    """Time of `make`, which makes `count` views: the median of five, after one that is not counted."""
+    """Time of `make`, which makes `count` views: the median of five runs after one warm-up."""
     times = []
     for _ in range(6):
         clock = _Clock(device)
@@ -62,7 +62,7 @@ def microseconds_per_view(make: Callable[[], object], count: int, device: torch.
 
 
 class _Clock:
-    """Seconds between laps, when the device has done its work."""
+    """Seconds between laps, after synchronising the device."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
