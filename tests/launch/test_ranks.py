@@ -263,7 +263,7 @@ def test_ranks_are_started_where_no_launcher_did(monkeypatch: pytest.MonkeyPatch
     two = SimpleNamespace(cluster_environment=LightningEnvironment(), parallel_devices=["cpu"] * 2, num_nodes=1)
     single = SimpleNamespace()
     assert [ranks_to_start(two), ranks_to_start(single), ranks_to_start(single, restarts=1)] == [2, 0, 1]
-    with pytest.raises(InputError, match=r"trainer.num_nodes is 3, .* start it on every machine with torchrun or srun"):
+    with pytest.raises(InputError, match=r"trainer.num_nodes is 3, .* start it on every host with torchrun or srun"):
         ranks_to_start(SimpleNamespace(**{**vars(two), "num_nodes": 3}))
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert ranks_to_start(two) == 0

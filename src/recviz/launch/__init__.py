@@ -1,1 +1,1 @@
-"""Processes, signals and seeds of a run, and its failures as one line each."""
+"""Ranks, signals, seeds and one-line failures of a run."""

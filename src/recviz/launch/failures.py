@@ -1,6 +1,6 @@
-"""Decides, by the kind of an exception and where it was raised, what is bad input, a failed run or a bug.
+"""Classifies exceptions, by type and origin, as invalid input, a failed run or a bug.
 
-Imports nothing heavy, so that the command line can say what is wrong at once.
+Has no slow imports, so that the command line can report errors at once.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PACKAGES = {
     "TensorBoardLogger": "tensorboard",
     "WandbLogger": "wandb",
 }
-"""Packages that classes of Lightning need, whose errors do not carry the name."""
+"""Packages required by classes of Lightning whose errors do not name them."""
 
 
 class Failure(NamedTuple):
-    """What the command line says of an exception that is no bug."""
+    """Message and exit code of an exception that is not a bug."""
 
     line: str
     code: int
@@ -41,8 +41,8 @@ class Failure(NamedTuple):
 
 
 def describe(error: Exception) -> Failure | None:
-    """The line and exit code of an exception; None for a bug or a fault of the hardware, which keeps its traceback."""
-    # an error of a worker process carries that worker's traceback; its last line is the message
+    """Message and exit code of an exception; None for bugs and hardware faults, which keep their traceback."""
+    # errors of a worker contain its traceback, whose last line is the message
     lines = str(error).strip().splitlines() or [""]
     line = re.sub(r"^recviz(\.\w+)+Error: ", "", lines[-1])
     if isinstance(error, InputError):
@@ -60,14 +60,14 @@ def describe(error: Exception) -> Failure | None:
 
 @contextlib.contextmanager
 def one_line_failures(folder: Path) -> Iterator[None]:
-    """Raise a full disk, a lost data worker and full memory of a device as TrainingError.
+    """Maps runtime failures of a valid run to one-line errors.
 
-    Settings that Lightning refuses by MisconfigurationException, a metric that EarlyStopping does not find, packages
-    that are not installed, and errors of wandb become InputError. Whatever else is raised, CUDA's and NCCL's errors
-    among it, passes as it is.
+    A full disk, a dead data worker and exhausted device memory become TrainingError. A MisconfigurationException of
+    Lightning, a metric that EarlyStopping does not find, missing packages and errors of wandb become InputError. All
+    other exceptions pass unchanged, including those of CUDA and NCCL.
 
     Args:
-        folder: of the run, for what to do next.
+        folder: of the run, for the command that resumes it.
     """
     import torch
     from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -108,7 +108,7 @@ def one_line_failures(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def refusals(what: str | None) -> Iterator[None]:
-    """Raise errors that say that the user's values are wrong as InputError; let all others pass. See blamed.
+    """Raise errors caused by the user's values as InputError; all others pass. See blamed.
 
     Args:
         what: the class that is called with these values.
@@ -123,11 +123,11 @@ def refusals(what: str | None) -> Iterator[None]:
 
 
 def blamed(error: Exception, what: str | None) -> Exception:
-    """What to raise for an exception of a class that was called with the user's values: InputError, or itself.
+    """The exception to raise for an error of a class called with the user's values: InputError, or the error itself.
 
     Args:
-        error: that was raised.
-        what: the class's name, if it is known.
+        error: the exception.
+        what: name of the class, if known.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -149,13 +149,13 @@ def blamed(error: Exception, what: str | None) -> Exception:
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """An error's message as one line of at most `most` characters."""
+    """The message of an error as one line of at most `most` characters."""
     text = " ".join(str(error).split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def innermost(error: Exception) -> Exception:
-    """The InputError that an error was raised from, else the first of its causes."""
+    """The InputError among the causes of an error, else the first cause."""
     chain = [error]
     while isinstance(cause := chain[-1].__cause__ or chain[-1].__context__, Exception):
         chain.append(cause)
@@ -163,7 +163,7 @@ def innermost(error: Exception) -> Exception:
 
 
 def raised_in(error: BaseException) -> str:
-    """The name of the module whose code raised an exception."""
+    """Name of the module that raised an exception."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""What this machine has: a processor, its cores, a place for what can be made again, and the command recviz."""
+"""This host: processor, cores, cache folder, and the recviz command."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
-    """The processor's name; its architecture, where the system does not tell the name."""
+    """Name of the processor, or its architecture if unknown."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text(errors="replace").splitlines() if told.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -30,23 +30,23 @@ def cache_folder() -> Path:
 
 
 def keep_compiled_code() -> None:
-    """Have torch.compile keep its code there, where TORCHINDUCTOR_CACHE_DIR names no other folder."""
+    """Let torch.compile cache its code there, unless TORCHINDUCTOR_CACHE_DIR is set."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
 
 def let_waiting_threads_sleep() -> None:
-    """Have OpenMP's threads sleep while they wait for each other, as of the next process or import of torch.
+    """Let OpenMP's threads sleep while they wait for each other, from the next process or import of torch on.
 
-    By default a thread that has done its part of an operation spins for milliseconds until the others are done. Where
-    other programs take a part of the cores, it so keeps the very thread that it waits for from running. OpenMP reads
-    the setting once, when its library is loaded. A policy that the environment sets already is left as it is.
+    By default, a thread that has finished its part of an operation spins for milliseconds until the others have
+    finished. Where other programs use the same cores, it keeps the thread it waits for from running. OpenMP reads the
+    setting once, when its library is loaded. A policy set in the environment is kept.
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")):
         os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def typed_command() -> str:
-    """How this recviz is called from a shell in the working directory: "recviz" only where PATH finds this one."""
+    """The shell command for this recviz: "recviz" if PATH finds this installation, else python -m recviz."""
     own = shutil.which("recviz", path=sysconfig.get_path("scripts"))
     if own is None:  # not installed, as with PYTHONPATH=src
         python = shutil.which("python")
@@ -59,7 +59,7 @@ def typed_command() -> str:
 
 
 def _from_here(path: str) -> str:
-    """A path, relative where it lies below the working directory."""
+    """A path, relative if it is below the working directory."""
     here = os.getcwd()
     absolute = os.path.abspath(path)
     return os.path.relpath(absolute, here) if absolute.startswith(os.path.join(here, "")) else absolute

@@ -1,5 +1,4 @@
-"""Jobs of several processes on one machine: torch's elastic agent starts and watches them, and one line says how they
-ended."""
+"""Jobs of several ranks on one host, started and watched by torch's elastic agent."""
 
 from __future__ import annotations
 
@@ -29,33 +28,33 @@ from recviz.launch.failures import describe
 from recviz.launch.machine import usable_cores
 
 RUN_ID = "recviz"
-"""The elastic agent's name for jobs that recviz started itself."""
+"""The elastic agent's name for jobs started by recviz."""
 
 BUG = 70
-"""Exit code of a rank whose exception `recviz.launch.failures.describe` knows no line for: EX_SOFTWARE."""
+"""Exit code of a rank with an exception unknown to `recviz.launch.failures.describe`: EX_SOFTWARE."""
 
 STACKS = "stacks.txt"
-"""Beside the error file of a rank: the stacks of its threads, written when it took no step for the timeout."""
+"""File next to a rank's error file: the stacks of its threads, written after a timeout without a step."""
 
-_stacks: tuple[float, TextIO, int] | None = None  # the timeout of this rank, its file, and the length of its head
+_stacks: tuple[float, TextIO, int] | None = None  # timeout of this rank, its file, and the length of the file's head
 
 
 def ranks_to_start(strategy: Any, restarts: int = 0) -> int:
-    """Number of ranks that this process has to start; 0 where it is a rank itself, or the job needs one process only.
+    """Number of ranks that this process must start; 0 if it is a rank itself, or the job has one process.
 
     Args:
         strategy: of a Trainer or a Fabric.
-        restarts: of a job that fails, which need a process that watches it.
+        restarts: of a failed job; they require a launcher.
 
     Raises:
-        InputError: several machines without torchrun, srun or the like, or restarts with them.
+        InputError: several hosts without torchrun, srun or similar, or restarts with them.
     """
     environment = getattr(strategy, "cluster_environment", None)
     if environment is not None and not environment.creates_processes_externally:
         if getattr(strategy, "num_nodes", 1) > 1:
             raise InputError(
-                f"trainer.num_nodes is {strategy.num_nodes}, and nothing tells this process its rank: "
-                "start it on every machine with torchrun or srun"
+                f"trainer.num_nodes is {strategy.num_nodes}, but this process has no rank: "
+                "start it on every host with torchrun or srun"
             )
         return len(strategy.parallel_devices)
     if not restarts or os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID:
@@ -66,11 +65,11 @@ def ranks_to_start(strategy: Any, restarts: int = 0) -> int:
 
 
 def join_group(strategy: Any, timeout: float) -> None:
-    """Start the process group of a strategy of several processes before Lightning does, with this timeout.
+    """Start the process group of a distributed strategy before Lightning does, with this timeout.
 
     Args:
         strategy: of a Trainer.
-        timeout: seconds that a collective waits for the other ranks before it fails.
+        timeout: seconds after which a collective fails.
     """
     environment, device = strategy.cluster_environment, strategy.root_device
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = environment.main_address, str(environment.main_port)
@@ -86,23 +85,23 @@ def join_group(strategy: Any, timeout: float) -> None:
 def run_ranks(function: Callable[[list[str]], Any], args: list[str], count: int, timeout: float = 1800.0) -> None:
     """Call `function(args)` in `count` new processes, as the ranks of one job, and wait for them.
 
-    Signals are passed on to the ranks. Where a rank fails, the others are ended.
+    Signals are forwarded to the ranks. If a rank fails, the others are ended.
 
     Args:
-        function: of a module's top level, such as recviz.cli.run; it raises as the commands do.
+        function: a top-level function, such as recviz.cli.run; it raises as the commands do.
         args: its argument.
         count: number of processes.
-        timeout: seconds without a training step after which a rank writes down what its threads do.
+        timeout: seconds without a training step after which a rank dumps the stacks of its threads.
 
     Raises:
         StoppedError: a signal stopped the job.
-        InputError: the first rank that failed refused its input.
-        TrainingError: another failure, with the rank, the cause and the place; the rank's traceback is on stderr.
+        InputError: the first failed rank refused its input.
+        TrainingError: another failure, with rank, cause and place; the traceback of the rank is on stderr.
     """
     for name in ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing"):
-        logging.getLogger(name).addHandler(logging.NullHandler())  # the agent's account of what is said here
+        logging.getLogger(name).addHandler(logging.NullHandler())  # the agent's report of the same failure
         logging.getLogger(name).propagate = False
-    quiet = "ignore:resource_tracker"  # counts what a rank that was killed could not clean up
+    quiet = "ignore:resource_tracker"  # warns of resources that a killed rank leaves
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), quiet]))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     with tempfile.TemporaryDirectory(prefix="recviz-ranks-") as folder:
@@ -122,10 +121,10 @@ def run_ranks(function: Callable[[list[str]], Any], args: list[str], count: int,
 
 
 def _wait_for(agent: elastic_launch, *args: Any) -> tuple[Any, set[int]]:
-    """What the agent returns or raises, and the signals that came meanwhile and were passed on to the ranks.
+    """The agent's return value or exception, and the signals that were forwarded to the ranks.
 
-    The agent runs in a thread, so that a rank that was told to stop has the time that its step takes: in the main
-    thread, the agent kills ranks 30 seconds after a signal.
+    The agent runs in a thread, so that ranks can finish their step after a signal: in the main thread, the agent kills
+    ranks 30 seconds after a signal.
     """
     results: list[Any] = []
 
@@ -158,11 +157,11 @@ def _wait_for(agent: elastic_launch, *args: Any) -> tuple[Any, set[int]]:
 
 
 def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float) -> tuple[str, int] | None:
-    """In a rank's process: call the function; what it returns to the launcher is how it was stopped, if it was."""
+    """In a rank: call the function; return how it was stopped, if it was."""
     global _stacks
     launcher = os.getppid()
     threading.Thread(target=_end_after, args=(launcher, timeout), daemon=True).start()
-    os.setpgrp()  # a terminal's Ctrl-C comes from the launcher only
+    os.setpgrp()  # the launcher forwards a terminal's Ctrl-C
     file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("a")
     print(f"process {os.getpid()}", file=file, flush=True)
     _stacks = (timeout, file, file.tell())
@@ -177,18 +176,18 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
     except Exception as error:
         failure = describe(error)
         get_error_handler().record_exception(RuntimeError(failure.line) if failure else error)
-        time.sleep(1)  # so that the agent sees the end of another rank first, where that is the cause
+        time.sleep(1)  # so that the agent sees a failed rank first, if that is the cause
         sys.exit(failure.code if failure else BUG)
     finally:
         faulthandler.cancel_dump_traceback_later()
-    if os.getppid() != launcher:  # nobody is left to return to
+    if os.getppid() != launcher:  # the launcher is gone
         sys.stderr.flush()
         os._exit(stopped[1] if stopped else 0)
     return stopped
 
 
 def _end_after(launcher: int, patience: float) -> None:
-    """End this rank where the launcher has died and the rank does not stop on the SIGINT that the kernel sends then."""
+    """End this rank if the launcher has died and the rank does not stop on the kernel's SIGINT."""
     while os.getppid() == launcher:
         time.sleep(1)
     time.sleep(patience)
@@ -196,15 +195,15 @@ def _end_after(launcher: int, patience: float) -> None:
 
 
 def expect_step() -> None:
-    """In a rank that `run_ranks` started: write down the stacks of all threads unless this is called again in time."""
+    """Heartbeat of a rank started by `run_ranks`: dump the stacks of all threads unless called again in time."""
     if _stacks is not None:
         timeout, file, head = _stacks
         os.ftruncate(file.fileno(), head)
-        faulthandler.dump_traceback_later(0.9 * timeout, file=file)  # before the others give up
+        faulthandler.dump_traceback_later(0.9 * timeout, file=file)  # before the others time out
 
 
 def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> BaseException:
-    """What to raise for the first failure of a rank."""
+    """The exception for the first failure of a rank."""
     from recviz.launch.stopping import INTERRUPT_CODE, stopped
 
     if failure.exitcode == INTERRUPT_CODE:
@@ -229,7 +228,7 @@ def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Pat
 
 
 def _hangs(failed: int, folder: Path, timeout: float) -> str:
-    """The ranks that had neither failed nor taken a step for the timeout; the stacks of their threads go to stderr."""
+    """Describe the ranks that hang, and write the stacks of their threads to stderr."""
     told = {int(path.parent.name): path.read_text(errors="replace").partition("\n") for path in folder.rglob(STACKS)}
     if failed not in told or not told[failed][2]:  # it failed within the timeout of its own step
         return ""
@@ -245,6 +244,6 @@ def _hangs(failed: int, folder: Path, timeout: float) -> str:
 
 
 def _place(traceback: str) -> str:
-    """The last line of code in a traceback."""
+    """The last code location in a traceback."""
     lines = [line.strip() for line in traceback.splitlines() if line.strip().startswith('File "')]
     return lines[-1] if lines else "no place known"

@@ -1,4 +1,4 @@
-"""Seeds that are made of other numbers, and each training step's seed."""
+"""Derived seeds, and a seed per training step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 def mixed_seed(*parts: int) -> int:
-    """A well-mixed 63-bit seed from whole numbers, the same on every machine."""
+    """A well-mixed 63-bit seed from integers, the same on every host."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -18,7 +18,7 @@ def mixed_seed(*parts: int) -> int:
 class SeededSteps(Callback):
     """Seeds torch's global generators before each training step with (seed, rank, step).
 
-    So the state of the generators need not be kept, and what one step draws does not depend on those before it.
+    Random numbers of a step then do not depend on earlier steps, and checkpoints need no generator state.
 
     Args:
         seed: of the run.

@@ -1,4 +1,4 @@
-"""Stops a run between two steps when it is asked to, with a checkpoint of exactly there."""
+"""Stops a run between two steps on request, with a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recviz.progress import say
 from recviz.runs.position import position, validates_since_it_stops
 
 REQUEUE_CODE = 75
-"""Exit code of a run that SIGTERM or SIGUSR1 stopped: EX_TEMPFAIL, "try again"."""
+"""Exit code of a run stopped by SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again"."""
 
 INTERRUPT_CODE = 130
 HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else []))
@@ -31,25 +31,24 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 
 
 
 class StopSafely(Callback):
-    """Ends a run between two steps, with a checkpoint of exactly there. It must come before callbacks that train.
+    """Ends a run between two steps, with a checkpoint. It must precede callbacks that train.
 
-    On SIGTERM, SIGUSR1 or Ctrl-C: finish the step, write the checkpoint, flush the loggers, leave.
+    On SIGTERM, SIGUSR1 or Ctrl-C, it finishes the step, writes the checkpoint, flushes the loggers and exits.
 
-    Where a callback sets `trainer.should_stop` (max_time, EarlyStopping), or max_steps is reached: finish the step, and
-    write the checkpoint before the hooks of the epoch's end. A callback's wish ends the run as max_steps does:
-    Lightning would log and validate once more, which the run that is not stopped does not do.
+    If a callback sets `trainer.should_stop` (max_time, EarlyStopping) or max_steps is reached, it finishes the step and
+    writes the checkpoint before the hooks of the epoch's end. A stop by a callback is handled like max_steps, since
+    Lightning would otherwise log and validate once more than the uninterrupted run.
 
-    Several processes agree before each step, so that one that was told is enough. Under SLURM, the requeue signal of
-    Lightning's SLURMEnvironment (SIGUSR1 unless it was given another) also puts the job back into the queue, unless its
-    auto_requeue is False. A second Ctrl-C stops at once, without a checkpoint, and so does each signal in a single
-    process that has not begun a step, which has nothing to save.
+    Ranks agree before each step, so a signal to one of them is enough. Under SLURM, the requeue signal of Lightning's
+    SLURMEnvironment (default SIGUSR1) also requeues the job, unless auto_requeue is False. A second Ctrl-C stops
+    immediately, without a checkpoint. So does any signal in a single process before its first step.
 
     Args:
         checkpoint: the file to write.
-        slurm: the Trainer's plugin; by default Lightning's own in a job of SLURM.
+        slurm: the Trainer's plugin; by default Lightning's own in a SLURM job.
 
     Raises:
-        StoppedError: when training was stopped, with the exit code for the process.
+        StoppedError: training was stopped; holds the exit code.
     """
 
     def __init__(self, checkpoint: Path, slurm: SLURMEnvironment | None = None) -> None:
@@ -57,21 +56,21 @@ class StopSafely(Callback):
         self.slurm = SLURMEnvironment() if slurm is None and SLURMEnvironment.detect() else slurm
         self._received = 0
         self._before: dict[int, Any] = {}
-        self._steps: int | None = None  # max_steps, while a callback's wish stands for it
-        self._saved = False  # where the run ends, before the validation of its end
+        self._steps: int | None = None  # max_steps, while a stop by a callback replaces it
+        self._saved = False  # where the run ends, before its final validation
         self._requeue_signal: int | None = None
         self._at_once = False  # whether there is nothing to save yet
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen, in Lightning's place, whose handlers save in the middle of a step."""
+        """Replace Lightning's signal handlers, which save in the middle of a step."""
         slurm = self.slurm
         self._requeue_signal = slurm.requeue_signal if slurm is not None and slurm.auto_requeue else None
         for signum in {*HANDLED, *([slurm.requeue_signal] if slurm is not None and slurm.requeue_signal else [])}:
             self._before[signum] = signal.signal(signum, self._hear)
-        self._at_once = trainer.world_size == 1  # of several processes, perhaps not all were told
+        self._at_once = trainer.world_size == 1  # perhaps not all ranks got the signal
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Stop here, where every part of the earlier steps is done, if any process was told to."""
+        """Stop between steps if any rank got a signal."""
         self._at_once = False
         received = host_max(self._received)
         if not received:
@@ -81,20 +80,20 @@ class StopSafely(Callback):
             logger.save()
         if received == self._requeue_signal and trainer.is_global_zero:
             requeue()
-        barrier()  # no process leaves, and has the launcher end the others, before all of this is done
+        barrier()  # no rank exits, which makes the launcher end the others, before all have saved
         raise stopped(
             received, f"after step {trainer.global_step}, and saved: resume with {typed_command()} fit --resume "
             f"{shlex.quote(str(self.checkpoint.parents[1]))}",
         )  # fmt: skip
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Tell the launcher that this rank moves."""
+        """Heartbeat."""
         expect_step()
 
     def take_over(self, trainer: Trainer) -> None:
-        """Turn a wish to stop after this step, if it is granted now, into max_steps.
+        """Replace a request to stop after this step by max_steps.
 
-        The Trainer's last callback has to call it in on_train_batch_end.
+        The Trainer's last callback must call it in on_train_batch_end.
         """
         least = (trainer.min_epochs or 0, trainer.min_steps or 0)
         if trainer.should_stop and trainer.current_epoch >= least[0] and trainer.global_step >= least[1]:
@@ -102,16 +101,16 @@ class StopSafely(Callback):
             trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = False, trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save before the validation that Lightning adds where the module itself asked for the end.
+        """Save before the validation that Lightning adds if the module itself requested the stop.
 
-        Its own on_train_batch_end comes after that of the callbacks.
+        The module's on_train_batch_end runs after that of the callbacks.
         """
         if validates_since_it_stops(trainer):
             trainer.save_checkpoint(self.checkpoint)
             self._saved = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, where the run ends within an epoch."""
+        """Save if the run ends within an epoch."""
         if self._steps is not None:
             trainer.should_stop, trainer.fit_loop.epoch_loop.max_steps = True, self._steps
             self._steps = None
@@ -119,16 +118,16 @@ class StopSafely(Callback):
             trainer.save_checkpoint(self.checkpoint)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Wait for the signal that a data worker died, where a connection broke.
+        """After a broken connection, wait for the signal that a data worker died.
 
-        A worker that is killed while it sends breaks its connection before its death is signalled. The signal has
-        torch raise a RuntimeError that names the worker, but only as long as its loader stands.
+        A worker killed while sending breaks its connection before its death is signalled. On the signal, torch raises a
+        RuntimeError that names the worker, but only while its loader exists.
         """
         if isinstance(exception, (ConnectionError, EOFError)):
             time.sleep(1)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listen no longer, where Lightning has not put back already what stood before its own handlers."""
+        """Restore the signal handlers, unless Lightning has restored them already."""
         for signum, handler in self._before.items():
             if signal.getsignal(signum) == self._hear:
                 signal.signal(signum, handler)
@@ -143,23 +142,23 @@ class StopSafely(Callback):
             if self._received == signum:
                 raise KeyboardInterrupt
             say("stopping after this step; Ctrl-C again stops at once")
-        if self._received != self._requeue_signal or self._requeue_signal is None:  # which a SIGTERM may follow
+        if self._received != self._requeue_signal or self._requeue_signal is None:  # a SIGTERM may follow
             self._received = signum
 
 
 def stopped(signum: int, where: str) -> StoppedError:
-    """The error of a run that a signal stopped there."""
+    """The error of a run stopped by a signal."""
     name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
     return StoppedError(f"stopped by {name} {where}", INTERRUPT_CODE if signum == signal.SIGINT else REQUEUE_CODE)
 
 
 def is_whole(trainer: Trainer) -> bool:
-    """Whether an epoch that ends has had all of its batches."""
+    """Whether the ending epoch had all its batches."""
     return not position(trainer).begun
 
 
 def requeue() -> None:
-    """Put this SLURM job, if it is one, back into the queue."""
+    """Requeue this SLURM job, if it is one."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return

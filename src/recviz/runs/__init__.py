@@ -1,1 +1,1 @@
-"""A run on disk: its folder, and whatever reads or writes what is in it."""
+"""A run on disk: its folder, and all readers and writers of its files."""

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint with these settings: what changed, and what of it is safe."""
+"""Checks whether a run may resume from a checkpoint with changed settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FREE = (
     "trainer.logger.save_dir", "*.root", "*.num_workers", "*.download",
     "*.cache_dir", "*.cache_gb", "*.local_files_only",
 )  # fmt: skip
-"""Settings that a run may go on with other values of: where things lie, and how they are read and shown."""
+"""Settings that may change on resume: paths, and how data are read and shown."""
 
 SAFE = (
     "trainer.max_epochs", "trainer.max_steps", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
@@ -30,30 +30,29 @@ SAFE = (
     "data.on_error", "probe.k", "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
     "compile",
 )  # fmt: skip
-"""Settings that may change where that is asked for: training stays sound, but is another than the uninterrupted run.
+"""Settings that may change on request: training stays valid, but differs from the uninterrupted run.
 
-data.batch_size and the number of processes have to change together, between epochs.
+data.batch_size and the number of processes must change together, between epochs.
 """
 
 
 def check_checkpoint(
     path: str, module: LightningModule, data: LightningDataModule | None, processes: int, config: str, allowed: bool
 ) -> list[str]:
-    """Check that a file is a checkpoint of these weights' names and shapes, and of these settings.
+    """Check that a checkpoint has these weights' names and shapes, and these settings.
 
-    Restoring brings back the optimiser's settings and the schedule, so other ones of `model` or `data` would be
-    ignored.
+    Restoring brings back the settings of optimiser and schedule, so changes of `model` or `data` would be ignored.
 
     Args:
-        path: of the checkpoint.
-        module: to train on.
-        data: to train with, after `setup`; None, or one that is not set up on this process, is not looked at.
-        processes: that will train.
+        path: the checkpoint.
+        module: the module to train.
+        data: the training data, after `setup`; not checked if None or not set up on this process.
+        processes: number of processes that will train.
         config: all settings, as YAML.
         allowed: whether settings that are SAFE may differ.
 
     Returns:
-        One line for each safe change.
+        One line per safe change.
 
     Raises:
         InputError: another architecture, other images or another global batch, or changes that are not safe or not
@@ -63,7 +62,7 @@ def check_checkpoint(
     own, weights = module.state_dict(), checkpoint["state_dict"]
     for key in [*own, *weights]:
         here, there = (tuple(getattr(w[key], "shape", ())) if key in w else None for w in (own, weights))
-        late = here is None and not isinstance(module, JointEmbedding)  # a layer that others make in configure_model
+        late = here is None and not isinstance(module, JointEmbedding)  # a layer made in configure_model
         if here != there and not late:
             raise InputError(
                 f"{path} is of another architecture: {key} is {there or 'missing'} there and {here or 'missing'} here; "
@@ -95,13 +94,13 @@ def check_checkpoint(
 
 
 def differences(then: dict[str, Any], now: str) -> dict[str, str]:
-    """A line for each setting that differs, by its key; FREE ones are left out.
+    """One line per changed setting, by key, without FREE ones.
 
-    Settings hold every key that their version of recviz has, so a key that one side lacks is no change.
+    Settings have every key of their version of recviz, so a key missing on one side is not a change.
     """
     old, new = leaves(then), leaves(read_settings(now, "these settings"))
     changed = {key for key in old.keys() & new.keys() if old[key] != new[key]}
-    for side, other in ((old, new), (new, old)):  # where one side has a value, and the other a class
+    for side, other in ((old, new), (new, old)):  # a value on one side and a class on the other
         for key in side.keys() - other.keys():
             changed |= {whole for whole in _prefixes(key) if whole in other}
     return {

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: which is the newest, reading one safely, and the backbone out of one."""
+"""Checkpoints of runs: safe reading, and the backbone of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from recviz.version import __version__
 from recviz.weights.files import check_archive
 
 STARTS = ("weights", "pretrained", "checkpoint_path")
-"""Settings by which backbones of recviz, torchvision and timm name the weights that they begin with."""
+"""Settings of recviz's, torchvision's and timm's backbones that name initial weights."""
 
 EXPORT_KEY = "recviz"
-"""In the metadata of a safetensors file that recviz exported: what the backbone is, as JSON."""
+"""Key in the metadata of recviz's safetensors exports: the backbone's description, as JSON."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content: tensors, numbers and text; nothing in it is executed.
 
     Raises:
-        InputError: a file that is missing, damaged, holds other things, or is no checkpoint.
+        InputError: a file that is missing, damaged, or not a checkpoint.
     """
     path = user_path(path)
-    if not path.is_file():  # a pipe might never end
+    if not path.is_file():  # a pipe may never end
         raise InputError(f"no checkpoint at {path}")
     try:
         check_archive(path)
@@ -45,22 +45,22 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             raise InputError(f"it is no whole archive of torch.save{_run_beside(path)}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         checkpoint["state_dict"].items()
-    except Exception as error:  # of a damaged file, torch raises many kinds
+    except Exception as error:  # for damaged files, torch raises many types
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a checkpoint that can be loaded safely: {reason}") from error
     return dict(checkpoint)
 
 
 def _run_beside(path: Path) -> str:
-    """Names the run that another file than a checkpoint lies in, if it does."""
+    """A hint at the run folder that contains the file, if any."""
     return f"; its run is --ckpt_path {path.parent}" if checkpoint_of(path.parent).is_file() else ""
 
 
 def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """The settings of the run that wrote a checkpoint, as its config.yaml has them.
+    """The settings of the run that wrote a checkpoint, as in its config.yaml.
 
     Raises:
-        InputError: a checkpoint that recviz did not write, or wrote in a way that this version does not read.
+        InputError: a checkpoint that recviz did not write, or of an incompatible version.
     """
     own = checkpoint.get("recviz")
     if not isinstance(own, dict) or "config" not in own:
@@ -81,7 +81,7 @@ def run_settings(checkpoint: dict[str, Any], path: str | Path) -> dict[str, Any]
 
 
 def run_preparation(checkpoint: dict[str, Any], path: str | Path) -> Preparation | None:
-    """How the run that wrote a checkpoint prepared its images; None where its datamodule did not say.
+    """The image preparation of the run that wrote a checkpoint; None if its datamodule has none.
 
     Raises:
         InputError: a damaged entry.
@@ -94,7 +94,7 @@ def run_preparation(checkpoint: dict[str, Any], path: str | Path) -> Preparation
 
 
 def epochs_done(checkpoint: dict[str, Any]) -> int | None:
-    """Whole epochs that a checkpoint of a run has behind it; Lightning's `epoch` is the same within the next one."""
+    """Completed epochs of a checkpoint; Lightning's `epoch` is the same within the next epoch."""
     try:
         return int(checkpoint["recviz"]["position"]["epoch"])
     except (KeyError, TypeError, ValueError):
@@ -102,23 +102,23 @@ def epochs_done(checkpoint: dict[str, Any]) -> int | None:
 
 
 def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The evaluated module's part of a checkpoint's state dict, by the backbone's own names."""
+    """The evaluated module's part of a checkpoint's state dict, by the backbone's names."""
     prefix = f"{checkpoint.get('evaluated', 'backbone')}."
     items = checkpoint["state_dict"].items()
     return {name.removeprefix(prefix): weight for name, weight in items if str(name).startswith(prefix)}
 
 
 class Origin(NamedTuple):
-    """What a backbone is, and what its images looked like."""
+    """Description of a trained backbone."""
 
     backbone: dict[str, Any]
     """class_path and init_args, as in a config."""
     preparation: Preparation
-    """How images are prepared for it."""
+    """Its image preparation."""
     config: dict[str, Any]
-    """All settings of the run; empty where only the backbone was exported."""
+    """All settings of the run; empty for an exported backbone."""
     epochs: int | None = None
-    """How long it was trained, where that is known."""
+    """Epochs of training, if known."""
 
 
 def load_backbone(source: str | Path) -> nn.Module:
@@ -129,21 +129,21 @@ def load_backbone(source: str | Path) -> nn.Module:
 
     Returns:
         The backbone in eval mode, on the CPU: images [N, 3, size, size], normalised, to features [N, feature_dim]. Its
-        attribute `preparation` makes such images of any others; it is absent where the run's datamodule is not
-        recviz's and has no attribute `preparation`.
+        attribute `preparation` prepares images; it is missing if the run's datamodule is not recviz's and has no
+        `preparation`.
 
     Raises:
-        InputError: a path that is none of these.
+        InputError: any other path.
     """
     return _read(source).backbone
 
 
 def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
-    """`load_backbone`, and what the backbone is.
+    """`load_backbone`, and the description of the backbone.
 
     Raises:
-        InputError: a path that is none of these, a run whose data do not say how images are prepared, a backbone that
-            does not give features of them (see check_backbone).
+        InputError: any other path, a run without an image preparation, a backbone that does not return features (see
+            check_backbone).
     """
     backbone, setting, preparation, config, epochs = _read(source)
     if preparation is None:
@@ -157,7 +157,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
 
 
 class _Read(NamedTuple):
-    """See Origin; of a run whose data do not say how images are prepared, `preparation` is None."""
+    """See Origin; without an image preparation, `preparation` is None."""
 
     backbone: nn.Module
     setting: dict[str, Any]
@@ -190,7 +190,7 @@ def _read(source: str | Path) -> _Read:
 
 
 class Classifier(NamedTuple):
-    """A backbone with a linear classifier, as `recviz probe --save` wrote it."""
+    """A backbone with a linear classifier, from `recviz probe --save`."""
 
     backbone: nn.Module
     head: nn.Linear
@@ -202,9 +202,9 @@ def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]
     """Write a classifier.
 
     Args:
-        path: of the file.
-        state: of backbone.* and head.*.
-        about: "backbone" (class_path and init_args), "preparation", "classes", and what else may be of use.
+        path: the file.
+        state: tensors of backbone.* and head.*.
+        about: "backbone" (class_path and init_args), "preparation", "classes", and further entries.
 
     Raises:
         InputError: a file that cannot be written.
@@ -220,10 +220,10 @@ def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]
 
 
 def load_classifier(path: str | Path) -> Classifier:
-    """Read what `recviz probe --save` wrote.
+    """Read a file of `recviz probe --save`.
 
     Raises:
-        InputError: another kind of file.
+        InputError: any other file.
     """
     path = checkpoint_of(path)
     checkpoint = read_checkpoint(path)
@@ -255,7 +255,7 @@ def load_classifier(path: str | Path) -> Classifier:
 
 @contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-    """Put the file that settings are from before what is wrong with them."""
+    """Prefix errors about settings with their file."""
     try:
         yield
     except InputError as error:
@@ -263,19 +263,19 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def make_backbone(setting: dict[str, Any]) -> nn.Module:
-    """The backbone of a setting (class_path and init_args, as in a config), with the weights that it begins with.
+    """The backbone of a setting (class_path and init_args, as in a config), with its initial weights.
 
     Raises:
-        InputError: no nn.Module, settings that it does not take, a backbone of unknown width.
+        InputError: not an nn.Module, invalid settings, or unknown feature width.
     """
     return as_backbone(_instantiated(nn.Module, setting))
 
 
 def without_weights(backbone: Any) -> dict[str, Any]:
-    """A backbone's setting without the weights that it began with, since others follow.
+    """A backbone's setting without its initial weights, which are replaced.
 
     Raises:
-        TypeError: what is no setting: a class_path, or a table of class_path and init_args.
+        TypeError: neither a class_path nor a table of class_path and init_args.
     """
     setting: dict[str, Any] = {"class_path": backbone} if isinstance(backbone, str) else backbone
     options = (setting.get("init_args") or {}) if isinstance(setting, dict) else None
@@ -300,11 +300,11 @@ def _exported(path: Path) -> tuple[dict[str, Any], Preparation, dict[str, torch.
 
 
 def _instantiated(kind: type, setting: Any) -> Any:
-    """An object of a config's class_path, if it is of that kind.
+    """An object of a config's class_path, if it has the expected type.
 
     Raises:
-        InputError: another kind of thing, or settings that it does not take.
-        Exception: what else the class raises, such as a NameError.
+        InputError: another type, or invalid settings.
+        Exception: any other error of the class, such as a NameError.
     """
     from jsonargparse import ArgumentParser
 

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and FLOPs."""
+"""Parameters and FLOPs of a model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def parameters(module: nn.Module) -> int:
 
 
 def view_size(data: object) -> int | None:
-    """Side of a datamodule's views in pixels, where it has any."""
+    """Side of a datamodule's views in pixels, if it has views."""
     return getattr(getattr(data, "views", None), "size", None)
 
 
 def view_sizes(data: object) -> list[int]:
-    """Sides of all of a datamodule's views in pixels, local ones included; none where it has no views of recviz."""
+    """Sides of all views of a datamodule in pixels, including local views; empty without views of recviz."""
     views = getattr(data, "views", None)
     return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
 
 
 def train_gflops(module: JointEmbedding, views: object) -> float | None:
-    """Compute of training on one image, a multiply and an add as one; None without recviz's views.
+    """Compute of training on one image, with a multiply and an add as one; None without recviz's views.
 
-    Forward and backward of backbone, projector and predictor, and forward of a teacher, of every view at its own size.
-    Not counted are the objective, the optimiser, making the views, validation and probes.
+    Counts forward and backward of backbone, projector and predictor, and forward of a teacher, for every view at its
+    size. Objective, optimiser, views, validation and probes are not counted.
     """
     if not isinstance(views, TwoViews):
         return None
@@ -42,12 +42,12 @@ def train_gflops(module: JointEmbedding, views: object) -> float | None:
         images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
         encoded = module.encode(images)
         outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
-        torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # leaves p.grad alone
+        torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # does not change p.grad
     return float(counter.get_total_flops()) / 2e9
 
 
 def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
-    """Compute of one image's forward pass; the field's GFLOPs count a multiply and an add as one."""
+    """Compute of the forward pass of one image, with a multiply and an add as one, as is common for GFLOPs."""
     with _counting(backbone) as counter, torch.no_grad():
         backbone(torch.zeros(1, 3, size, size, device=device))
     return float(counter.get_total_flops()) / 2e9
@@ -55,7 +55,7 @@ def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
 
 @contextmanager
 def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
-    """Counts in eval mode, and puts the modes back."""
+    """Count in eval mode, then restore the modes."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""Makes every checkpoint of a run one that the run resumes from exactly, or one that says that it is not."""
+"""Makes checkpoints exact: a run resumes from them to the same state, or they say that they are not exact."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from recviz.runs.position import Position, go_to, position, validates_since_it_s
 
 
 class ExactResume(Callback):
-    """Puts the position in training into each checkpoint, and resumes there.
+    """Stores the position in training in each checkpoint, and resumes there.
 
-    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (how many lines
-    of metrics.csv were written), `closing` (what loggers get next, of a step or of a whole epoch) and
-    `loggers` (class and version of each other logger: the id of a run of W&B, the folder of TensorBoard).
+    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (number of lines of metrics.csv),
+    `closing` (metrics of the step or epoch that are not logged yet) and `loggers` (class and version of each other
+    logger: the id of a W&B run, the folder of TensorBoard).
     """
 
     def __init__(self) -> None:
-        self._closing = ""  # what the loggers get next
+        self._closing = ""  # metrics to be logged next
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drop what metrics.csv has beyond the checkpoint."""
+        """Drop lines of metrics.csv after the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.begin()
@@ -47,7 +47,7 @@ class ExactResume(Callback):
         self._closing = "epoch"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Say where the checkpoint is made, and which metrics belong to it."""
+        """Store the position and the pending metrics."""
         place = position(trainer)
         about = checkpoint.setdefault("recviz", {})
         about["position"] = place._asdict()
@@ -57,25 +57,25 @@ class ExactResume(Callback):
         about["loggers"] = [[type(other).__name__, other.version] for other in others]
         scheduled = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
-            # Lightning has logged the last step, as it ends the run early
+            # Lightning has logged the last step of a run that ends early
             about["lines"] -= own.last if own is not None and trainer.logged_metrics else 0
         logs = scheduled if self._closing == "step" else self._closing
         if place.exact and logs and not (self._closing == "epoch" and place.begun):
-            metrics = trainer._logger_connector.metrics["log"]  # no public attribute tells them from older ones
+            metrics = trainer._logger_connector.metrics["log"]  # no public attribute distinguishes them from older ones
             row = {name: float(value) for name, value in metrics.items()}
             at = {"epoch": trainer.current_epoch, "step": place.logged_steps - 1}
             about["closing"] = {**row, **at} if row else {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Resume where the checkpoint was made, with the weights that were trained.
+        """Resume at the stored position, with the trained weights.
 
-        Where WeightAveraging was at work, `state_dict` has the average of them.
+        With WeightAveraging, `state_dict` has their average.
         """
         if "current_model_state" in checkpoint and not _averages(trainer):
             pl_module.load_state_dict(checkpoint["current_model_state"])
         for each in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(each, EarlyStopping) and each.state_key in checkpoint["callbacks"]:
-                checkpoint["callbacks"][each.state_key]["patience"] = each.patience  # which Lightning would put back
+                checkpoint["callbacks"][each.state_key]["patience"] = each.patience  # which Lightning would restore
         if place := checkpoint.get("recviz", {}).get("position"):
             go_to(Position(**place), checkpoint["loops"]["fit_loop"], counts_steps=trainer.max_steps != -1)
 

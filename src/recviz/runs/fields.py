@@ -1,4 +1,4 @@
-"""JSON tables whose values are checked when they are read, so that files of others cost one line."""
+"""JSON tables with type-checked values, so that invalid files give one-line errors."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from recviz.errors import InputError
 from recviz.files import read_json
 from recviz.probes.result import Accuracy
 
-_LONGEST = 1000  # characters of a text
+_LONGEST = 1000  # characters of a string
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A table of names and values that may be of any type; each method checks the type of one and says where it is.
+    """An untrusted table; each method checks the type of one value.
 
-    Its methods return None (or what is empty) for what is missing or null, and raise InputError for another type.
+    Methods return None (or an empty value) for missing or null values, and raise InputError for other types.
     """
 
     content: dict[str, Any]
@@ -26,7 +26,7 @@ class Fields:
     """The file, and the place in it."""
 
     def table(self, name: str) -> Fields:
-        """A table within."""
+        """A nested table."""
         value = self.content.get(name)
         return Fields({} if value is None else self._of(name, value, dict, "a table"), f"{self.source}: {name}")
 
@@ -40,21 +40,21 @@ class Fields:
         return None if value is None else float(value)
 
     def count(self, name: str) -> int | None:
-        """A whole number that is not negative."""
+        """An integer of at least 0."""
         value = self.number(name)
         if value is not None and value != math.floor(value):
             raise self._wrong(name, value, "a whole number")
         return None if value is None else int(value)
 
     def text(self, name: str) -> str | None:
-        """A text of at most 1,000 characters."""
+        """A string of at most 1,000 characters."""
         value = self.content.get(name)
         if value is not None and len(self._of(name, value, str, "a text")) > _LONGEST:
             raise InputError(f"{self.source}: {name} has more than {_LONGEST} characters")
         return value
 
     def names(self, name: str) -> list[str]:
-        """A list of texts."""
+        """A list of strings."""
         values: list[Any] = self._of(name, self.content.get(name), list, "a list of names")
         if not all(isinstance(value, str | int) for value in values):
             raise self._wrong(name, values, "a list of names")
@@ -84,10 +84,10 @@ class Fields:
 
 
 def read_fields(path: Path) -> Fields:
-    """A JSON file that holds one table; an empty one where there is no such file.
+    """A JSON file with one table; empty if the file is missing.
 
     Raises:
-        InputError: see files.read_json; another thing than a table.
+        InputError: see files.read_json; not a table.
     """
     content = read_json(path) if path.exists() or path.is_symlink() else {}
     if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""The files of a run: what each is called, and how each is read."""
+"""The files of a run: their names and readers."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
     from recviz.runs.results import Entry
 
 CHECKPOINT = ".ckpt"
-"""The ending of checkpoints and saved classifiers."""
+"""Suffix of checkpoints and saved classifiers."""
 
 
 class RunFolder:
-    """What a run leaves on disk; no other place of the package spells these names.
+    """The files of a run; no other module spells their names.
 
     | attribute | file | content | writer |
     |---|---|---|---|
-    | config | config.yaml | all settings; `recviz fit --config` trains again by them | RunRecord |
-    | record | run.json | what is trained and how far it is | RunRecord |
+    | config | config.yaml | all settings; `recviz fit --config` repeats the run | RunRecord |
+    | record | run.json | model, data, compute and progress | RunRecord |
     | metrics | metrics.csv | every logged value | MetricsFile |
-    | results | results.json | what was measured of its checkpoints | add_result |
+    | results | results.json | results of probes | add_result |
     | views, curves | views.png, curves.png | pictures | RunRecord, reports.curves |
-    | last | checkpoints/last.ckpt | newest state; resume, probe and export read it | EpochCheckpoint |
-    | kept | checkpoints/epoch-NNNN.ckpt | states that stay, by the number of their epoch, from 0 | EpochCheckpoint |
+    | last | checkpoints/last.ckpt | newest state, read by resume, probe and export | EpochCheckpoint |
+    | kept | checkpoints/epoch-NNNN.ckpt | states kept, by epoch, from 0 | EpochCheckpoint |
 
-    Files appear whole or not at all; metrics.csv alone is appended to.
+    Files are written atomically; only metrics.csv is appended to.
 
     Args:
-        path: of the folder; it need not exist.
+        path: the folder, which need not exist.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,31 +54,31 @@ class RunFolder:
 
     @classmethod
     def of(cls, checkpoint: Path) -> RunFolder:
-        """The folder of a checkpoint's run; of a file that is in none, the folder that it lies in."""
+        """The run folder of a checkpoint; for other files, their folder."""
         folder = checkpoint.parent
         return cls(folder.parent if folder.name == cls(folder).checkpoints.name else folder)
 
     @property
     def exists(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether the folder holds a run."""
         return self.config.is_file()
 
     def all_checkpoints(self) -> list[Path]:
-        """Every checkpoint, in no order."""
+        """All checkpoints, unordered."""
         return list(self.checkpoints.glob(f"*{CHECKPOINT}"))
 
     def read_settings(self) -> dict[str, Any]:
         """config.yaml.
 
         Raises:
-            InputError: no run folder, or settings that cannot be read.
+            InputError: not a run folder, or unreadable settings.
         """
         if not self.exists:
             raise InputError(f"{self} is not a run folder: it has no {self.config.name}")
         return read_settings_file(self.config)
 
     def read_record(self) -> Fields:
-        """run.json; an empty table where there is none.
+        """run.json; an empty table if missing.
 
         Raises:
             InputError: a file that cannot be read.
@@ -88,7 +88,7 @@ class RunFolder:
         return read_fields(self.record)
 
     def read_metrics(self) -> list[Value]:
-        """metrics.csv; no values where there is none.
+        """metrics.csv; empty if missing.
 
         Raises:
             InputError: a file that cannot be read.
@@ -98,7 +98,7 @@ class RunFolder:
         return read_metrics(self.metrics) if self.metrics.is_file() else []
 
     def read_results(self) -> list[Entry]:
-        """results.json; no entries where there is none.
+        """results.json; empty if missing.
 
         Raises:
             InputError: a file that cannot be read.
@@ -122,7 +122,7 @@ def newest_checkpoint(runs: Path = Path("runs")) -> Path:
 
 
 def checkpoint_of(source: str | Path) -> Path:
-    """The last checkpoint of a run folder or of its folder of checkpoints; any other path as it is."""
+    """The last checkpoint of a run folder or of its checkpoints folder; any other path unchanged."""
     path = user_path(source)
     if not path.is_dir():
         return path

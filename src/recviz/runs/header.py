@@ -1,4 +1,4 @@
-"""The first lines of a run: what is trained, on what, how."""
+"""The first lines of a run: model, data, batch and learning rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> 
     """Model size, FLOPs, data, global batch and learning rate.
 
     Args:
-        trainer: that fits.
-        module: to be trained.
-        about: of a JointEmbedding, what run.json says of it.
+        trainer: the Trainer.
+        module: the module to train.
+        about: for a JointEmbedding, its entries of run.json.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(module, JointEmbedding):
@@ -66,14 +66,14 @@ def _plural(count: int, what: str) -> str:
 
 
 def _probe_data(trainer: Trainer) -> list[str]:
-    """What the online probe's own data were taken for, where it has any."""
+    """Description of the online probe's own data, if any."""
     callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
     others = (getattr(getattr(callback, "data", None), "description", None) for callback in callbacks)
     return ["\n".join(description) for description in others if description]
 
 
 def _describe(data: object) -> str:
-    """What recviz's datamodules were taken for; the class of any other."""
+    """Description of recviz's datamodules; the class of others."""
     lines = getattr(data, "description", None) or [type(data).__name__]
     if tail := getattr(data, "tail", 0):
         lines = [*lines, f"batches are whole: each epoch leaves out {_plural(tail, 'image')}, others each time"]

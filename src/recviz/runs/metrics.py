@@ -1,12 +1,12 @@
-"""metrics.csv: one line for each logged value, appended and never rewritten.
+"""metrics.csv: one line per logged value, only appended to.
 
-The columns are step, epoch, metric and value. A new metric needs no new column, so writing only ever appends, and a
-killed process leaves at worst a last line that was cut short, which readers drop. Spreadsheets open the file as it is
-(which they do not with JSON lines), pandas makes one row for each step of it:
+The columns are step, epoch, metric and value. New metrics need no new columns, so writing only appends. A killed
+process leaves at most a partial last line, which readers drop. Spreadsheets open the file directly (unlike JSON lines),
+and pandas pivots it to one row per step:
 
     pandas.read_csv("metrics.csv").pivot_table(index="step", columns="metric", values="value")
 
-and a resumed run drops the lines that were written after its checkpoint.
+A resumed run drops the lines written after its checkpoint.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Value(NamedTuple):
 
 
 def values(metrics: Mapping[str, float], step: int) -> list[Value]:
-    """The lines of one call of a logger, whose `epoch` is none of the metrics."""
+    """The lines of one call of a logger; its `epoch` is not a metric."""
     epoch = metrics.get("epoch")
     return [
         Value(step, None if epoch is None else int(epoch), name, float(value))
@@ -47,22 +47,22 @@ class MetricsFile(Logger):
     """A Lightning logger that appends each value to a metrics.csv at once.
 
     Args:
-        path: the file; its folder is made with the first line.
-        earlier: lines to begin with, of a resumed run. The file begins anew with these.
+        path: the file; its folder is created with the first line.
+        earlier: lines of a resumed run, with which the file is rewritten.
     """
 
     def __init__(self, path: str | Path, earlier: Sequence[Value] = ()) -> None:
         super().__init__()
         self.path = Path(path)
         self.lines = 0
-        """Lines in the file, without its header."""
+        """Number of lines, without the header."""
         self.last = 0
         """Lines of the last call."""
         self._earlier: Sequence[Value] | None = earlier
 
     @property
     def save_dir(self) -> str:
-        """The run folder, where callbacks without a place of their own write."""
+        """The run folder, the default place for callbacks' files."""
         return str(self.path.parent)
 
     log_dir = save_dir
@@ -80,7 +80,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def begin(self) -> None:
-        """Write the header and the lines to begin with, once."""
+        """Write the header and the earlier lines, once."""
         if self._earlier is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a line for each metric."""
+        """Append one line per metric."""
         self.begin()
         new = values(metrics, step or 0)
         with self.path.open("a", encoding="utf-8", newline="") as file:
@@ -104,10 +104,10 @@ def _text(lines: Iterable[Sequence[Any]]) -> str:
 
 
 def read_metrics(path: Path) -> list[Value]:
-    """The lines of a metrics.csv that may still be written; a last line that was cut short is left out.
+    """The lines of a metrics.csv, also of a running run; a partial last line is left out.
 
     Raises:
-        InputError: a file that cannot be read or holds other lines; the message names file and line.
+        InputError: an unreadable file or invalid lines; the message names file and line.
     """
     text = read_text(path)
     table = csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline=""), strict=True)
@@ -122,7 +122,7 @@ def read_metrics(path: Path) -> list[Value]:
 
 
 def by_metric(lines: Iterable[Value]) -> dict[str, list[tuple[float, float]]]:
-    """Series of (step, value) by the metric's name."""
+    """Series of (step, value) by metric."""
     series: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
         series.setdefault(line.metric, []).append((line.step, line.value))

@@ -1,4 +1,4 @@
-"""Where in training a checkpoint is made, and Lightning's counters for resuming exactly there."""
+"""The position of a checkpoint in training, and Lightning's counters to resume there."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from typing import Any, NamedTuple
 
 
 class Position(NamedTuple):
-    """A place between two steps."""
+    """A position between two steps."""
 
     epoch: int
-    """Whole epochs that are done."""
+    """Completed epochs."""
     batches: int
-    """Batches of the next epoch that are done."""
+    """Completed batches of the next epoch."""
     begun: bool
     """Whether the hooks at that epoch's start have run."""
     logged_steps: int
-    """The step that loggers get next."""
+    """The next step for loggers."""
     exact: bool = True
-    """Whether nothing is left to do of the step before: no part of it, no validation, no end of an epoch."""
+    """Whether the previous step is complete, including validation and end of epoch."""
 
 
 def position(trainer: Any) -> Position:
-    """Where training is, by what was processed.
+    """The position of training, from the processed batches.
 
-    An epoch counts as done when its last batch is, whatever ended the loop over its batches: Lightning counts one that
-    a callback or max_steps ended as processed.
+    An epoch is complete after its last batch, whatever ended the loop over its batches; Lightning also counts an epoch
+    that a callback or max_steps ended as processed.
 
     Args:
-        trainer: a Lightning Trainer that fits.
+        trainer: a Lightning Trainer during fit.
     """
     loop = trainer.fit_loop.epoch_loop
     epochs, batches = trainer.fit_loop.epoch_progress.current, loop.batch_progress.current
@@ -52,7 +52,7 @@ def position(trainer: Any) -> Position:
 
 
 def validates(trainer: Any) -> bool:
-    """Whether Lightning validates after the batch that is done now, by the Trainer's intervals."""
+    """Whether Lightning validates after the current batch, by the Trainer's intervals."""
     every = trainer.check_val_every_n_epoch
     if not trainer.enable_validation or (every is not None and (trainer.current_epoch + 1) % every):
         return False
@@ -64,20 +64,20 @@ def validates(trainer: Any) -> bool:
 
 
 def validates_since_it_stops(trainer: Any) -> bool:
-    """Whether a validation that begins is one that only a run has that a callback or its module stops here."""
+    """Whether the starting validation only exists because a callback or the module stops the run here."""
     return trainer.should_stop and not trainer.sanity_checking and not validates(trainer)
 
 
 def go_to(place: Position, loops: dict[str, Any], counts_steps: bool) -> None:
-    """Set the counters of a checkpoint, so that Lightning resumes at a position and does nothing twice.
+    """Set the counters of a checkpoint, so that Lightning resumes at a position without repeating anything.
 
-    Lightning tells from their differences at which hook a checkpoint was made, and repeats or leaves out the rest of
-    that step. All of these cases become one: the step is done, and the next batch is to come.
+    Lightning infers from them at which hook a checkpoint was made, and repeats or skips the rest of that step. All
+    cases are reduced to one: the step is complete, and the next batch follows.
 
     Args:
-        place: where to resume.
+        place: position to resume at.
         loops: checkpoint["loops"]["fit_loop"]; changed in place.
-        counts_steps: whether the Trainer that resumes has max_steps.
+        counts_steps: whether the resuming Trainer has max_steps.
     """
     epochs = place.epoch + place.begun
     restarts = place.begun or counts_steps  # as Lightning calls it; the loop over batches then adds a step by itself

@@ -1,4 +1,4 @@
-"""Writes what a run is and how far it is: config.yaml, views.png, run.json, and the same in each checkpoint."""
+"""Writes settings and progress of a run: config.yaml, views.png, run.json, and an entry in each checkpoint."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from recviz.version import __version__
 
 
 class RunRecord(Callback):
-    """Says what is trained, in the run folder, in each checkpoint and in the terminal.
+    """Records what is trained in the run folder, in each checkpoint and on the terminal.
 
-    config.yaml and views.png are written when training begins; run.json then, with each checkpoint and after each
-    epoch. Logs train/hours: wall-clock of training, validation and probes; a resumed run adds to its checkpoint's.
-    A checkpoint's entry "recviz" gets `version`, `config` (the text of config.yaml) and `preparation` (how images are
-    prepared, see recviz.Preparation), so that the checkpoint alone tells what it is. A run of fewer steps than
-    trainer.log_every_n_steps would log nothing: it logs its last step.
+    config.yaml and views.png are written at the start; run.json at the start, with each checkpoint and after each
+    epoch. Logs train/hours: wall-clock of training, validation and probes, including that before a resume. A
+    checkpoint's entry "recviz" gets `version`, `config` (the text of config.yaml) and `preparation` (see
+    recviz.Preparation), so that the checkpoint describes itself. A run with fewer steps than trainer.log_every_n_steps
+    logs its last step.
 
     Args:
-        folder: made when training begins. None: nothing is written (fast_dev_run).
+        folder: created when training starts. None: nothing is written (fast_dev_run).
         config: all settings, as YAML.
-        new: False for a resumed run, whose folder is there; config.yaml is then written only where it changed.
+        new: False for a resumed run, which has a folder; config.yaml is then only written if it changed.
     """
 
     def __init__(self, folder: RunFolder | None, config: str, new: bool = True) -> None:
@@ -49,7 +49,7 @@ class RunRecord(Callback):
         self._about: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is known before the first step."""
+        """Write the files of the start."""
         if not trainer.is_global_zero:
             return
         if self.folder is not None:
@@ -72,7 +72,7 @@ class RunRecord(Callback):
                 to_pil_image(picture).save(part, "png")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, and write what is known by now."""
+        """Start the clock, and write run.json."""
         self._since = time.perf_counter()
         steps = trainer.estimated_stepping_batches
         if 0 < steps < trainer.log_every_n_steps:  # type: ignore[attr-defined]
@@ -95,11 +95,11 @@ class RunRecord(Callback):
         self._write(trainer)
 
     def state_dict(self) -> dict[str, float]:
-        """The seconds so far."""
+        """The elapsed seconds."""
         return {"seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Add to these seconds."""
+        """Restore the elapsed seconds."""
         self._earlier = state_dict["seconds"]
 
     def _seconds(self) -> float:

@@ -1,4 +1,4 @@
-"""results.json: a list with one entry for each result of a probe; entries are appended, never changed."""
+"""results.json: a list with one entry per result of a probe; entries are only appended."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from recviz.runs.fields import Fields
 from recviz.version import __version__
 
 _KNN = "knn/k=20, T=0.07"
-"""The k-NN that is shown, where it was measured."""
+"""The k-NN to show, if measured."""
 
 
 def add_result(path: Path, result: Result, about: dict[str, Any]) -> None:
     """Append a result.
 
     Args:
-        path: of the file.
-        result: what was measured.
-        about: of what and how: see Entry.
+        path: the file.
+        result: the result.
+        about: data and settings: see Entry.
 
     Raises:
-        InputError: a file that is there and is not such a list.
+        InputError: an existing file that is not such a list.
     """
     metrics = {
         name: value._asdict() if isinstance(value, Accuracy) else value for name, value in result.metrics.items()
@@ -54,7 +54,7 @@ def add_result(path: Path, result: Result, about: dict[str, Any]) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone among the probes of this host that end together; without a lock where none can be made."""
+    """Lock against other probes on this host; no lock if none can be made."""
     locks = cache_folder() / "locks"
     lock = FileLock(locks / hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32])
     with suppress(OSError):
@@ -67,7 +67,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path) -> None:
-    """Raise InputError unless results can be appended to the file, before any are measured."""
+    """Raise InputError if results cannot be appended to the file."""
     _list(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _list(path: Path) -> list[Any]:
 
 
 class Entry(NamedTuple):
-    """One result, as it was read."""
+    """One result, as read."""
 
     protocol: str
     checkpoint: str | None
@@ -102,17 +102,17 @@ class Entry(NamedTuple):
     """Training images of the probe."""
     classes: int
     metrics: Metrics
-    """With "knn" for the k-NN that is shown."""
+    """With "knn" for the k-NN to show."""
     settings: Fields
     group: str
-    """What was measured and how, with a hash: results of one group differ in the backbone alone."""
+    """Data and protocol, with a hash: results of one group only differ in the backbone."""
 
 
 def read_results(path: Path) -> list[Entry]:
-    """The entries of a results.json, in their order.
+    """The entries of a results.json, in order.
 
     Raises:
-        InputError: see files.read_json; no list of entries, or one with a value of a wrong type.
+        InputError: see files.read_json; not a list of entries, or a value of a wrong type.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -151,10 +151,10 @@ def _entry(fields: Fields) -> Entry:
 
 
 def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -> str:
-    """What an entry's metrics are of, and a hash of everything that makes metrics unlike.
+    """Data and protocol of an entry, with a hash of everything that makes metrics incomparable.
 
-    That is: the test images and classes, the labelled images that the probe was fitted to, the image size, the
-    protocol with its settings of training, and the k-NN's settings.
+    These are the test images and classes, the labelled images of the probe, the image size, the protocol with its
+    training settings, and the k-NN's settings.
     """
     train, test, size = fields.table("train"), fields.table("test"), fields.table("input").count("size")
     training = fields.table("training").content
@@ -162,7 +162,7 @@ def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -
     label = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:6]
     options = fields.table("settings").table("data")
     data = short((options.text("class_path") or "data").rpartition(".")[2])
-    if len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):  # WordNet's, however stored
+    if len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):  # of WordNet, in any format
         data = "ImageNet"
     some = options.table("init_args")
     every = "all " if some.content.get("fraction", 1) == 1 and not some.content.get("train_list") else ""
@@ -182,5 +182,5 @@ def heading(group: str) -> str:
 
 
 def short(name: str) -> str:
-    """A datamodule's name without that word."""
+    """A datamodule's name without "DataModule"."""
     return name.removesuffix("DataModule")

@@ -1,4 +1,4 @@
-"""`recviz fit --resume RUN`: go on in a run's own folder, from its newest checkpoint that can be read."""
+"""`recviz fit --resume RUN`: continue a run in its folder, from its newest readable checkpoint."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class Resumed(NamedTuple):
 
     folder: RunFolder
     checkpoint: Path | None
-    """None where the run was stopped before its first one."""
+    """None if the run was stopped before its first checkpoint."""
     metrics: list[Value]
     """Lines of metrics.csv up to the checkpoint."""
     loggers: list[tuple[str, str | int | None]] = []  # noqa: RUF012 (never changed)
-    """Class and version of the loggers beside metrics.csv."""
+    """Class and version of the other loggers."""
     logged_steps: int = 0
-    """The step that loggers get next."""
+    """The next step for loggers."""
 
     def closing_probes(self) -> dict[int, dict[str, float]]:
-        """What FinalProbe measured of the trained backbone, by its step."""
+        """Results of FinalProbe on the trained backbone, by step."""
         found: dict[int, dict[str, float]] = {}
         for line in self.metrics:
             if line.metric.startswith(TRAINED):
@@ -37,9 +37,9 @@ class Resumed(NamedTuple):
         return found
 
     def continue_loggers(self, settings: Sequence[Any]) -> None:
-        """Have loggers go on with the runs that they had, where their settings do not name others.
+        """Let loggers continue their runs, unless their settings name others.
 
-        A CSVLogger begins another folder, since it would delete what is in its own.
+        A CSVLogger starts a new folder, since it would delete the contents of its own.
 
         Args:
             settings: class_path and init_args of each; changed in place.
@@ -56,22 +56,20 @@ class Resumed(NamedTuple):
             for option in ("version", "run_id", "experiment_key"):  # of W&B and TensorBoard, of MLflow, of Comet
                 if option in setting["init_args"] and setting["init_args"][option] is None:
                     setting["init_args"][option] = known[1]
-            if (
-                name == "TensorBoardLogger"
-            ):  # hides what a run that was killed has logged since; the closing probe stays
+            if name == "TensorBoardLogger":  # hides what a killed run has logged since; the closing probe stays
                 purge_step = self.logged_steps + (self.logged_steps in self.closing_probes())
                 setting["dict_kwargs"] = {"purge_step": purge_step, **(setting.get("dict_kwargs") or {})}
 
     def changes(self, config: str) -> dict[str, str]:
-        """How settings, as YAML, differ from those in the folder, which may have been changed since the checkpoint."""
+        """Differences of settings, as YAML, to those in the folder, which may have changed since the checkpoint."""
         return differences(self.folder.read_settings(), config)
 
 
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
-    """The arguments with `--resume RUN` made the run's own config, folder and checkpoint; and the run, if any.
+    """The arguments with `--resume RUN` replaced by the run's config, folder and checkpoint; and the run, if any.
 
     Raises:
-        InputError: no run there, or one of whose checkpoints none can be read.
+        InputError: not a run, or a run without a readable checkpoint.
     """
     rest, folder = [], None
     arguments = iter(argv)
@@ -101,12 +99,12 @@ def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
 
 
 def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
-    """The checkpoint of the most steps that the run resumes from exactly, and its content.
+    """The exact checkpoint with the most steps, and its content.
 
-    Where there is none, the newest other one with an optimiser's state. What is passed over is named on stderr.
+    If there is none, the newest other checkpoint with optimiser state. Skipped checkpoints are named on stderr.
 
     Raises:
-        InputError: there are checkpoints, and none can be resumed from.
+        InputError: there are checkpoints, but none can be resumed from.
     """
     found: list[tuple[bool, int, float, Path, dict[str, Any]]] = []
     passed: list[str] = []
@@ -139,8 +137,8 @@ def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
 def metrics_until(folder: RunFolder, checkpoint: dict[str, Any]) -> list[Value]:
     """Lines of metrics.csv up to a checkpoint, and closing probes.
 
-    A checkpoint is written before the lines that close its step or epoch, and holds them, for a run that ends between
-    the two. Lines of a run that ended within an epoch are those of the run that did not.
+    A checkpoint is written before the last lines of its step or epoch, and contains them in case the run ends between
+    the two. The lines are those of the uninterrupted run.
     """
     lines, about = folder.read_metrics(), checkpoint.get("recviz", {})
     count, closing = about.get("lines", 0), about.get("closing", {})

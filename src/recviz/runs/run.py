@@ -1,4 +1,4 @@
-"""A run as the rows of a comparison, read from its folder (also while it trains) or from a file of results."""
+"""A run as rows of a comparison, read from its folder (also during training) or from a results file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from recviz.runs.results import Entry, read_results, short
 Series = list[tuple[dict[str, float], float]]
 
 _HOW = ("views", "batch_size", "num_workers", "download", "fraction", "on_error")
-"""Settings of data that leave the held-out images as they are."""
+"""Settings of data that do not change the held-out images."""
 
 
 class Run(NamedTuple):
-    """One row of a comparison; None where something is not known."""
+    """One row of a comparison; unknown values are None."""
 
     name: str
     kind: str
@@ -39,36 +39,36 @@ class Run(NamedTuple):
     device: str | None = None
     images_per_s: float | None = None
     metrics: Metrics = {}  # noqa: RUF012 (never changed)
-    """What was measured, by name: top1, top5, knn, and any other."""
+    """Metrics by name: top1, top5, knn, and others."""
     rankme: float | None = None
     probe: str | None = None
-    """Which protocol the metrics are by."""
+    """Protocol of the metrics."""
     labels: int | None = None
-    """How many labelled images the probe was fitted to."""
+    """Number of labelled images of the probe."""
     group: str = ""
-    """What was probed and how, see results.Entry. Metrics of one group can be compared."""
+    """Data and protocol, see results.Entry; metrics of one group are comparable."""
     classes: int | None = None
-    """How many classes were probed."""
+    """Number of probed classes."""
     note: str | None = None
-    """What a reader must know of this row, such as that it is no better than the untrained backbone."""
+    """A note for the reader, such as that the run is not above the untrained backbone."""
     online: str | None = None
-    """Which data the online probe classifies, whose curves are in `series`."""
+    """Data of the online probe, whose curves are in `series`."""
     series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
-    """Curves by metric: [({"epoch": …, "hours": …}, value)], where those are known."""
+    """Curves by metric: [({"epoch": …, "hours": …}, value)], as far as known."""
 
     @property
     def top1(self) -> Accuracy | None:
-        """Top-1 accuracy, where it was measured."""
+        """Top-1 accuracy, if measured."""
         return self._accuracy("top1")
 
     @property
     def top5(self) -> Accuracy | None:
-        """Top-5 accuracy, where it was measured."""
+        """Top-5 accuracy, if measured."""
         return self._accuracy("top5")
 
     @property
     def knn(self) -> Accuracy | None:
-        """Accuracy of the nearest neighbours, where it was measured."""
+        """k-NN accuracy, if measured."""
         return self._accuracy("knn")
 
     def _accuracy(self, name: str) -> Accuracy | None:
@@ -77,17 +77,17 @@ class Run(NamedTuple):
 
     @property
     def compute(self) -> float | None:
-        """Training's compute in 10¹⁵ multiply-adds: forward and backward of all views, backbone and projector."""
+        """Training compute in 10¹⁵ multiply-adds: forward and backward of backbone and projector for all views."""
         if self.train_gflops is None or self.images_seen is None:
             return None
         return self.train_gflops * 1e9 * self.images_seen / 1e15
 
 
 def read_runs(path: Path) -> list[Run]:
-    """The rows that a run folder or a file of results stands for.
+    """The rows of a run folder or a results file.
 
     Raises:
-        InputError: neither, or one without anything to compare.
+        InputError: neither, or nothing to compare.
     """
     if path.is_dir():
         return _run(RunFolder(path))
@@ -96,12 +96,12 @@ def read_runs(path: Path) -> list[Run]:
     newest = {
         (entry.group, entry.weights, entry.checkpoint, str(entry.settings.content.get("backbone"))): entry
         for entry in read_results(path)
-    }  # a later entry takes an earlier one's place
+    }  # a later entry replaces an earlier one
     return [_baseline(entry) for entry in newest.values()]
 
 
 def _run(folder: RunFolder) -> list[Run]:
-    """A row for each group and checkpoint of its probes, and its closing probe's references.
+    """One row per group and checkpoint of its probes, and the references of its closing probe.
 
     The first row has the curves.
     """
@@ -151,12 +151,12 @@ def _run(folder: RunFolder) -> list[Run]:
 
 
 def _end(about: Fields) -> float | None:
-    """The epochs that a run was to have; None where it was without an end, which Lightning writes as -1."""
+    """Planned epochs of a run; None for -1, which means no limit."""
     return None if about.content.get("max_epochs") == -1 else about.number("max_epochs")
 
 
 def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, dict[str, Any]]:
-    """What FinalProbe measured, by "raw pixels", "untrained" and "trained"."""
+    """Results of FinalProbe by "raw pixels", "untrained" and "trained"."""
     found = {}
     for what in ("raw pixels", "untrained", "trained"):
         linear, knn = (series.get(f"final/{what.replace(' ', '_')}_{kind}") for kind in ("linear", "knn"))
@@ -172,7 +172,7 @@ def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, d
 
 
 def _as_closing(entry: Entry, config: Fields, images: int | None) -> bool:
-    """Whether an entry is of a linear probe on the data and labels that the run's closing probe has."""
+    """Whether an entry is a linear probe on the data and labels of the run's closing probe."""
     one, other = (settings.table("data") for settings in (entry.settings, config))
     kept = [
         {
@@ -187,7 +187,7 @@ def _as_closing(entry: Entry, config: Fields, images: int | None) -> bool:
 
 
 def _online_data(config: Fields) -> str:
-    """Which data the online probe classifies: the run's own, or those of `probe.data`; a fraction is of training."""
+    """Data of the online probe: the run's, or those of `probe.data`; a fraction only concerns training."""
     probe = config.table("probe")
     data = probe.table("data") if probe.table("data").content else config.table("data")
     options = {**data.table("init_args").content, "fraction": 1}
@@ -203,7 +203,7 @@ def _baseline(entry: Entry) -> Run:
 
 
 def _start(settings: Fields) -> str:
-    """What a backbone's weights are, by its options."""
+    """Description of a backbone's initial weights, from its options."""
     if not isinstance(settings.content.get("backbone"), dict):
         return "untrained"
     options = settings.table("backbone").table("init_args")
@@ -213,7 +213,7 @@ def _start(settings: Fields) -> str:
 
 
 def _figures(entry: Entry) -> dict[str, Any]:
-    """Accuracies of an entry of results, and what they are of."""
+    """Accuracies of an entry of results, with data and protocol."""
     return {
         "metrics": entry.metrics,
         "probe": entry.protocol + _of(entry),
@@ -224,14 +224,14 @@ def _figures(entry: Entry) -> dict[str, Any]:
 
 
 def _of(entry: Entry) -> str:
-    """Which checkpoint was probed, where it is not the run's last."""
+    """The probed checkpoint, if it is not the run's last."""
     last = RunFolder("").last.name
     name = Path(entry.checkpoint or last).name
     return "" if name == last else f", {name}"
 
 
 def _online(series: dict[str, Series], online: str, data: Fields) -> dict[str, Any]:
-    """Accuracies of the probe that runs beside training, of its newest epoch."""
+    """Accuracies of the online probe in its last epoch."""
     group = {"group": f"{online}, online probe", "classes": data.count("classes")}
     names = {"top1": "probe/linear_top1", "top5": "probe/linear_top5", "knn": "probe/knn"}
     found = {key: Accuracy(series[name][-1][1]) for key, name in names.items() if series.get(name)}
@@ -268,9 +268,9 @@ def _last(path: str | None) -> str | None:
 
 
 def _curves(values: Sequence[Value]) -> dict[str, Series]:
-    """Curves by metric, by epochs as fractions.
+    """Curves by metric over fractional epochs.
 
-    Without the end of an epoch, its length is not known, and points have no place but in their order.
+    Before the end of the first epoch, its length is unknown, and points are only ordered.
     """
     ends = {line.epoch: line for line in values if line.metric == "train/hours" and line.epoch is not None}
     length = next(((end.step + 1) / (epoch + 1) for epoch, end in reversed(ends.items())), None)

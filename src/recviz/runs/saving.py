@@ -1,4 +1,4 @@
-"""Writes checkpoints: whole files, after each whole epoch."""
+"""Atomic checkpoints, after each complete epoch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from recviz.runs.folder import RunFolder
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint beside its place and moves it there, so that a file under its name is whole.
+    """Writes each checkpoint to a temporary file and renames it, so that a checkpoint is complete.
 
-    What save_hyperparameters of a module or datamodule puts into it is left out: it may hold any objects, which are
-    not read back safely, and config.yaml has the settings.
+    The values of save_hyperparameters are left out: they may hold any objects, which cannot be read safely, and
+    config.yaml has the settings.
 
     Raises:
-        TrainingError: a disk that is full, a folder that cannot be written, or a state of other objects than tensors,
-            numbers and text, which would not be read back; earlier checkpoints stay.
+        TrainingError: a full disk, an unwritable folder, or a state with other objects than tensors, numbers and text;
+            earlier checkpoints stay.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -36,32 +36,32 @@ class WholeCheckpoints(TorchCheckpointIO):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with whole_file(Path(path), Path(f"{path}.part")) as part:
                 super().save_checkpoint(kept, part, storage_options)
-                torch.load(part, weights_only=True, mmap=True, map_location="cpu")  # reads no tensor
+                torch.load(part, weights_only=True, mmap=True, map_location="cpu")  # does not read tensors
         except UnpicklingError as error:
             raise TrainingError(
                 f"the checkpoint {path} could not be read back safely ({_kind(error)}): the states of callbacks, "
                 "schedules and module must be tensors, numbers and text; earlier checkpoints are whole"
             ) from error
-        except (OSError, RuntimeError) as error:  # the second is torch's word for a file that ends early
+        except (OSError, RuntimeError) as error:  # the second is torch's error for a truncated file
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error
 
 
 def _kind(error: UnpicklingError) -> str:
-    """The class or function that is refused, where torch names it."""
+    """The refused class or function, if torch names it."""
     found = re.search(r"GLOBAL (\S+)", str(error))
     return found[1] if found else str(error).splitlines()[0]
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint after each whole epoch, and after its probes.
+    """Lightning's ModelCheckpoint after each complete epoch and its probes.
 
-    Of an epoch that a run ends within, StopSafely writes the checkpoint, before the hooks of the epoch's end. As the
-    Trainer runs checkpoint callbacks last, this one also knows there what the others asked for.
+    If a run ends within an epoch, StopSafely writes the checkpoint, before the hooks of the epoch's end. The Trainer
+    runs checkpoint callbacks last, so this one also sees stop requests of the others.
 
     Args:
-        stop: ends a run within an epoch.
-        file: names of the checkpoints, in which {epoch} stands for the epoch, from 0.
+        stop: the StopSafely of the run.
+        file: names of the checkpoints, with {epoch} for the epoch, from 0.
         settings: see ModelCheckpoint.
     """
 
@@ -78,20 +78,20 @@ class EpochCheckpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Two of these may save equally often."""
+        """Distinguishes two with the same interval."""
         return f"{type(self).__name__} {self.filename}"
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """End the run after this step, if a callback asked for it."""
+        """End the run after this step if a callback requested it."""
         self.stop.take_over(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after a whole epoch."""
+        """Save after a complete epoch."""
         if is_whole(trainer):
             super().on_train_epoch_end(trainer, pl_module)
 
 
 def checkpoint_callbacks(folder: RunFolder, stop: StopSafely, keep_every_n_epochs: int) -> list[ModelCheckpoint]:
-    """last.ckpt after every epoch, and one that stays every so many epochs (0: none)."""
+    """last.ckpt after every epoch, and a checkpoint to keep at an interval of epochs (0: none)."""
     last = EpochCheckpoint(stop, folder.last)
     return [last, EpochCheckpoint(stop, folder.kept, save_top_k=-1, every_n_epochs=keep_every_n_epochs)]

@@ -1,4 +1,4 @@
-"""Settings as YAML: of recipes, of run folders, and of the runs that checkpoints come from. No other reader of YAML."""
+"""The only reader of YAML: settings of recipes, run folders and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _DEEPEST = 100
 
 
 def read_settings(text: str, source: object) -> dict[str, Any]:
-    """The settings that a text says; nothing in it is executed.
+    """The settings of a text; nothing in it is executed.
 
     Args:
         text: YAML.
-        source: where it is from, for the message.
+        source: its origin, for the message.
 
     Raises:
-        InputError: no YAML, no table of names and values, or one that references within it make enormous.
+        InputError: not YAML, not a table, or a table that its references make too large.
     """
     try:
         _check_size(text, source)
         content = yaml.safe_load(text)
     except InputError:
         raise
-    except Exception as error:  # YAML's own, and whatever constructing numbers, dates and tables of a text may raise
+    except Exception as error:  # of YAML, and of constructing numbers, dates and tables
         raise InputError(f"{source} cannot be read as YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise InputError(f"{source} holds no settings: each line must be a name, a colon and a value")
@@ -37,9 +37,9 @@ def read_settings(text: str, source: object) -> dict[str, Any]:
 
 
 def _check_size(text: str, source: object) -> None:
-    """Raise InputError for a text whose references stand for too many values, before any are made."""
+    """Raise InputError if references expand to too many values, before any are made."""
     sizes: dict[str, int] = {}
-    parts: list[tuple[str | None, int]] = []  # anchor of each open list or table, and how many values stood before it
+    parts: list[tuple[str | None, int]] = []  # anchor of each open list or table, and number of values before it
     count = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -64,7 +64,7 @@ def _check_size(text: str, source: object) -> None:
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:
-    """The settings that a YAML file says.
+    """The settings of a YAML file.
 
     Raises:
         InputError: see files.read_text and read_settings.
@@ -73,7 +73,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 
 def leaves(content: Any, key: str = "") -> dict[str, Any]:
-    """The values by dotted names, without the levels called init_args."""
+    """Values by dotted names, without the levels init_args."""
     if not isinstance(content, dict):
         return {key: content}
     found: dict[str, Any] = {}

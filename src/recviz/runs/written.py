@@ -1,4 +1,4 @@
-"""Settings as text that gives the same settings again."""
+"""Settings as text that parses to the same settings."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class _NoTextError(Exception):
 
 
 def settings_text(settings: Namespace) -> str:
-    """Parsed settings as YAML, from which their parser makes the same ones.
+    """Parsed settings as YAML, which parses to the same settings.
 
-    Functions and classes are written by their import path, times and paths as text. Other objects, such as a
-    torch.device, can only be a default of the class that is to be made, as settings come from text: they are left out.
+    Functions and classes are written as import paths, times and paths as text. Other objects, such as a torch.device,
+    can only be defaults of a class and are left out.
     """
     text: str = yaml.safe_dump(_texts(settings), sort_keys=False, allow_unicode=True)
     return text
 
 
 def _texts(value: Any) -> Any:
-    """A setting in YAML's own types.
+    """A setting in YAML types.
 
     Raises:
-        _NoTextError: a value without a text that is not one of a table, from which it is left out.
+        _NoTextError: a value without a text, outside a table.
     """
     if type(value) in (str, int, float, bool, type(None)):
         return value
@@ -57,7 +57,7 @@ def _texts(value: Any) -> Any:
 
 
 def _without_objects(class_path: str, options: dict[str, Any]) -> dict[str, Any]:
-    """A class's options without functions and classes whose text would not be read as such: its own defaults."""
+    """A class's options without defaults that are functions or classes whose text would not parse as such."""
     module, _, name = class_path.rpartition(".")
     with suppress(ImportError, AttributeError, ValueError, TypeError):
         known = inspect.signature(getattr(import_module(module), name)).parameters
