@@ -7,6 +7,7 @@ walks through the given settings and the signatures of the chosen classes until 
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from argparse import ArgumentError
@@ -110,7 +111,9 @@ def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
     group = any(other.startswith(f"{key}.") for other in known)
     if key not in known and not group and each.name != "-c":
         last = key.rpartition(".")[2]
-        if key.partition(".")[0] in {other.partition(".")[0] for other in known} and last not in said:
+        if key.partition(".")[0] in {other.partition(".")[0] for other in known} and not re.search(
+            rf"\b{re.escape(last)}\b", said
+        ):
             return None
         open_groups = [other for other in known if not any(each.startswith(f"{other}.") for each in known)]
         likely = {o for meant in SYNONYMS.values() for o in meant if o in known or o.partition(".")[0] in open_groups}
