@@ -303,7 +303,7 @@ CASES = {
         "workers of check": Bad("check photos --workers 1", "did you mean --num_workers?"),
         "workers of pack": Bad("pack photos x --workers 1", "did you mean --num_workers?"),
         "a checkpoint of neighbours": Bad("neighbours --ckpt run", "did you mean --ckpt_path?"),
-        "workers of a study": Bad("study --config study-smoke.yaml --workers 1", "did you mean --jobs?"),
+        "workers of a study": Bad("study --config study-smoke.yaml --workers 1", "did you mean --data.num_workers?"),
         "lr of a study": Bad("study --config study-smoke.yaml --lr 1", "did you mean --model.base_lr?"),
         "a study's setting that is none": Bad("study --config study-smoke.yaml --data.foo 1", "no option --data.foo"),
         "a run folder of a study": Bad("study --config study-smoke.yaml --run_dir x", "--run_dir is the study's own"),
