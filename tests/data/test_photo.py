@@ -225,7 +225,7 @@ def test_the_limit_of_pixels_is_recvizs_own(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(UnreadableError, match=r"4,096 pixels, and more than 4,095 .* RECVIZ_MAX_PIXELS=4096"):
             Photo(content)
     monkeypatch.setenv("RECVIZ_MAX_PIXELS", "1e9")
-    with pytest.raises(InputError, match="RECVIZ_MAX_PIXELS must be a positive whole number, got '1e9'"):
+    with pytest.raises(InputError, match="RECVIZ_MAX_PIXELS must be a positive integer, got '1e9'"):
         Photo(contents[0])
 
 

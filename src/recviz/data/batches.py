@@ -1,4 +1,4 @@
-"""Whole batches of a split, read in a loader's workers; images that cannot be read end the run or are replaced."""
+"""Reads batches of a split in data workers; unreadable images end the run or are replaced."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from recviz.errors import InputError
 from recviz.launch.seeds import mixed_seed
 
 OnError = Literal["raise", "skip"]
-"""Whether an image that cannot be read ends the run, or is replaced and reported."""
+"""Whether an unreadable image ends the run, or is replaced and reported."""
 
 _TRIES = 20
 _log = logging.getLogger(__name__)
 
 
 class RawBatch(NamedTuple):
-    """What loaders yield, before views are made on the device."""
+    """A batch of a loader, before views are made on the device."""
 
     images: Tensor | list[Tensor]
     """uint8 [n, 3, H, W], or the crops of each view."""
@@ -35,23 +35,23 @@ class RawBatch(NamedTuple):
     seed: int | None
     """Of the views; None: no views."""
     indices: Tensor
-    """int64 [n], which images of the split these are."""
+    """int64 [n], indices in the split."""
     skipped: tuple[str, ...] = ()
-    """One line for each image that could not be read."""
+    """One line per unreadable image."""
 
 
 class Batches(TorchDataset[RawBatch]):
-    """A split indexed by whole batches: no Python per sample for images in memory.
+    """A split indexed by batches: no Python per sample for images in memory.
 
-    With on_error "skip", an unreadable image of a training batch is replaced by another one that is drawn uniformly
-    from the split with the batch's seed, so that batches stay full and equal on every process, and the other images'
-    crops stay as they were. Batches without views raise in any case, since a split that is evaluated was read before,
-    or go without such images, where `drop_unreadable` says so.
+    With on_error "skip", an unreadable image of a training batch is replaced by another image of the split, drawn
+    uniformly with the batch's seed. Batches stay full and of equal size on every process, and the crops of the other
+    images do not change. Batches without views raise, since evaluated splits are checked before, or leave out such
+    images if `drop_unreadable` is set.
 
     Args:
-        split: to read.
-        views: settings and size of each view, of batches with a seed.
-        preparation: of batches without.
+        split: the split to read.
+        views: settings and size of each view, for batches with a seed.
+        preparation: for batches without a seed.
         on_error: see above.
         drop_unreadable: see above.
     """
@@ -75,7 +75,7 @@ class Batches(TorchDataset[RawBatch]):
         """Read one batch.
 
         Raises:
-            UnreadableImageError: an image that cannot be read, where on_error is "raise".
+            UnreadableImageError: an unreadable image, with on_error "raise".
             InputError: most images cannot be read.
         """
         indices, seed = draw
@@ -119,7 +119,7 @@ class Batches(TorchDataset[RawBatch]):
 
 
 def readable(images: Images) -> Tensor:
-    """Indices of the images that can be read, int64 [n]; each other one is reported."""
+    """Indices of the readable images, int64 [n]; the others are reported."""
     problems = over_threads(images.problem, len(images), "checking that images can be read")
     for problem in filter(None, problems):
         report(problem)
@@ -127,5 +127,5 @@ def readable(images: Images) -> Tensor:
 
 
 def report(problem: str) -> None:
-    """Say that an image was skipped, and why; on stderr where logging is not set up."""
+    """Log why an image was skipped; on stderr without logging."""
     _log.warning("recviz: skipped: %s", problem)

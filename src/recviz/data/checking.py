@@ -1,4 +1,4 @@
-"""Reads every image of a folder, and says which cannot be read and which are unusual."""
+"""Reads every image of a folder and reports unreadable and unusual ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from recviz.data.images import shown
 from recviz.data.photo import SUFFIXES, Photo, UnreadableError, dim
 
 LARGE = 64_000_000
-"""Pixels of an image that `recviz check` points out."""
+"""Number of pixels above which `recviz check` reports an image."""
 
 
 class Finding(NamedTuple):
-    """What reading one file showed."""
+    """Result of reading one file."""
 
     path: str
     problem: str | None
-    """Why it cannot be read; None where it can."""
+    """Why it is unreadable, or None."""
     remarks: tuple[str, ...]
-    """What is unusual about it, and what recviz makes of that."""
+    """What is unusual about it, and how recviz reads it."""
 
 
 def examine(path: str) -> Finding:
-    """Decode one file, whole."""
+    """Decode one file completely."""
     try:
         with open(path, "rb") as file:
             photo = Photo(file.read())

@@ -27,8 +27,8 @@ class CIFAR(Dataset):
 
     Args:
         name: "CIFAR10" or "CIFAR100".
-        root: holds the files as torchvision lays them out, or train/ and test/ of class folders.
-        download: fetch the files where they are missing or damaged.
+        root: folder with torchvision's files, or train/ and test/ of class folders.
+        download: download missing or damaged files.
     """
 
     def __init__(self, name: Literal["CIFAR10", "CIFAR100"], root: str = "data", download: bool = True) -> None:
@@ -45,10 +45,10 @@ class CIFAR(Dataset):
         return TwoViews.cifar(mean=CIFAR100_MEAN, std=CIFAR100_STD)
 
     def download(self) -> None:
-        """Download the files; where they are there and whole, nothing happens.
+        """Download missing or damaged files.
 
         Raises:
-            InputError: a download that fails.
+            InputError: a failed download.
         """
         if not self.may_download or self._folders is not None:
             return
@@ -70,7 +70,7 @@ class CIFAR(Dataset):
 
     @cached_property
     def _folders(self) -> Layout | None:
-        """The class folders of images; None where root holds other things.
+        """The class folders of images; None if root has none.
 
         Raises:
             InputError: class folders of another dataset, or without a held-out split.
@@ -114,7 +114,7 @@ class CIFAR(Dataset):
         return Split(MemoryImages(images), torch.tensor(data.targets), list(data.classes), source)
 
     def _found_instead(self) -> str:
-        """What root holds that is near to what was wanted."""
+        """What root holds instead."""
         name, other = self.name, "CIFAR10" if self.name == "CIFAR100" else "CIFAR100"
         if self.root.name == self.torchvision.base_folder:
             return f"; this is the folder of {name} itself: give {self.root.parent}"
@@ -130,8 +130,8 @@ class CIFAR10DataModule(DataModule):
     """CIFAR-10: 50,000 and 10,000 images of 32×32 in 10 classes.
 
     Args:
-        root: holds cifar-10-batches-py/ as torchvision lays it out, or train/ and test/ of class folders.
-        download: fetch the files where they are missing.
+        root: folder with torchvision's cifar-10-batches-py/, or train/ and test/ of class folders.
+        download: download missing files.
     """
 
     root: str = "data"
@@ -148,8 +148,8 @@ class CIFAR100DataModule(DataModule):
     """CIFAR-100: 50,000 and 10,000 images of 32×32 in 100 classes.
 
     Args:
-        root: holds cifar-100-python/ as torchvision lays it out, or train/ and test/ of class folders.
-        download: fetch the files where they are missing.
+        root: folder with torchvision's cifar-100-python/, or train/ and test/ of class folders.
+        download: download missing files.
     """
 
     root: str = "data"

@@ -1,4 +1,4 @@
-"""A dataset: its training images, its held-out images, and the labels and class names of each."""
+"""A dataset: training images, held-out images, labels and class names."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from recviz.augment.views import TwoViews
 from recviz.data.images import Images
 
 UNREADABLE = "that cannot be read"
-"""The reason in `Split.left_out`."""
+"""A reason in `Split.left_out`."""
 
 
 class Dataset:
-    """Base of all datasets; needs `train` alone. `DataModule` selects, holds out, decodes and batches what it gives."""
+    """Base of all datasets; only `train` is required. `DataModule` selects, holds out, decodes and batches."""
 
     def download(self) -> None:
-        """Fetch what is missing, on one process of each machine."""
+        """Download missing files, on one process of each host."""
 
     def train(self) -> Split:
-        """The whole training split, whose images need not be decoded yet."""
+        """The complete training split; images may be decoded later."""
         raise NotImplementedError(f"{type(self).__name__} must implement train")
 
     def held_out(self) -> Split | None:
-        """The whole held-out split; None: DataModule holds out a share of the training split."""
+        """The complete held-out split; None: DataModule holds out a fraction of the training split."""
         return None
 
     def default_views(self) -> TwoViews:
-        """The views of these images unless other views are given."""
+        """The default views of these images."""
         return TwoViews.vicreg()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, their labels int64 [N] (None where there are none) and the classes' names."""
+    """Images of one split, labels int64 [N] (or None) and class names."""
 
     images: Images
     labels: Tensor | None
     class_names: list[str]
     source: str = ""
-    """Where the images are from and how they were chosen, for people."""
+    """Origin and selection of the images, for display."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Number of files beside the images: by extension ("" for none), or by another reason in words."""
+    """Number of other files: by extension ("" for none), or by another reason in words."""
     notes: tuple[str, ...] = ()
     """Sentences about the data that a user may not expect, such as folders that are not used."""
     memory_size: int | None = None
-    """Side of the centre squares that DataModule decodes the images to and keeps in memory; None: it does not."""
+    """Side of centre squares that DataModule decodes and keeps in memory; None: no images in memory."""
 
     def subset(self, indices: Tensor, how: str = "") -> Split:
-        """The samples at `indices` [n]; `how` they were chosen is added to the source."""
+        """The samples at `indices` [n]; `how` is added to the source."""
         labels = None if self.labels is None else self.labels[indices]
         source = f"{self.source}, {how}" if how else self.source
         return replace(self, images=self.images.subset(indices), labels=labels, source=source)
 
     def without_problems(self, kept: Tensor) -> Split:
-        """The samples at `kept` [n], the others being images that cannot be read."""
+        """The samples at `kept` [n]; the others are unreadable."""
         left_out = self.left_out.copy()
         left_out[UNREADABLE] += len(self.images) - len(kept)
         return replace(self.subset(kept), left_out=+left_out)
 
     def varied(self, count: int) -> Tensor:
-        """Indices of `count` samples to look at, or of all: of as many classes as possible, evenly spaced.
+        """Indices of at most `count` samples for display: of as many classes as possible, evenly spaced.
 
         Without labels, the samples themselves are evenly spaced.
         """
@@ -77,7 +77,7 @@ class Split:
         return torch.stack(rounds[:count])
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """A short text that other images, labels or classes do not have; see Images.fingerprint."""
+        """A hash of images, labels and classes; see Images.fingerprint."""
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         text = f"{self.images.fingerprint(names_only)} {self.class_names}".encode()
         return hashlib.sha256(text + labels).hexdigest()[:16]

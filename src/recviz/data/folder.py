@@ -1,4 +1,4 @@
-"""Class folders, train/test folders of such, and flat folders without labels."""
+"""Class folders, train and test folders of them, and flat folders without labels."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImageFolder(Dataset):
 
     @cached_property
     def layout(self) -> Layout:
-        """Which folders of the root are what."""
+        """The layout of the root."""
         return find_layout(self.root)
 
     def train(self) -> Split:
@@ -58,13 +58,13 @@ class ImageFolder(Dataset):
         return replace(split, source=source, notes=layout.notes)
 
     def held_out(self) -> Split | None:
-        """ROOT/val or ROOT/test; without labels where it has no class folders, and None where there is none."""
+        """ROOT/val or ROOT/test, without labels if it has no class folders; None if missing."""
         layout = self.layout
         if layout.unlabelled is not None:
             note = (
                 f"{shown(layout.unlabelled)} has no class folders and hence no labels: nothing is held out and no "
                 f"probe can run on these data; sort its images into the class folders of {shown(layout.train)}, or "
-                "move it away, so that a share of the training images is held out"
+                "move it away, so that a fraction of the training images is held out"
             )
             return Split(FileImages([]), None, [], shown(layout.unlabelled), notes=(note,))
         return None if layout.val is None else self._load(layout.val, labelled=True)
@@ -78,16 +78,16 @@ class ImageFolder(Dataset):
 class ImageFolderDataModule(DataModule):
     """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
 
-    A flat folder has no labels. Usual names of splits, such as Training, valid and test_images, are known;
-    recviz.data.layout has the rules and the names.
+    A flat folder has no labels. Usual names of splits, such as Training, valid and test_images, are recognised;
+    recviz.data.layout has the rules and names.
 
     Args:
         root: the folder.
-        memory_size: decode every image once, to its centre square of this many pixels, and hold all in memory
-            (N · 3 · memory_size² bytes); for small images. None: decode files when they are due.
-        train_list: a text file of training images to keep, one name or <class>/<name> a line, such as SimCLR's lists of
-            1% and 10% of ImageNet. None: all.
-        exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
+        memory_size: decode every image once, to a centre square of this many pixels, and keep all in memory
+            (N · 3 · memory_size² bytes); for small images. None: decode files for each batch.
+        train_list: a text file of training images to keep, one name or <class>/<name> per line, such as SimCLR's lists
+            of 1% and 10% of ImageNet. None: all.
+        exclude: a text file of images to leave out, one path below root per line, as from `recviz check --out`.
     """
 
     root: str
@@ -102,20 +102,20 @@ class ImageFolderDataModule(DataModule):
 
 
 class LooseImages(Dataset):
-    """All images below a folder, however they are arranged, without labels, to be encoded and not trained on.
+    """All images below a folder, in any arrangement, without labels; for encoding.
 
     Args:
-        folder: where they are.
+        folder: the folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def train(self) -> Split:
-        """Every image, sorted by its path.
+        """All images, sorted by path.
 
         Raises:
-            InputError: no folder, or no images in it.
+            InputError: not a folder, or no images in it.
         """
         listing = images_below(self.folder)
         return Split(FileImages(listing.images), None, [], str(self.folder), listing.left_out)
@@ -125,7 +125,7 @@ def one_image(path: Path) -> Split:
     """A split of one file.
 
     Raises:
-        InputError: a file that is not there, or is no image.
+        InputError: a missing file, or not an image.
     """
     if not path.is_file():
         raise InputError(f"there is no image {path}")
@@ -136,7 +136,7 @@ def one_image(path: Path) -> Split:
 
 
 def read_excluded(root: Path, exclude: str | None) -> frozenset[str]:
-    """The files of root that the list at `exclude` names; none without a list."""
+    """The files of root named in the list at `exclude`; empty without a list."""
     return (
         frozenset() if exclude is None else excluded_paths(root, read_list(user_path(exclude), "images to leave out"))
     )
@@ -149,18 +149,17 @@ def load_folder(
     excluded: frozenset[str] = frozenset(),
     labelled: bool = False,
 ) -> Split:
-    """Images of class folders or of a flat folder, sorted by class and name; their files are not opened yet.
+    """Images of class folders or of a flat folder, sorted by class and name; files are not opened.
 
     Args:
-        folder: holds a folder for each class, or images and no such folder. A single folder is no class: its images
-            have no labels.
-        class_names: take these class folders, in this order. None: all that hold images, sorted.
-        listed: keep these files only, see ImageFolderDataModule. None: all.
-        excluded: leave these files out, see excluded_paths.
-        labelled: a single folder is a class, too.
+        folder: contains a folder per class, or only images. A single folder is not a class: its images have no labels.
+        class_names: use these class folders, in this order. None: all that contain images, sorted.
+        listed: keep only these files, see ImageFolderDataModule. None: all.
+        excluded: leave out these files, see excluded_paths.
+        labelled: treat a single folder as a class.
 
     Raises:
-        InputError: no images, images beside class folders, a class folder or a listed file that is missing.
+        InputError: no images, images next to class folders, a missing class folder or listed file.
     """
     listing = list_images(folder)
     flat, found = listing.flat, listing.classes

@@ -1,4 +1,4 @@
-"""Image datasets of Hugging Face's `datasets`: from the hub, or Parquet and Arrow files on disk."""
+"""Image datasets of Hugging Face's `datasets`, from the hub or from Parquet and Arrow files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from recviz.files import user_path
 
 
 class HuggingFaceImages(EncodedImages):
-    """One split of such a dataset: Arrow files that stay on disk, read row by row.
+    """One split of such a dataset: Arrow files on disk, read row by row.
 
     Args:
         dataset: a datasets.Dataset whose column `column` has the feature Image.
-        column: of the images.
-        label: what to call the dataset in messages.
+        column: the image column.
+        label: name of the dataset in messages.
     """
 
     def __init__(self, dataset: Any, column: str, label: str) -> None:
@@ -47,7 +47,7 @@ class HuggingFaceImages(EncodedImages):
         return f"of row {self.rows[index]} of {self.label}"
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """Of what `datasets` knows the data by, and the rows in use."""
+        """Hash of the fingerprint of `datasets` and the used rows."""
         digest = hashlib.sha256(str(self.dataset._fingerprint).encode())
         digest.update(np.ascontiguousarray(self.rows).data)
         return digest.hexdigest()[:16]
@@ -74,7 +74,7 @@ class HuggingFace(Dataset):
         self.image_column, self.label_column = image_column, label_column
 
     def download(self) -> None:
-        """Download, where the dataset is not here yet."""
+        """Download the dataset if missing."""
         _ = self.loaded
 
     def train(self) -> Split:
@@ -89,7 +89,7 @@ class HuggingFace(Dataset):
         return split
 
     def held_out(self) -> Split | None:
-        """The split `val_split`, where there is one."""
+        """The split `val_split`, if it exists."""
         return self._split(self.val_split) if self.val_split is not None and self.val_split in self.loaded else None
 
     @cached_property
@@ -109,7 +109,7 @@ class HuggingFace(Dataset):
             if (Path(self.path) / "state.json").is_file():  # one split
                 return {self.train_split: datasets.load_from_disk(self.path)}
             return datasets.load_dataset(self.path, self.name)
-        except Exception as error:  # whatever the hub, the network and the files' readers raise
+        except Exception as error:  # of the hub, the network and file readers
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(f"cannot load the dataset {self.path}: {reason}") from error
 
@@ -131,7 +131,7 @@ class HuggingFace(Dataset):
                 f"the column {self.label_column!r} of {self.path} holds no labels: give another label_column"
             )
         unknown = sum(value is None or value == -1 for value in values)
-        if unknown == len(values):  # how datasets mark a split without labels
+        if unknown == len(values):  # marks a split without labels
             return Split(images, None, [], source)
         if unknown:
             raise InputError(f"{unknown} of {len(values)} rows of {self.path} ({name}) have no label")
@@ -148,13 +148,13 @@ class HuggingFaceDataModule(DataModule):
     """An image dataset of Hugging Face's `datasets`; needs the extra "hf".
 
     Args:
-        path: what datasets.load_dataset takes: a name on the hub, or a folder of Parquet files; or a folder that
-            save_to_disk wrote.
-        name: the dataset's configuration, where it has several.
-        train_split: its name.
-        val_split: its name. None, or one that is not there: see val_fraction.
-        image_column: its name.
-        label_column: its name. None: no labels.
+        path: as for datasets.load_dataset: a name on the hub, or a folder of Parquet files; or a folder of
+            save_to_disk.
+        name: the configuration of the dataset, if it has several.
+        train_split: name of the training split.
+        val_split: name of the held-out split. None or missing: see val_fraction.
+        image_column: name of the image column.
+        label_column: name of the label column. None: no labels.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""ImageNet-100: the 100 classes of ImageNet that CMC chose (Tian et al., 2020, arXiv 1906.05849)."""
+"""ImageNet-100: the 100 classes of ImageNet used by CMC (Tian et al., 2020, arXiv 1906.05849)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recviz.errors import InputError
 
 
 class ImageNet100(ImageFolder):
-    """The 100 classes, from a root that holds train/ and val/ of ImageNet's folders, all 1000 or the 100."""
+    """The 100 classes, from a root with train/ and val/ of ImageNet's class folders, all 1000 or these 100."""
 
     def train(self) -> Split:
         """The 100 classes of ROOT/train."""
@@ -23,7 +23,7 @@ class ImageNet100(ImageFolder):
         """The 100 classes of ROOT/val.
 
         Raises:
-            InputError: no val, or one whose images are not sorted into class folders, as ILSVRC's come.
+            InputError: no val, or a val without class folders, as ILSVRC's.
         """
         unlabelled, train = self.layout.unlabelled, self.layout.train
         if unlabelled is not None:
@@ -41,11 +41,11 @@ class ImageNet100(ImageFolder):
 
 @dataclass(eq=False, repr=False)
 class ImageNet100DataModule(DataModule):
-    """ImageNet-100 from a root that holds train/ and val/ of ImageNet's folders, all 1000 or the 100.
+    """ImageNet-100 from a root with train/ and val/ of ImageNet's class folders, all 1000 or these 100.
 
     Args:
-        root: holds train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG.
-        exclude: a text file of images to leave out, a path below root a line, as `recviz check --out` writes it.
+        root: folder with train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG.
+        exclude: a text file of images to leave out, one path below root per line, as from `recviz check --out`.
     """
 
     root: str

@@ -1,4 +1,4 @@
-"""Where images come from: one tensor in memory, or encoded photographs that are decoded when their batch is due."""
+"""Sources of images: one tensor in memory, or encoded photographs that are decoded for each batch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class UnreadableImageError(InputError):
-    """An image that cannot be read; the message names it and says why."""
+    """An unreadable image; the message names it and says why."""
 
 
 class Images:
@@ -39,7 +39,7 @@ class Images:
         count: number of images.
 
     Attributes:
-        rows: int64 [n], places of the images in the whole dataset.
+        rows: int64 [n], indices of the images in the complete dataset.
     """
 
     def __init__(self, count: int) -> None:
@@ -55,11 +55,11 @@ class Images:
         return chosen
 
     def name(self, index: int) -> str:
-        """The image's name: a path as the disk has it, or its place in the dataset."""
+        """Name of the image: its path, or its index in the dataset."""
         return str(self.rows[index])
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> Tensor | list[Tensor]:
-        """What TwoViews takes for these views, each of a size: images uint8 [n, 3, H, W], or each view's crops.
+        """Input of TwoViews for these views: images uint8 [n, 3, H, W], or the crops of each view.
 
         Raises:
             UnreadableImageError: an image that cannot be read.
@@ -67,7 +67,7 @@ class Images:
         raise NotImplementedError(f"{type(self).__name__} must implement crops")
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
-        """What a Preparation takes: uint8 [n, 3, H, W], without randomness.
+        """Input of a Preparation: uint8 [n, 3, H, W], without randomness.
 
         Raises:
             UnreadableImageError: an image that cannot be read.
@@ -75,20 +75,20 @@ class Images:
         raise NotImplementedError(f"{type(self).__name__} must implement clean")
 
     def problem(self, index: int) -> str | None:
-        """One line that names the image and says why it cannot be read; None where it can."""
+        """One line on why the image is unreadable, or None."""
         return None
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """A short text that other images do not have; with `names_only`, one that stays when image files are moved."""
+        """A hash of the images; with `names_only`, it does not change when image files are moved."""
         raise NotImplementedError(f"{type(self).__name__} must implement fingerprint")
 
     def shards(self) -> tuple[Tensor, int] | None:
-        """The shard of each image, int64 [n], and how many shards to mix; None where any order reads as fast."""
+        """The shard of each image, int64 [n], and the number of shards to mix; None if order does not matter."""
         return None
 
 
 class MemoryImages(Images):
-    """Small images of one size, held as one uint8 tensor [N, 3, H, W]."""
+    """Small images of one size, as one uint8 tensor [N, 3, H, W]."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__(len(images))
@@ -101,15 +101,15 @@ class MemoryImages(Images):
         return chosen
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> Tensor:
-        """The images as they are; TwoViews crops them on the device."""
+        """The images; TwoViews crops them on the device."""
         return self.images[indices]
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
-        """The images as they are."""
+        """The images."""
         return self.images[indices]
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """Of shape and pixels."""
+        """Hash of shape and pixels."""
         digest = hashlib.sha256(repr(tuple(self.images.shape)).encode())
         digest.update(self.images.contiguous().numpy().data)
         return digest.hexdigest()[:16]
@@ -121,29 +121,29 @@ class Squares(NamedTuple):
     pixels: Tensor
     """uint8 [n, 3, size, size]."""
     kept: Tensor
-    """int64 [n], the indices of those images that could be read."""
+    """int64 [n], indices of the readable images."""
     problems: list[str]
-    """One line for each other image."""
+    """One line per unreadable image."""
 
 
 class EncodedImages(Images):
-    """Photographs of any size, decoded and cropped when their batch is due, in the loader's worker processes.
+    """Photographs of any size, decoded and cropped for each batch in the data workers.
 
-    A subclass says where the bytes are. Each photograph is read once and decoded once for all its views.
+    A subclass reads the bytes. Each photograph is read and decoded once for all its views.
     """
 
     cheap = True
-    """Whether one image can be read without many others being copied here."""
+    """Whether an image can be read without copying others."""
 
     def read(self, row: int) -> bytes:
-        """The encoded image of a row; OSError where there is none."""
+        """The encoded image of a row; OSError if missing."""
         raise NotImplementedError(f"{type(self).__name__} must implement read")
 
     def open(self, index: int) -> Photo:
-        """The photograph at an index, not decoded yet.
+        """The photograph at an index, not decoded.
 
         Raises:
-            UnreadableImageError: an image whose header cannot be read.
+            UnreadableImageError: an unreadable header.
         """
         try:
             return Photo(self.read(int(self.rows[index])))
@@ -153,11 +153,11 @@ class EncodedImages(Images):
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> list[Tensor]:
         """A random crop of each image for each view, uint8 [n, 3, S, S].
 
-        As torchvision's RandomResizedCrop: the crop is cut out, then resized with antialias in 8 bits. JPEG files whose
-        crops are all larger than the views by a factor of 4 or 8 are decoded at a quarter or an eighth of their sides,
-        with boxes rounded to whole pixels of that.
+        As torchvision's RandomResizedCrop: cropped, then resized with antialias in 8 bits. JPEG files whose crops are
+        all 4 or 8 times larger than the views are decoded at a quarter or an eighth of their size, with boxes rounded
+        to its pixels.
         """
-        generator = torch.Generator().manual_seed(mixed_seed(seed, 1))  # other numbers than the views' own
+        generator = torch.Generator().manual_seed(mixed_seed(seed, 1))  # other random numbers than the views'
         photos = [self.open(index) for index in indices.tolist()]
         heights = torch.tensor([photo.height for photo in photos])
         widths = torch.tensor([photo.width for photo in photos])
@@ -180,7 +180,7 @@ class EncodedImages(Images):
         return cuts
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
-        """uint8 [n, 3, size, size] as the preparation would cut it: the centre, of a short side of 256/224 of it."""
+        """uint8 [n, 3, size, size], resized and cropped at the centre as by the preparation."""
         squares = _blank(len(indices), preparation.size)
         for place, index in enumerate(indices.tolist()):
             squares[place] = self._square(index, preparation.size, "bilinear", MARGIN)
@@ -191,10 +191,10 @@ class EncodedImages(Images):
 
         Args:
             size: side in pixels.
-            skip: leave out images that cannot be read, instead of raising.
+            skip: leave out unreadable images instead of raising.
 
         Raises:
-            UnreadableImageError: an image that cannot be read, unless `skip`.
+            UnreadableImageError: an unreadable image, unless `skip`.
         """
         squares = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
@@ -213,7 +213,7 @@ class EncodedImages(Images):
         return Squares(squares[kept] if found else squares, kept, found)
 
     def problem(self, index: int) -> str | None:
-        """See Images; decodes the whole image."""
+        """See Images; decodes the complete image."""
         try:
             self._square(index, 1, "bilinear", 1.0)
         except UnreadableImageError as error:
@@ -221,7 +221,7 @@ class EncodedImages(Images):
         return None
 
     def unreadable(self, index: int, error: Exception) -> UnreadableImageError:
-        """The error that names an image and says why it cannot be read."""
+        """The error for an unreadable image."""
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}")
 
@@ -238,7 +238,7 @@ class FileImages(EncodedImages):
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         super().__init__(len(paths))
-        # one block of bytes: shared by forked workers, small, and of any names that the disk has
+        # one block of bytes: small, shared by forked workers, and for any file names
         self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
 
     def read(self, row: int) -> bytes:
@@ -251,7 +251,7 @@ class FileImages(EncodedImages):
         return os.fsdecode(self.paths[self.rows[index]])
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """Of the files' names in their folders, and unless `names_only` of sizes and times of change."""
+        """Hash of the files' names and folders, and, unless `names_only`, of sizes and modification times."""
         digest = hashlib.sha256()
         for path in self.paths[self.rows]:
             about = b"" if names_only else _about(path)
@@ -262,7 +262,7 @@ class FileImages(EncodedImages):
 def _about(path: bytes) -> bytes:
     try:
         stat = os.stat(path)
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return b" -"
     return f" {stat.st_size} {stat.st_mtime_ns}".encode()
 
@@ -271,15 +271,15 @@ Value = TypeVar("Value")
 
 
 def over_threads(work: Callable[[int], Value], count: int, what: str, threads: int | None = None) -> list[Value]:
-    """`work` of each number below `count`, in order; decoders work without the interpreter's lock.
+    """`work` of each integer below `count`, in order, on threads (decoders release the GIL).
 
-    The first exception ends the work. See `recviz.progress` for what is shown meanwhile.
+    The first exception ends the work. Progress is shown, see `recviz.progress`.
 
     Args:
-        work: to be done.
-        count: how often.
-        what: it is, for the progress.
-        threads: None: as many as there are cores.
+        work: the function.
+        count: number of calls.
+        what: description for the progress.
+        threads: None: one per core.
     """
     results = []
     with ThreadPoolExecutor(threads or usable_cores()) as pool, progress(what, count) as bar:
@@ -291,7 +291,7 @@ def over_threads(work: Callable[[int], Value], count: int, what: str, threads: i
 
 
 def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
-    """A note where a dataset's 16-bit images use 14 bits or fewer, see photo.dim; `most` images are looked at."""
+    """A note if 16-bit images use 14 bits or fewer, see photo.dim; checks `most` images."""
     if not isinstance(images, EncodedImages) or not images.cheap:
         return ()
     found = {}
@@ -305,7 +305,7 @@ def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
             continue
         found[index] = dim(photo)
     bits = [each for each in found.values() if each is not None]
-    if not bits or len(bits) < len(found):  # one bright image shows that all 16 bits are in use
+    if not bits or len(bits) < len(found):  # one bright image shows that all 16 bits are used
         return ()
     name = shown(images.name(next(iter(found))))
     return (
@@ -316,7 +316,7 @@ def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
 
 
 def shown(path: bytes | str | Path) -> str:
-    r"""A file's name for people to read, in one line: what is not UTF-8, and control characters, are escaped.
+    r"""A file name for display on one line, with control characters and invalid UTF-8 escaped.
 
     >>> shown(b"cat\xff.png"), shown("two\nlines.png")
     ('cat\\xff.png', 'two\\nlines.png')
@@ -326,5 +326,5 @@ def shown(path: bytes | str | Path) -> str:
 
 
 def _blank(count: int, size: int) -> Tensor:
-    """uint8 [count, 3, size, size] to be filled, channels-last in memory as what decoders and resizing give."""
+    """An empty uint8 [count, 3, size, size], channels-last as the output of decoders and resizing."""
     return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)

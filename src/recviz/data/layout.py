@@ -1,15 +1,17 @@
-"""What a folder of images is taken for: which of its folders are the splits, and where the classes are.
+"""The layout of a folder of images: which of its folders are splits, and which are classes.
 
 The rules, in order, for a root folder (hidden folders, `__MACOSX` and folders without images do not count):
 
-1. Sub-folders with the names of splits are the splits (table `NAMES`; any case). A name may hold more than the split,
-   if it is the same for all splits: `train2017` and `val2017`, `seg_train` and `seg_test`, `imagesTr` and `imagesTs`.
-   Words such as `images`, `set` and `data` make no difference: `train_images` goes with `test`.
-2. A single sub-folder that holds everything is looked into, at the root and within a split: `photos/photos/train`.
-3. Other sub-folders are classes. A folder that is called `train` or `test`, holds images directly, and lies beside such
-   folders, is a class too.
+1. Sub-folders with names of splits are the splits (table `NAMES`; any case). Names may have a common part: `train2017`
+and
+   `val2017`, `seg_train` and `seg_test`, `imagesTr` and `imagesTs`. Words such as `images`, `set` and `data` are
+   ignored: `train_images` goes with `test`.
+2. A single sub-folder that holds everything is entered, at the root and within a split: `photos/photos/train`.
+3. Other sub-folders are classes. A folder named `train` or `test` that holds images directly and lies among class
+folders
+   is also a class.
 
-The held-out split is `val` where there is one, else `test`. A layout that fits two readings is refused; the message
+The held-out split is `val` if it exists, else `test`. A layout that can be read in two ways is refused; the message
 says what to rename.
 """
 
@@ -28,7 +30,7 @@ NAMES = {
     "val": ("val", "vals", "valid", "validate", "validation", "vld", "dev", "devel", "eval", "evaluation", "holdout"),
     "test": ("test", "tests", "testing", "tst", "te", "ts"),
 }
-"""By split, the names that its folder may have, in any case."""
+"""Names of each split, in any case."""
 
 _ROLE = {name: role for role, names in NAMES.items() for name in names}
 _WORDS = "|".join(sorted(_ROLE, key=len, reverse=True))
@@ -37,24 +39,24 @@ _FILLING = re.compile(r"images?|imgs?|pictures|photos|datasets?|data|sets?|split
 
 
 class Layout(NamedTuple):
-    """What a root folder is taken for."""
+    """The layout of a root folder."""
 
     splits: bool
     """Whether the root has split folders."""
     train: Path
-    """Holds the class folders of the training split, or its images."""
+    """Folder of the class folders of the training split, or of its images."""
     classes: list[str]
     """Names of those class folders; empty for images without labels."""
     val: Path | None
-    """The same of the held-out split; None where there is none with labels."""
+    """The same for the held-out split; None without a labelled one."""
     unlabelled: Path | None
-    """A split folder that would be held out, if it had class folders as the training split has."""
+    """A held-out folder without class folders, though the training split has them."""
     notes: tuple[str, ...]
-    """One sentence for each thing that a user may not expect."""
+    """Sentences about what a user may not expect."""
 
 
 class _Group(NamedTuple):
-    """Split folders whose names agree but for the split."""
+    """Split folders whose names only differ in the split."""
 
     rest: str
     folders: dict[str, list[str]]
@@ -66,10 +68,10 @@ class _Group(NamedTuple):
 
 
 def find_layout(root: Path) -> Layout:
-    """Which folders below `root` are the splits and the classes; see the module's docstring.
+    """The splits and classes below `root`; see the module's docstring.
 
     Raises:
-        InputError: no folder, or one that can be read in two ways.
+        InputError: not a folder, or an ambiguous layout.
     """
     if not root.is_dir():
         raise InputError(f"data.root {root} is not a folder")
@@ -89,7 +91,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def split_of(name: str) -> tuple[str, str] | None:
-    """The split that a folder's name means and what else the name says; None where it means none.
+    """The split of a folder's name and the rest of the name; None if it is not a split.
 
     >>> split_of("Training"), split_of("val2017"), split_of("imagesTs"), split_of("test_images"), split_of("trainer")
     (('train', ''), ('val', '2017'), ('test', ''), ('test', ''), None)
@@ -102,12 +104,11 @@ def split_of(name: str) -> tuple[str, str] | None:
 
 
 def class_root(folder: Path, known: frozenset[str] = frozenset()) -> tuple[Path, list[str]]:
-    """The folder that holds the class folders of a split, or its images, and the names of its folders with images.
+    """The folder of a split's class folders or images, and the names of its folders with images.
 
     Args:
         folder: of the split.
-        known: `spelled` names of classes; a single folder of such a name is a class, any other single folder is looked
-            into.
+        known: `spelled` names of classes; a single folder with such a name is a class, any other is entered.
     """
     seen = set()
     while (place := folder.resolve()) not in seen:
@@ -120,10 +121,10 @@ def class_root(folder: Path, known: frozenset[str] = frozenset()) -> tuple[Path,
 
 
 def _split_folders(here: Path, folders: list[str]) -> _Group | None:
-    """The sub-folders that are splits; None where the sub-folders are classes, or there are none.
+    """The sub-folders that are splits; None if they are classes or there are none.
 
     Raises:
-        InputError: split folders that can be read in two ways.
+        InputError: ambiguous split folders.
     """
     groups: dict[str, _Group] = {}
     for name in folders:
@@ -131,7 +132,7 @@ def _split_folders(here: Path, folders: list[str]) -> _Group | None:
         if found is not None:
             role, rest = found
             groups.setdefault(rest, _Group(rest, {})).folders.setdefault(role, []).append(name)
-    # a name that says more than its split, such as train_station, is one only beside another split's of the kind
+    # a longer name, such as train_station, is a split only if another split has the same form
     whole = [group for group in groups.values() if len(group.folders) > 1 or not group.rest]
     group = next((group for group in whole if "train" in group.folders), None)
     if group is None:
@@ -150,14 +151,14 @@ def _split_folders(here: Path, folders: list[str]) -> _Group | None:
         return group
     if len(group.folders) == 1:
         if flat:
-            return None  # a class that is called train
+            return None  # a class named train
         raise InputError(
             f"{shown(str(train))} holds folders, and beside it {_named(others)}, none of which is named as a split: "
             f"name the held-out split val or test, or give data.root {shown(str(train))}"
         )
     if flat and all(has_flat_images(here / name) for name in group.names):
         if len(others) > len(group.names):
-            return None  # classes, among others
+            return None  # classes among others
         raise InputError(
             f"{shown(str(here))} holds {_named(group.names)}, which are the names of splits, beside {_named(others)}: "
             "if all are classes, rename those; if not, move the others away"
@@ -182,10 +183,10 @@ def _of_splits(here: Path, group: _Group, others: list[str], notes: list[str]) -
 
 
 def _same_within(folder: Path, classes: list[str]) -> tuple[str, ...]:
-    """A note where all class folders hold the same folders, as splits of an unknown name would.
+    """A note if all class folders hold the same folders, as splits with unknown names would.
 
     Raises:
-        InputError: such folders, of which some have the name of a split; class folders that hold splits.
+        InputError: such folders with names of splits; class folders that hold splits.
     """
     if len(classes) < 2 or any(has_flat_images(folder / name) for name in classes[:2]):
         return ()

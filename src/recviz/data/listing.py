@@ -1,4 +1,4 @@
-"""Which image files a folder holds, and which other files it holds beside them."""
+"""Lists the image files of a folder and counts its other files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from recviz.progress import working
 
 _SUFFIXES = tuple(EXTENSIONS)
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Folders that archivers and file systems leave behind; some hold files with the names of images."""
+"""Folders created by archivers and file systems; some contain files with names of images."""
 
 
 class Listing(NamedTuple):
     """The files below a folder."""
 
     flat: list[str]
-    """Images right in the folder, sorted."""
+    """Images directly in the folder, sorted."""
     classes: dict[str, list[str]]
-    """By `spelled` name of a sub-folder, in order of the names, the images anywhere below it, sorted; only sub-folders
-    that have any."""
+    """By `spelled` name of a sub-folder, in order, the images anywhere below it, sorted; without empty sub-folders."""
     left_out: Counter[str]
     """Number of other files by extension, "" for none."""
     empty: list[str]
@@ -41,11 +40,11 @@ class Listing(NamedTuple):
 def list_images(folder: Path) -> Listing:
     """The images in a folder, by sub-folder, and the number of other files.
 
-    Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders, and those of
-    archivers and file systems (__MACOSX), are passed over.
+    Links to folders are followed, except into their own parents. Hidden files and folders, and those of archivers and
+    file systems (__MACOSX), are ignored.
 
     Raises:
-        InputError: a folder that may not be read.
+        InputError: an unreadable folder.
     """
     flat: list[str] = []
     classes: dict[str, list[str]] = {}
@@ -72,9 +71,9 @@ def list_images(folder: Path) -> Listing:
 
 
 def spelled(name: str) -> str:
-    """A name in the one of its Unicode spellings (NFC) by which classes are told apart.
+    """A name in Unicode NFC, by which classes are compared.
 
-    An accent is one character with its letter on Linux and Windows, and two in what macOS and its archives write.
+    A letter with an accent is one character on Linux and Windows, and two on macOS and in its archives.
 
     >>> spelled("cafe\N{COMBINING ACUTE ACCENT}") == "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
     True
@@ -83,10 +82,10 @@ def spelled(name: str) -> str:
 
 
 def images_below(folder: Path) -> Listing:
-    """`list_images` of a folder that holds some.
+    """`list_images` of a folder with images.
 
     Raises:
-        InputError: no folder, or no images in it; the message counts the other files.
+        InputError: not a folder, or no images in it; the message counts the other files.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of images")
@@ -125,7 +124,7 @@ def extension(path: str) -> str:
 
 
 def folders_with_images(folder: Path) -> list[str]:
-    """Names of the sub-folders that hold an image anywhere below them, sorted; each is read up to its first image."""
+    """Names of the sub-folders with an image anywhere below, sorted; each is read up to its first image."""
     above = {_identity(str(folder))}
     entries = [entry for entry in _entries(str(folder)) if is_folder(entry)]
     return sorted(entry.name for entry in entries if any(map(_is_image, _files_below(entry.path, above))))
@@ -137,15 +136,15 @@ def sub_folders(folder: Path) -> list[str]:
 
 
 def has_flat_images(folder: Path) -> bool:
-    """Whether images lie right in a folder."""
+    """Whether a folder directly contains images."""
     return any(_is_image(entry.name) and not is_folder(entry) for entry in _entries(str(folder)))
 
 
 def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) -> dict[str, list[str]]:
-    """The listed files of each class; every line must be one file's name, or its class and name.
+    """The listed files of each class; each line is a file name, or class and name.
 
     Raises:
-        InputError: a line that names no file or several, a class without a file.
+        InputError: a line that matches no file or several, a class without a file.
     """
     by_name: dict[str, list[tuple[str, str]]] = {}
     for name, paths in found.items():
@@ -170,10 +169,10 @@ def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) ->
 
 
 def excluded_paths(root: Path, listed: list[str]) -> frozenset[str]:
-    """The files that a list names by their paths below root, as `recviz check` writes them; paths are normalised.
+    """The files of a list of paths below root, as from `recviz check`; paths are normalised.
 
     Raises:
-        InputError: a line that is no file below root.
+        InputError: a line that is not a file below root.
     """
     paths = {os.path.normpath(root / line): line for line in listed}
     missing = next((line for path, line in paths.items() if not os.path.lexists(path)), None)
@@ -183,12 +182,12 @@ def excluded_paths(root: Path, listed: list[str]) -> frozenset[str]:
 
 
 def without(paths: list[str], excluded: frozenset[str]) -> list[str]:
-    """The paths but those excluded; "./a" is "a"."""
+    """The paths without the excluded ones; "./a" is "a"."""
     return [path for path in paths if os.path.normpath(path) not in excluded]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; a link that leads nowhere is not."""
+    """Whether an entry is a folder or a link to one; a broken link is not."""
     try:
         return entry.is_dir()
     except OSError:
@@ -205,7 +204,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 def _files_below(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
     here = _identity(folder)
-    if here in above:  # a link back up
+    if here in above:  # a link to a parent
         return
     for entry in _entries(folder):
         if is_folder(entry):

@@ -1,8 +1,8 @@
 """Lists of file names: what `recviz check --out` writes, and `data.exclude` and `data.train_list` read.
 
 Format: one name per line, as bytes. White space around a name is ignored, so that lists can be written by hand. A name
-that this would change stands as a JSON string: one that begins or ends with white space, begins with a double quote, or
-holds control characters. Each name that a file system can hold is read back as it was written.
+that begins or ends with white space, begins with a double quote, or has control characters is written as a JSON string.
+Every valid file name is read back unchanged.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def read_list(path: Path, what: str) -> list[str]:
     """The names in a list, without empty lines.
 
     Args:
-        path: of the list.
-        what: what it lists, for messages.
+        path: the list.
+        what: its content, for messages.
 
     Raises:
-        InputError: a file that cannot be read, or a quoted name that is no JSON string.
+        InputError: an unreadable file, or a quoted name that is not a JSON string.
     """
     try:
         lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")

@@ -1,4 +1,4 @@
-"""The DataModule of every dataset: selection, held-out split, loaders, and the views made on the device."""
+"""The DataModule of all datasets: selection, held-out split, loaders, and views on the device."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PLACES = ("root", "path")
-"""Settings that say which dataset a datamodule reads."""
+"""Settings that select the dataset."""
 
 SELECTION = frozenset(
     {"classes", "fraction", "train_list", "exclude", "val_fraction"}
     | {"name", "train_split", "val_split", "image_column", "label_column"}
 )
-"""Settings that choose among the images of one dataset, or name its parts, and mean nothing for another."""
+"""Settings that select images or parts of one dataset, and do not apply to another."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -46,32 +46,32 @@ class DataModule(LightningDataModule):
 
     Training batches are `((a, b, *local), labels)`, others `(images, labels)`.
 
-    The loaders yield uint8; views and normalisation are made batched, on the device, after the transfer. Training
-    batches are all of `batch_size`: a sample comes at most once per epoch over all processes, and the samples beyond
-    the last whole global batch, others in each epoch, are left out of it. A held-out sample comes exactly once. Each
-    process draws different views, and order and views depend on the seed, rank, epoch and batch only.
+    Loaders yield uint8; views and normalisation are applied in batches on the device. All training batches have
+    `batch_size` samples. A training sample occurs at most once per epoch over all processes; the samples beyond the
+    last full global batch, different ones in each epoch, are left out. A held-out sample occurs exactly once. Each
+    process draws different views. Order and views only depend on seed, rank, epoch and batch.
 
     Args:
-        dataset: gives the images.
-        views: make the views of training batches, and say how images are prepared. None: the dataset's own.
+        dataset: the dataset.
+        views: the views of training batches, with the preparation of images. None: the dataset's default.
         batch_size: samples per process.
-        num_workers: processes that decode images; images in memory need none. None: where a GPU trains, one per core
-            that is left to this process, at most 16; where the CPU does, a quarter of that.
-        classes: keep these classes only, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
-        fraction: keep this share of each class of the training split; smaller shares lie within larger ones.
-        val_fraction: share of each class to hold out, of a dataset that has labels and no held-out split.
-        seed: of order and views. None: what seed_everything set, or 0.
-        on_error: "raise" at an image that cannot be read, naming it; or "skip" it: another image of the split stands
-            for it in a training batch, and each is reported and counted in `skipped`. Splits that are evaluated are
-            then read once at set-up, and go without such images.
+        num_workers: processes that decode images; not used for images in memory. None: when training on a GPU, one per
+            core available to this process, at most 16; on a CPU, a quarter of that.
+        classes: keep only these classes, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
+        fraction: keep this fraction of each class of the training split; smaller fractions are subsets of larger ones.
+        val_fraction: fraction of each class to hold out, for labelled datasets without a held-out split.
+        seed: of order and views. None: that of seed_everything, or 0.
+        on_error: "raise" at an unreadable image, naming it; or "skip" it: another image of the split replaces it in a
+            training batch, and it is reported and counted in `skipped`. Evaluated splits are then checked at setup, and
+            unreadable images are left out.
 
     Attributes:
         train, val: the splits, after `setup`.
-        whole_epochs: samples of a training batch over all processes, and the least of one process: batches then cover
-            the split and the last one is ragged, see `sampler.EpochBatches`. None: `batch_size` per process, whole
+        whole_epochs: samples of a training batch over all processes, and the minimum of one process: batches then cover
+            the split and the last one is smaller, see `sampler.EpochBatches`. None: `batch_size` per process, full
             batches only.
-        notes: sentences about the data that a user may not expect, such as folders that are not used; set by `setup`.
-        skipped: how often each unreadable image was met by this process, by the line that names it.
+        notes: sentences about what a user may not expect in the data, such as unused folders; set by `setup`.
+        skipped: number of times that this process met each unreadable image, by its message.
     """
 
     dataset: Dataset = field(kw_only=False)
@@ -103,24 +103,24 @@ class DataModule(LightningDataModule):
         self.train: Split | None = None
         self.val: Split | None = None
         self._data_hash = ""  # see identity
-        self._resumed: dict[str, Any] | None = None  # what state_dict gave, of a resumed run
+        self._resumed: dict[str, Any] | None = None  # state_dict of a resumed run
 
     @property
     def preparation(self) -> Preparation:
-        """How images are prepared for the backbone: the size and normalisation of the views."""
+        """Preparation of images for the backbone: size and normalisation of the views."""
         return self.views.preparation
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, by label; empty where there are no labels. Needs `setup`."""
+        """Class names by label; empty without labels. Requires `setup`."""
         return self._loaded_train().class_names
 
     @property
     def description(self) -> list[str]:
-        """What the data were taken for, in lines for people; the first has no heading. Needs `setup`.
+        """Lines that describe the data; the first has no heading. Requires `setup`.
 
-        Number of images, classes and the first names, where the images are from, the held-out part and how it was
-        drawn, files that were left out, and `notes`.
+        They hold the number of images, classes and first names, the origin, the held-out part and how it was drawn,
+        files left out, and `notes`.
         """
         train, val = self._loaded_train(), self.val
         classes = f" of {_classes(train.class_names)}" if train.labels is not None else " without labels"
@@ -132,7 +132,7 @@ class DataModule(LightningDataModule):
 
     @property
     def record(self) -> dict[str, Any]:
-        """What `description` says, as values for a file. Needs `setup`."""
+        """`description` as values for a file. Requires `setup`."""
         train, val = self._loaded_train(), self.val
         return {
             "name": type(self).__name__,
@@ -147,24 +147,24 @@ class DataModule(LightningDataModule):
 
     @property
     def tail(self) -> int:
-        """Number of training images beyond the last whole global batch, which an epoch leaves out; others each time."""
+        """Number of training images beyond the last full global batch, which an epoch leaves out."""
         return len(self._loaded_train().images) % (self.batch_size * world_size())
 
     def with_views(self, views: TwoViews, whole_epochs: tuple[int, int] | None = None) -> Self:
-        """The same data in other views, and in other batches, see `whole_epochs`: a copy that shares the images."""
+        """A copy that shares the images, with other views and batches, see `whole_epochs`."""
         other = copy(self)
         other.views, other.whole_epochs = views, whole_epochs
         return other
 
     def prepare_data(self) -> None:
-        """Lightning's: download what is missing."""
+        """Download missing data."""
         self.dataset.download()
 
     def chosen(self) -> tuple[Split, Split | None]:
-        """The training and the held-out split, of the classes and the fraction asked for, not decoded yet.
+        """The training and the held-out split with the selected classes and fraction, not decoded.
 
         Raises:
-            InputError: data that are missing or unreadable, a held-out split of classes that the training split lacks.
+            InputError: missing or unreadable data, held-out classes that the training split lacks.
         """
         train, val = self.dataset.train(), self.dataset.held_out()
         self.notes = [*train.notes, *(val.notes if val is not None else ())]
@@ -191,10 +191,10 @@ class DataModule(LightningDataModule):
         return train, val
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the splits and keep the classes and the fraction asked for; a second call does not read again.
+        """Read the splits and select classes and fraction; a second call does not read again.
 
         Args:
-            stage: Lightning's; "validate" for who does not train on batches, and needs no full one.
+            stage: Lightning's; "validate" does not require a full training batch.
 
         Raises:
             InputError: see `chosen`; fewer samples than one global batch.
@@ -217,7 +217,7 @@ class DataModule(LightningDataModule):
             )
 
     def decoded(self, split: Split, evaluated: bool = False) -> Split:
-        """A split in memory, where it says so; where unreadable images are skipped, without them if it is evaluated."""
+        """The split in memory if requested; an evaluated split without unreadable images if these are skipped."""
         images = split.images
         if not isinstance(images, EncodedImages):
             return split
@@ -231,7 +231,7 @@ class DataModule(LightningDataModule):
         return split
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
-        """Shuffled batches for training; a resumed run's begin where the checkpoint was made, within an epoch too.
+        """Shuffled batches for training; a resumed run starts at its checkpoint, also within an epoch.
 
         Raises:
             InputError: trainer.overfit_batches, for which Lightning replaces the sampler, and with it the views' seeds.
@@ -249,7 +249,7 @@ class DataModule(LightningDataModule):
             return self._loader(train, EpochBatches(len(train.images), self.whole_epochs[0], seed, least))
         sampler = TrainBatches(len(train.images), self.batch_size, seed, *(train.images.shards() or (None, 1)))
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        if self._resumed is None or epoch > self._resumed["epoch"]:  # also where loaders are made again each epoch
+        if self._resumed is None or epoch > self._resumed["epoch"]:  # also if loaders are made again each epoch
             sampler.set_epoch(epoch)
         else:
             self.check_same(self._resumed)
@@ -257,25 +257,25 @@ class DataModule(LightningDataModule):
         return self._loader(train, sampler)
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
-        """The held-out split in order; an empty list where there is none."""
+        """The held-out split in order; an empty list without one."""
         return self.clean_dataloader(self.val) if self.val is not None else []
 
     def clean_dataloader(
         self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False
     ) -> DataLoader[RawBatch]:
-        """A split in order and without randomness, each sample once over all processes.
+        """A split in order, without randomness, with each sample once over all processes.
 
         Args:
-            split: of this dataset.
-            preparation: what the images are for. None: that of the views.
-            drop_unreadable: leave out images that cannot be read, instead of raising: a batch may be empty, and has one
-                line in `skipped` for each.
+            split: a split of this dataset.
+            preparation: of the images. None: that of the views.
+            drop_unreadable: leave out unreadable images instead of raising: a batch may be empty, and has one line in
+                `skipped` for each.
         """
         sampler = OrderedBatches(len(split.images), self.batch_size)
         return self._loader(split, sampler, preparation, drop_unreadable)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Views of a training batch, prepared images of any other; batches of other loaders pass unchanged."""
+        """Make the views of a training batch, or prepare the images of others; batches of other loaders pass unchanged."""
         if not isinstance(batch, RawBatch):
             return batch
         images, labels, seed = batch.images, batch.labels, batch.seed
@@ -291,7 +291,7 @@ class DataModule(LightningDataModule):
         return self.views(images, torch.Generator(device).manual_seed(seed)), labels
 
     def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images of different classes, each beside its views: uint8 [3, H, W]."""
+        """A picture of `rows` training images of different classes with their views: uint8 [3, H, W]."""
         train = self._loaded_train()
         indices = train.varied(rows)
         batch = self.batches(train)[Draw(indices, 0)]
@@ -300,14 +300,14 @@ class DataModule(LightningDataModule):
         return grid(images, views, self.preparation.mean, self.preparation.std, len(indices))
 
     def batches(self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False) -> Batches:
-        """A split as its loaders read it, indexed by `sampler.Draw`."""
+        """The split as read by its loaders, indexed by `sampler.Draw`."""
         views = [(view, size) for _, view, size in self.views.each()]
         return Batches(split, views, preparation or self.preparation, self.on_error, drop_unreadable)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in training the checkpoint is made: the epoch that comes or goes on, and its batches that are done.
+        """The position of the checkpoint in training: the current or next epoch, and its completed batches.
 
-        The loader's workers begin to read before Lightning has restored its loops, so that these cannot tell them.
+        Data workers start before Lightning restores its loops, so they cannot take it from there.
         """
         if self.trainer is None:
             return {}
@@ -315,15 +315,15 @@ class DataModule(LightningDataModule):
         return {"epoch": place.epoch, "batches": place.batches, **self.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let training go on from what `state_dict` gave."""
+        """Resume from `state_dict`."""
         if state_dict:
             self._resumed = dict(state_dict)
 
     def identity(self, processes: int | None = None) -> dict[str, Any]:
-        """What must not change while a run goes on.
+        """The data and batch of the run, which must not change on resume.
 
         Args:
-            processes: that train. None: as many as there are now.
+            processes: number of processes. None: the current number.
         """
         train, processes = self._loaded_train(), processes or world_size()
         self._data_hash = self._data_hash or train.fingerprint(names_only=True)
@@ -333,11 +333,11 @@ class DataModule(LightningDataModule):
         }  # fmt: skip
 
     def check_same(self, state: dict[str, Any], processes: int | None = None) -> None:
-        """Check that a run may resume with these data and processes. Needs `setup`.
+        """Check that a run may resume with these data and processes. Requires `setup`.
 
         Args:
-            state: what `state_dict` gave.
-            processes: that will train. None: as many as there are now.
+            state: a `state_dict`.
+            processes: number of processes. None: the current number.
 
         Raises:
             InputError: other images, another global batch, or other processes within an epoch.
@@ -378,7 +378,7 @@ class DataModule(LightningDataModule):
             persistent_workers=workers > 0,
             worker_init_fn=deaf,
             timeout=WORKER_TIMEOUT if workers else 0,
-            generator=torch.Generator(),  # else each iterator would draw from the global generator
+            generator=torch.Generator(),  # otherwise each iterator would draw from the global generator
         )
 
     def _workers(self) -> int:
@@ -387,7 +387,7 @@ class DataModule(LightningDataModule):
         return default_workers(1 if self.trainer is None else self.trainer.num_devices, self._on_gpu())
 
     def _on_gpu(self) -> bool:
-        """Whether a GPU of CUDA trains; without a trainer, whether there is one."""
+        """Whether training runs on a CUDA GPU; without a trainer, whether there is one."""
         if self.trainer is None:
             return torch.cuda.is_available()
         return bool(self.trainer.strategy.root_device.type == "cuda")

@@ -1,4 +1,4 @@
-"""Drawn data: ten patterns in any colour, size and place, for trying recviz without a download."""
+"""Drawn data: ten patterns of random colour, size and position, to try recviz without a download."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SIZE = 32
 
 
 class Patterns(Dataset):
-    """Drawn images of 32×32: one of ten repeating patterns, in two random colours. The same at every call.
+    """Drawn images of 32×32 with one of ten repeating patterns in two random colours; deterministic.
 
-    The class is in the pattern alone: colours, shading, size of the repeat, place and noise are random, so that raw
-    pixels tell little of it.
+    Only the pattern depends on the class. Colours, shading, period, position and noise are random, so raw pixels carry
+    little information on it.
 
     Args:
         train_size: number of training images, at least 10.
@@ -69,11 +69,11 @@ def _split(count: int, seed: int) -> Split:
 
 
 def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One drawing for each label.
+    """One drawing per label.
 
     Args:
         labels: int64 [N], indices into PATTERNS.
-        generator: of everything else.
+        generator: source of all other choices.
 
     Returns:
         uint8 [N, 3, 32, 32].
@@ -101,7 +101,7 @@ def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _ink(u: Tensor, v: Tensor) -> list[Tensor]:
-    """For each of PATTERNS, positive where there is ink, at phases u across and v down (radians)."""
+    """For each of PATTERNS, positive where drawn, at horizontal phase u and vertical phase v (radians)."""
     su, sv, cu, cv = u.sin(), v.sin(), u.cos(), v.cos()
     triangle = torch.asin(0.99 * su)  # a triangle wave
     bumps = cu + cv

@@ -1,4 +1,4 @@
-"""One encoded image: its size from the header, then its pixels, upright and in colour."""
+"""One encoded image: size from the header, then pixels, upright and in colour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUFFIXES = {
     "GIF": (".gif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-"""Formats that Pillow may open, whatever a file is called, and their extensions.
+"""Formats that Pillow may open, for any file name, and their extensions.
 
 Its other readers may start programs."""
 
@@ -38,7 +38,7 @@ MAX_PIXELS = 2**28
 """Images of more pixels are refused, as decompression bombs; the environment variable RECVIZ_MAX_PIXELS changes it."""
 
 REDUCTIONS = (8, 4)
-"""Shares of a JPEG's sides that are worth decoding alone: by Pillow at a half is no faster than torchvision in full."""
+"""Useful reductions of a JPEG's sides in decoding; Pillow at a half is no faster than torchvision in full."""
 
 _RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which lacks `out`
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
@@ -46,30 +46,30 @@ _RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which
 }
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""Chunks of a PNG that may say how it is turned. Where none is there, it need not be decoded to look for one."""
+"""Chunks of a PNG that may hold its orientation; without one, it need not be decoded to find out."""
 
 _OF_FRAMES = ("WEBP", "GIF", "PNG", "AVIF", "TIFF")
 _LARGE = threading.RLock()
-_JPEG = ("JPEG", "MPO")  # the second is what Pillow calls a JPEG file that holds further pictures
+_JPEG = ("JPEG", "MPO")  # the second is Pillow's name for a JPEG file with several pictures
 
 
 class UnreadableError(ValueError):
-    """Bytes that are no image; the message says why, in one line."""
+    """Bytes that are not a readable image; the message says why in one line."""
 
 
 class Photo:
     """An encoded image whose header was read.
 
-    JPEG files, of which most photographs are, are decoded by torchvision's libjpeg-turbo; whatever else (other
-    formats, CMYK, reduced sizes) by Pillow. Both give the same pixels.
+    torchvision's libjpeg-turbo decodes JPEG files; Pillow decodes the rest (other formats, CMYK, reduced sizes). Both
+    give the same pixels.
 
     Args:
         data: the file's bytes.
 
     Attributes:
         height, width: in pixels, upright.
-        bits: per channel, as stored: 8, 16, or fewer or between for TIFF.
-        peak: of an image of more than 8 bits, the largest value that `pixels` found; None before.
+        bits: stored bits per channel: 8 or 16; others for TIFF.
+        peak: largest value that `pixels` found in an image of more than 8 bits; None before.
 
     Raises:
         UnreadableError: not an image, an image of more than `max_pixels()`, or of 32 bits per channel.
@@ -80,7 +80,7 @@ class Photo:
             raise UnreadableError("the file is empty")
         self.data = data
         self.peak: int | None = None
-        self._image: Image.Image | None = None  # what was opened for its header serves once
+        self._image: Image.Image | None = None  # the file opened for its header is used once
         with _reasons():
             image = _opened(data)
             self._orientation = _orientation(image, data)
@@ -94,19 +94,19 @@ class Photo:
 
     @property
     def upright(self) -> bool:
-        """Whether the pixels are stored as they are shown."""
+        """Whether the pixels are stored upright."""
         return self._orientation == 1
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """By what the sides may be divided while decoding, largest first; always ends in 1."""
+        """Divisors of the sides in decoding, largest first; the last is 1."""
         return (*REDUCTIONS, 1) if self.format in _JPEG else (1,)
 
     def pixels(self, reduction: int = 1) -> Tensor:
-        """Decode: uint8 [3, H, W], channels-last in memory, upright. Of 16 bits, the upper 8.
+        """Decode to uint8 [3, H, W], channels-last, upright; of 16 bits, the upper 8.
 
         Args:
-            reduction: one of `reductions`; the sides come divided by it, rounded up.
+            reduction: one of `reductions`; sides are divided by it, rounded up.
 
         Raises:
             UnreadableError: broken or incomplete data.
@@ -122,7 +122,7 @@ class Photo:
                     image.draft("RGB", (image.width // reduction, image.height // reduction))
                 if not self.upright:
                     ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I"):  # Pillow would make white of every value above 255
+                if image.mode.startswith("I"):  # Pillow would clip values above 255 to white
                     values = np.asarray(image)
                     self.peak = int(values.max())
                     image = Image.fromarray((values >> (self.bits - 8)).astype(np.uint8))
@@ -139,16 +139,16 @@ class Photo:
 
 
 def max_pixels() -> int:
-    """Images of more pixels are refused: RECVIZ_MAX_PIXELS, or MAX_PIXELS.
+    """Maximum number of pixels of an image: RECVIZ_MAX_PIXELS, or MAX_PIXELS.
 
     Raises:
-        InputError: a variable that is no positive whole number.
+        InputError: a variable that is not a positive integer.
     """
     value = os.environ.get("RECVIZ_MAX_PIXELS")
     if not value:
         return MAX_PIXELS
     if not value.isdecimal() or int(value) < 1:
-        raise InputError(f"the environment variable RECVIZ_MAX_PIXELS must be a positive whole number, got {value!r}")
+        raise InputError(f"the environment variable RECVIZ_MAX_PIXELS must be a positive integer, got {value!r}")
     return int(value)
 
 
@@ -161,7 +161,7 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _opened(data: bytes) -> Image.Image:
-    """What Image.open gives, held to `max_pixels` instead of Pillow's global limit, which warns at half of it."""
+    """Image.open with `max_pixels` instead of Pillow's global limit, which warns at half of it."""
     try:
         with _without_pillows_limit():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -173,7 +173,7 @@ def _opened(data: bytes) -> Image.Image:
 
 @contextmanager
 def _without_pillows_limit() -> Iterator[None]:
-    """Let Pillow read an image that `max_pixels` admits, without a warning; one at a time, for the memory's sake."""
+    """Let Pillow read an image within `max_pixels` without a warning; one at a time, to save memory."""
     with _LARGE:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -183,7 +183,7 @@ def _without_pillows_limit() -> Iterator[None]:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits per channel as stored."""
+    """Stored bits per channel."""
     if image.format == "PNG":
         return data[24]
     if image.format == "TIFF":
@@ -193,9 +193,9 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def dim(photo: Photo) -> int | None:
-    """The bits that a decoded image's values have, where these are 14 or fewer of 16: it is nearly black in 8 bits.
+    """Bits of the values of a 16-bit image if 14 or fewer, which makes it nearly black in 8 bits; else None.
 
-    Cameras and microscopes of 10, 12 and 14 bits often store their values so. None for any other image.
+    Cameras and microscopes of 10, 12 and 14 bits often store such values.
     """
     if photo.bits != 16 or photo.peak is None or not 0 < photo.peak < 1 << 14:
         return None
@@ -203,7 +203,7 @@ def dim(photo: Photo) -> int | None:
 
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    """An image uint8 [3, H, W] as uint8 [3, height, width], antialiased; "bicubic" or "bilinear"."""
+    """Resize an image uint8 [3, H, W] to [3, height, width], antialiased; "bicubic" or "bilinear"."""
     if pixels.shape[1:] == (height, width):
         return pixels
     out = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
@@ -212,10 +212,10 @@ def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tens
 
 
 def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
-    """`resized`, written where it belongs.
+    """`resized`, written to `out`.
 
     Args:
-        out: uint8 [3, height, width] to be filled, channels-last in memory: the layout of torch's fastest kernels.
+        out: uint8 [3, height, width], channels-last: the layout of torch's fastest kernels.
         pixels: uint8 [3, H, W].
         interpolation: "bicubic" or "bilinear".
     """
@@ -226,28 +226,27 @@ def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    """How the pixels are to be turned, 1 to 8 as EXIF counts; 1, not at all, where the tag makes no sense."""
+    """EXIF orientation, 1 to 8; 1 (upright) if the tag is invalid."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _TURNED_PNG)):
-        return 1  # Pillow turns a TIFF itself
+        return 1  # Pillow applies the orientation of TIFF itself
     try:
         tag = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # of whatever bytes stand there
+    except Exception:  # for invalid bytes
         return 1
     return tag if tag in range(1, 9) else 1
 
 
 def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
-    """The middle of a photo, uint8 [3, size, size], not reduced while decoding.
+    """The centre of a photo, uint8 [3, size, size], without reduced decoding.
 
-    An image of size × size is left as it is. Of any other, the short side is resized to size · margin, and the centre
-    is cut.
+    An image of size × size is unchanged. Others are resized to a short side of size · margin and cropped at the centre.
     """
     pixels = photo.pixels()
     height, width = pixels.shape[1:]
     if (height, width) == (size, size):
         return pixels
     short = min(height, width)
-    if max(height, width) > 4 * short:  # of a long strip, what is far from the centre would only fill the memory
+    if max(height, width) > 4 * short:  # the ends of a long strip would only fill memory
         top, left = (max(0, (side - 4 * short) // 2) for side in (height, width))
         pixels = pixels[:, top : top + 4 * short, left : left + 4 * short]
         height, width = pixels.shape[1:]
@@ -259,12 +258,12 @@ def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margi
 
 @contextmanager
 def _reasons() -> Iterator[None]:
-    """Whatever a decoder says about bytes from anywhere, as UnreadableError of one line."""
+    """Raise errors of decoders as UnreadableError with one line."""
     try:
         yield
     except (UnreadableError, InputError):
         raise
-    except Exception as error:  # decoders raise what they like: OSError, struct.error, IndexError, RuntimeError …
+    except Exception as error:  # decoders raise OSError, struct.error, IndexError, RuntimeError, …
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         reason = re.sub(r"^decode_\w+, \S+:\d+, ", "", reason)  # a line of torchvision's source
         raise UnreadableError(reason) from error

@@ -1,4 +1,4 @@
-"""Which samples make up each batch of each process, and the seed that its views are drawn with."""
+"""The samples of each batch and process, and the seed of its views."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from recviz.launch.seeds import mixed_seed
 
 
 class Draw(NamedTuple):
-    """One batch to be: dataset indices [n], and a seed for its random views (None: no randomness).
+    """Dataset indices [n] of one batch, and a seed for its views (None: no randomness).
 
-    It goes to a worker process by value: torch would share the memory of the epoch's whole order, and have the worker
-    fetch it over a connection, which breaks in the middle where the worker is killed.
+    It is sent to a worker by value. torch would share the memory of the whole order of the epoch over a connection,
+    which breaks if the worker is killed.
     """
 
     indices: Tensor
@@ -33,7 +33,7 @@ def _of_values(indices: np.ndarray[Any, Any], seed: int | None) -> Draw:
 
 
 class _OwnBatches(DistributedSampler[int]):
-    """Batches of one process. A DistributedSampler, so that Lightning leaves it in place and sets its epoch.
+    """Batches of one process; a DistributedSampler, so that Lightning keeps it and sets its epoch.
 
     Args:
         length: number of samples.
@@ -45,11 +45,11 @@ class _OwnBatches(DistributedSampler[int]):
         self.length = length
 
     def generator(self) -> torch.Generator:
-        """The source of the epoch's order, in the same state on every process."""
+        """Generator of the order of the epoch, the same on every process."""
         return torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
 
     def permutation(self) -> Tensor:
-        """All samples in the order of the epoch, [length], the same on every process."""
+        """Order of the epoch, [length], the same on every process."""
         return torch.randperm(self.length, generator=self.generator())
 
     def draw(self, indices: Tensor, batch: int) -> Draw:
@@ -60,15 +60,15 @@ class _OwnBatches(DistributedSampler[int]):
 class TrainBatches(_OwnBatches):
     """Shuffled batches of `batch_size` per process: each sample at most once per epoch over all processes.
 
-    The permutation depends on (seed, epoch) only; process r of W takes rows r·batch_size onwards of each global
-    batch. Samples beyond the last full global batch wait for another epoch. A resumed run draws what the uninterrupted
-    one would have. Where the samples lie in shards, each process has its own part of the shards, see `shard_order`.
+    The permutation only depends on (seed, epoch); process r of W takes rows r·batch_size onwards of each global batch.
+    Samples beyond the last full global batch are left out of the epoch. A resumed run draws the same batches as the
+    uninterrupted run. If samples lie in shards, each process has its own part of the shards, see `shard_order`.
 
     Args:
         length: number of samples.
         batch_size: per process.
         seed: of the permutations.
-        shards: int64 [length], the shard that each sample lies in. None: no shards, a uniform permutation.
+        shards: int64 [length], the shard of each sample. None: no shards, a uniform permutation.
         window: number of shards to mix.
     """
 
@@ -77,7 +77,7 @@ class TrainBatches(_OwnBatches):
         self.batch_size = batch_size
         self.shards = shards
         self.window = window
-        self._first = 0  # batch of the next iteration
+        self._first = 0  # first batch of the next iteration
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.num_replicas)
@@ -89,7 +89,7 @@ class TrainBatches(_OwnBatches):
             yield self.draw(batches[batch], batch)
 
     def go_on(self, epoch: int, batches: int) -> None:
-        """Let the next iteration be of `epoch`, without its first `batches`."""
+        """Start the next iteration in `epoch`, after its first `batches`."""
         self.set_epoch(epoch)
         self._first = batches
 
@@ -103,17 +103,16 @@ class TrainBatches(_OwnBatches):
 
 
 class EpochBatches(_OwnBatches):
-    """Shuffled batches of `global_batch` samples over all processes, each sample once per epoch, the last batch ragged.
+    """Shuffled batches of `global_batch` samples over all processes, each sample once per epoch; the last is smaller.
 
-    Each process has a near-equal part of each batch, so that a batch has the same samples on any number of processes
-    and parts may differ by one sample. A last batch that would leave a process with fewer than `least` samples is left
-    out of that epoch.
+    Each process has a near-equal part of each batch, so a batch has the same samples on any number of processes, and
+    parts may differ by one sample. A last batch with fewer than `least` samples on a process is left out.
 
     Args:
         length: number of samples.
-        global_batch: samples of all processes.
+        global_batch: samples over all processes.
         seed: of the permutations.
-        least: samples of each process; 2 where BatchNorm is trained.
+        least: minimum of samples per process; 2 to train BatchNorm.
     """
 
     def __init__(self, length: int, global_batch: int, seed: int, least: int = 1) -> None:
@@ -132,10 +131,10 @@ class EpochBatches(_OwnBatches):
 
 
 class OrderedBatches(_OwnBatches):
-    """Every sample once over all processes, in order, in the same number of batches on each process.
+    """Each sample once over all processes, in order, with equally many batches on each process.
 
-    Batches are the near-equal consecutive parts of the dataset, at most `batch_size` long, dealt to the processes
-    in turn; no sample is repeated to fill up.
+    Batches are near-equal consecutive parts of the dataset of at most `batch_size`, distributed in turn; no sample is
+    repeated.
     """
 
     def __init__(self, length: int, batch_size: int) -> None:
@@ -149,7 +148,7 @@ class OrderedBatches(_OwnBatches):
         return (Draw(part, None) for part in self._parts()[self.rank :: self.num_replicas])
 
     def gathered(self) -> Tensor:
-        """Dataset indices [length] in the order in which rows gathered by rank come."""
+        """Dataset indices [length] in the order of rows gathered by rank."""
         parts = self._parts()
         return torch.cat([part for rank in range(self.num_replicas) for part in parts[rank :: self.num_replicas]])
 
@@ -158,23 +157,23 @@ class OrderedBatches(_OwnBatches):
 
 
 def shard_order(shards: Tensor, window: int, count: int, rank: int, generator: torch.Generator) -> Tensor:
-    """The samples of one process, so that it reads shard after shard and mixes the images of several.
+    """The samples of one process, which reads shard after shard and mixes the images of several.
 
-    The shards are permuted, and their samples one after the other are dealt out in parts of `count`, by rank. Within
-    its part, a sample of the s-th shard comes at the place s + u · window, u uniform in 0..1.
+    The shards are permuted, and their samples are split into parts of `count`, by rank. Within a part, samples are
+    sorted by s + u · window for a sample of the s-th shard, with u uniform in 0..1.
 
     Args:
         shards: int64 [N], the shard of each sample.
         window: number of shards to mix.
         count: samples per process.
-        rank: whose part.
-        generator: in the same state on every process.
+        rank: of the process.
+        generator: the same on every process.
 
     Returns:
         int64 [count].
     """
     names, number = torch.unique(shards, return_inverse=True)
-    place = torch.randperm(len(names), generator=generator)[number]  # of each sample's shard
+    place = torch.randperm(len(names), generator=generator)[number]  # for the shard of each sample
     u = torch.rand(len(shards), generator=generator, dtype=torch.float64)
     part = place.argsort(stable=True)[rank * count : (rank + 1) * count]
     return part[(place[part] + window * u[part]).argsort(stable=True)]

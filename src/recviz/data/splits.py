@@ -14,9 +14,9 @@ from recviz.errors import InputError
 
 
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:
-    """A share of each class of a labelled split, held out: what is left, and the share.
+    """Hold out a fraction of each class of a labelled split: the rest, and the held-out part.
 
-    A class of one image keeps it; None where every class does.
+    A class with one image keeps it; None if all classes have one image.
     """
     assert split.labels is not None
     held_out = stratified_fraction(split.labels, len(split.images), fraction)
@@ -33,7 +33,7 @@ def keep_classes(split: Split, classes: str | list[int]) -> Split:
     """The images of some classes, see class_list, with labels from 0.
 
     Raises:
-        InputError: images without labels, or classes that there are not.
+        InputError: images without labels, or unknown classes.
     """
     if split.labels is None:
         raise InputError(f"classes={classes!r} needs labelled images, and these have no labels")
@@ -46,7 +46,7 @@ def keep_classes(split: Split, classes: str | list[int]) -> Split:
 
 
 def aligned(val: Split, class_names: list[str]) -> Split:
-    """A labelled held-out split with the labels of the training split, whose classes are `class_names`.
+    """The held-out split, labelled by the training split's `class_names`.
 
     Raises:
         InputError: held-out images of a class that the training split lacks.
@@ -66,7 +66,7 @@ def aligned(val: Split, class_names: list[str]) -> Split:
 
 
 def named(names: list[str], most: int = 5) -> str:
-    """The first names, in one line."""
+    """The first names, on one line."""
     return f"{', '.join(names[:most])}{', …' * (len(names) > most)}"
 
 
@@ -78,7 +78,7 @@ def class_list(classes: str | list[int], num_classes: int) -> list[int]:
     """Class labels from a list, or from ranges such as "0-49" or "0-4,7".
 
     Raises:
-        InputError: text of another form, a label twice or out of range, no label.
+        InputError: another format, a repeated label, a label out of range, no label.
     """
     labels = _parse_ranges(classes) if isinstance(classes, str) else list(classes)
     if not labels:
@@ -105,14 +105,14 @@ def _parse_ranges(text: str) -> list[int]:
 
 
 def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> Tensor:
-    """Sorted indices of a share of each class, at least one sample of each, the same at every call.
+    """Sorted indices of a fraction of each class, at least one sample of each; deterministic.
 
-    Shares are nested: each class is put in one fixed random order, of which a share is the beginning.
+    Fractions are nested: each is the beginning of a fixed random order of the class.
 
     Args:
         labels: int64 [N], or None: one class.
         count: N.
-        fraction: the share, above 0 and at most 1.
+        fraction: above 0 and at most 1.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     if labels is None:

@@ -1,4 +1,4 @@
-"""Processes that read for a DataLoader: how many, how long, and what they do not hear."""
+"""DataLoader workers: default count, timeout, signal handling."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import signal
 from recviz.launch.machine import usable_cores
 
 WORKER_TIMEOUT = 1800
-"""Seconds without a batch, after which a worker process counts as hung and the run ends."""
+"""Seconds without a batch after which a worker counts as hung and the run ends."""
 
 
 def default_workers(processes: int, on_gpu: bool) -> int:
-    """Workers of one of the `processes` of this machine, of one thread each (torch sees to it).
+    """Default number of workers for one of `processes` on this host.
 
-    One for each core that is left to the process, at most 16; where the CPU trains, a quarter of that.
+    One per core available to the process, at most 16; a quarter of that when training on a CPU.
     """
     own = usable_cores() // processes
-    if "SLURM_CPUS_PER_TASK" in os.environ:  # SLURM has dealt the cores out already
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # SLURM has assigned the cores already
         own = min(usable_cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
     return min(16, max(1, own if on_gpu else own // 4))
 
 
 def deaf(worker: int) -> None:
-    """Keep signals that tell a run to stop from its workers: the run ends them itself, after its last step.
+    """Shield workers from signals that stop a run, which ends its workers itself after the last step.
 
-    Ctrl-C and torchrun signal the process group, which a worker leaves; SLURM may signal every process, and there a
-    SIGTERM takes a worker after 20 seconds.
+    A worker leaves the process group that Ctrl-C and torchrun signal. SLURM may signal every process; a SIGTERM then
+    ends a worker after 20 seconds.
     """
     if hasattr(os, "setsid"):
         os.setsid()

@@ -39,7 +39,7 @@ class PackedImages(EncodedImages):
         self.window = window
         self.ends = np.cumsum([shard.images for shard in shards])  # rows before and in each shard
         self.offset, self.length, self.crc32 = (index[name].numpy() for name in ("offset", "length", "crc32"))
-        self.cheap = not store.remote  # of an address, whole shards are copied
+        self.cheap = not store.remote  # complete shards are copied from an address
 
     def read(self, row: int) -> bytes:
         """See EncodedImages."""
@@ -50,7 +50,7 @@ class PackedImages(EncodedImages):
         return data
 
     def name(self, index: int) -> str:
-        """Shard and place."""
+        """Shard and index."""
         row = int(self.rows[index])
         shard = int(np.searchsorted(self.ends, row, side="right"))
         return f"{row - (self.ends[shard - 1] if shard else 0)} of {self.store.root}/{self.files[shard].file}"
@@ -62,14 +62,14 @@ class PackedImages(EncodedImages):
         return torch.from_numpy(np.searchsorted(self.ends, self.rows, side="right")), self.window
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """Of the shards' checksums and the rows in use."""
+        """Hash of the shards' checksums and the used rows."""
         digest = hashlib.sha256("".join(shard.sha256 for shard in self.files).encode())
         digest.update(np.ascontiguousarray(self.rows).data)
         return digest.hexdigest()[:16]
 
 
 class Packed(Dataset):
-    """A dataset that `recviz pack` wrote, from a folder or a bucket.
+    """A dataset of `recviz pack`, from a folder or a bucket.
 
     Args: see PackedDataModule.
     """
@@ -88,7 +88,7 @@ class Packed(Dataset):
         return self._split(read_manifest(self.store), "train")
 
     def held_out(self) -> Split | None:
-        """The split "val", where one was packed."""
+        """The split "val", if packed."""
         manifest = read_manifest(self.store)
         return self._split(manifest, "val") if "val" in manifest.shards else None
 
@@ -102,18 +102,18 @@ class Packed(Dataset):
 
 @dataclass(eq=False, repr=False)
 class PackedDataModule(DataModule):
-    """A dataset that `recviz pack` wrote, from a folder or a bucket.
+    """A dataset of `recviz pack`, from a folder or a bucket.
 
-    With `shuffle_shards` None the order of an epoch is a uniform permutation of all images, which suits a disk. With a
-    number W, the shards are permuted and dealt out, so that each process reads its own share of them, one after the
-    other; an image of the process's s-th shard comes at the place s + u · W, u uniform in 0..1, so that a batch mixes
-    images of about W shards while one shard at a time is new. Packing puts images into shards at random.
+    With `shuffle_shards` None, the order of an epoch is a uniform permutation of all images, which suits a disk. With a
+    number W, shards are permuted and distributed, and each process reads its shards one after the other. Its images are
+    sorted by s + u · W for an image of the s-th shard, with u uniform in 0..1, so a batch mixes about W shards. Packing
+    assigns images to shards at random.
 
     Args:
         root: the folder, or an address such as s3://bucket/folder.
         shuffle_shards: W above. None: a uniform permutation for a folder, 16 for an address.
-        cache_dir: where shards of an address are copied to. None: shards/ in recviz's cache folder.
-        cache_gb: how much of the copies to keep, in 10⁹ bytes.
+        cache_dir: folder for copies of an address's shards. None: shards/ in recviz's cache folder.
+        cache_gb: size of the copies to keep, in 10⁹ bytes.
     """
 
     root: str

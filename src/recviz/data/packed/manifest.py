@@ -1,4 +1,4 @@
-"""The index files of a packed dataset: manifest.json (names, sizes, checksums) and where each image is."""
+"""The index files of a packed dataset: manifest.json (names, sizes, checksums) and the offsets of images."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(NamedTuple):
-    """What a packed dataset holds."""
+    """The contents of a packed dataset."""
 
     class_names: list[str]
     shards: dict[str, list[Shard]]
-    """By split, "train" and perhaps "val"."""
+    """By split, "train" and optionally "val"."""
     indices: dict[str, Shard]
-    """By split, the file that says where each image is."""
+    """By split, the file with the offsets of images."""
 
 
 def read_manifest(store: ShardStore) -> Manifest:
     """Read and check manifest.json.
 
     Raises:
-        InputError: none there, or of another format.
+        InputError: a missing manifest, or another format.
     """
     try:
         content = json.loads(store.text(MANIFEST))
@@ -52,10 +52,10 @@ def read_manifest(store: ShardStore) -> Manifest:
 
 
 def read_index(store: ShardStore, manifest: Manifest, split: str) -> dict[str, Tensor]:
-    """Where each image of a split is: int64 [N] "offset", "length", "crc32", and "label" where there are labels.
+    """The index of a split: int64 [N] "offset", "length", "crc32", and "label" if labelled.
 
     Raises:
-        InputError: a file that is missing, or does not go with the manifest.
+        InputError: a missing file, or one that does not match the manifest.
     """
     path, shards = store.path(manifest.indices[split]), manifest.shards[split]
     try:
@@ -64,7 +64,7 @@ def read_index(store: ShardStore, manifest: Manifest, split: str) -> dict[str, T
         count = sum(shard.images for shard in shards)
         if any(column.shape != (count,) or column.dtype != torch.int64 for column in [*columns, *_labels(index)]):
             raise ValueError(f"it must have {count} whole numbers in each column")
-        size = torch.repeat_interleave(*(torch.tensor([s[k] for s in shards]) for k in (2, 1)))  # of each one's shard
+        size = torch.repeat_interleave(*(torch.tensor([s[k] for s in shards]) for k in (2, 1)))  # per image
         lacking = [] if store.remote else [s.file for s in shards if not (Path(store.root) / s.file).is_file()]
         if lacking:
             raise ValueError(f"{lacking[0]} is missing beside it; recviz check names all that is")

@@ -1,4 +1,4 @@
-"""Where the shards of a packed dataset are: a folder, or a bucket whose shards are copied here when they are due."""
+"""The shards of a packed dataset: in a folder, or copied from a bucket on demand."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ class Shard(NamedTuple):
     """A file of a packed dataset."""
 
     file: str
-    """Its name, without folders."""
+    """File name without folders."""
     images: int
     bytes: int
     sha256: str
 
 
 class ShardStore:
-    """Reads parts of shards, from a folder or from any address that fsspec knows (s3://, gs://, https://, hf://, …).
+    """Reads parts of shards, from a folder or any address of fsspec (s3://, gs://, https://, hf://, …).
 
-    Shards of an address are copied whole into `cache_dir`, once per machine, checked against their checksums, and the
-    least recently used are removed when the copies exceed `cache_gb`. Safe to use from several processes at once.
+    Shards of an address are copied completely into `cache_dir`, once per host, and their checksums are verified. If the
+    copies exceed `cache_gb`, the least recently used are removed. Safe for concurrent processes.
 
     Args:
         root: a folder, or an address with ://.
-        cache_dir: where copies are kept.
-        cache_gb: how much of them, in 10⁹ bytes.
+        cache_dir: folder of the copies.
+        cache_gb: size of the copies to keep, in 10⁹ bytes.
     """
 
     def __init__(self, root: str, cache_dir: Path, cache_gb: float) -> None:
@@ -49,10 +49,10 @@ class ShardStore:
         self.cache_gb = cache_gb
 
     def text(self, file: str) -> str:
-        """A small file, whole.
+        """The content of a small file.
 
         Raises:
-            InputError: there is none.
+            InputError: a missing file.
         """
         try:
             with fsspec.open(f"{self.root}/{file}", "rt", encoding="utf-8") as stream:
@@ -61,10 +61,10 @@ class ShardStore:
             raise InputError(f"cannot read {self.root}/{file}: {_reason(error)}") from error
 
     def path(self, shard: Shard) -> Path:
-        """The file on this machine, copied here where it was not.
+        """The local file, copied if missing.
 
         Raises:
-            InputError: a file that is not there, cannot be copied, or has another checksum.
+            InputError: a file that is missing, cannot be copied, or has another checksum.
         """
         if not self.remote:
             return Path(self.root) / shard.file
@@ -78,12 +78,12 @@ class ShardStore:
                         self._fetch(shard, copy)
             except OSError as error:
                 raise InputError(f"cannot keep copies in {self.cache_dir}: {_reason(error)}") from error
-        with contextlib.suppress(FileNotFoundError):  # another process made room
-            os.utime(copy)  # it was used
+        with contextlib.suppress(FileNotFoundError):  # another process removed it
+            os.utime(copy)  # mark as used
         return copy
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
-        """Bytes of a shard; fewer where it ends earlier. OSError where it cannot be read."""
+        """Bytes of a shard, fewer at its end; OSError if unreadable."""
         for attempt in range(_TRIES):
             try:
                 path = self.path(shard) if self.remote else f"{self.root}/{shard.file}"
@@ -96,7 +96,7 @@ class ShardStore:
         raise AssertionError("unreachable")
 
     def _fetch(self, shard: Shard, copy: Path) -> None:
-        """Copy a shard here, trying again after a pause where the network fails."""
+        """Copy a shard, with retries after network failures."""
         for attempt in range(_TRIES):
             try:
                 with whole_file(copy) as part:
@@ -119,7 +119,7 @@ class ShardStore:
 
 
 def plain_name(file: Any) -> str:
-    """A file's name, if it is nothing but that: no folder, no way out of one.
+    """Check that a file name is plain, without a folder.
 
     Raises:
         ValueError: anything else.
@@ -130,7 +130,7 @@ def plain_name(file: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Checksum of a file's bytes, in hexadecimal digits."""
+    """Hexadecimal checksum of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):

@@ -1,4 +1,4 @@
-"""Writes packed datasets: images resized once, in shards of a random order, with checksums."""
+"""Writes packed datasets: resized images in shards in random order, with checksums."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _DIGITS = 10
 
 
 class Packing(NamedTuple):
-    """How images are packed.
+    """Settings of packing.
 
-    Larger ones are resized to a short side of `size` pixels, bicubic with antialias, and written as JPEG; others, and
-    all where size is None, keep their bytes if they are upright JPEG, PNG or WebP files, and their size.
+    Larger images are resized to a short side of `size` pixels (bicubic, antialiased) and written as JPEG. Others, and
+    all images if size is None, keep their size, and their bytes if they are upright JPEG, PNG or WebP files.
     """
 
     size: int | None = 256
@@ -46,23 +46,23 @@ class Packing(NamedTuple):
 
 
 def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int, on_error: OnError) -> dict[str, int]:
-    """Write a packed dataset, or go on where an earlier call with the same data and settings was stopped.
+    """Write a packed dataset, or resume an earlier call with the same data and settings.
 
-    Each shard is written beside its place and moved there whole; the manifest comes last, so that a folder with one is
-    complete. The images of a split are put into shards in one fixed random order.
+    Shards are written atomically, and the manifest last, so a folder with a manifest is complete. The images of a split
+    are assigned to shards in a fixed random order.
 
     Args:
-        splits: "train" and perhaps "val", of images in files.
-        folder: made where it is not there.
+        splits: "train" and optionally "val", of image files.
+        folder: the output folder, created if missing.
         packing: see Packing.
-        workers: threads; decoding, resizing and encoding work without the interpreter's lock.
-        on_error: "raise" at an image that cannot be read, or "skip" and report it.
+        workers: number of threads; decoding, resizing and encoding release the GIL.
+        on_error: "raise" at an unreadable image, or "skip" and report it.
 
     Returns:
         Number of images by split.
 
     Raises:
-        InputError: a folder of something else, an image that cannot be read, a full disk.
+        InputError: a folder with other contents, an unreadable image, a full disk.
     """
     identity = {
         "made_by": f"recviz {__version__}",
@@ -84,14 +84,14 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
     finally:
-        if [path.name for path in folder.glob("*")] == [SETTINGS]:  # leave nothing behind where no shard came about
+        if [path.name for path in folder.glob("*")] == [SETTINGS]:  # leave nothing behind without a shard
             (folder / SETTINGS).unlink()
             folder.rmdir()
     return {name: sum(shard["images"] for shard in entry["shards"]) for name, entry in entries.items()}
 
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
-    """Make the folder this packing's, or find that it is."""
+    """Claim the folder for this packing, or check that it is."""
     note = folder / SETTINGS
     if not note.exists():
         if any(folder.iterdir()):
@@ -116,7 +116,7 @@ def _pack_split(
     places: list[_Place] = []
 
     def encoded(place: int) -> tuple[str, bytes] | None:
-        """Suffix and bytes of one image; None where it was skipped."""
+        """Suffix and bytes of one image; None if skipped."""
         try:
             return _encoded(split.images, order[place], packing)
         except UnreadableImageError as error:
@@ -156,15 +156,15 @@ def _encoded(images: Images, index: int, packing: Packing) -> tuple[str, bytes]:
 
 
 def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
-    """Suffix and bytes of one image as it is packed. JPEG files may be decoded reduced, to twice the size or more.
+    """Suffix and bytes of one packed image. JPEG files may be decoded at a reduced size, at least twice the target.
 
     Raises:
-        UnreadableError: an image that cannot be decoded.
+        UnreadableError: an undecodable image.
     """
     short = min(photo.height, photo.width)
     larger = packing.size is not None and short > packing.size
     if not larger and photo.format in _KEPT and photo.upright and photo.frames == 1:
-        photo.pixels()  # raises where the file is broken
+        photo.pixels()  # raises for a broken file
         return _KEPT[photo.format], photo.data
     size = packing.size if packing.size is not None and larger else short
     reduction = next(factor for factor in photo.reductions if factor == 1 or short // factor >= 2 * size)
@@ -174,7 +174,7 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     out = io.BytesIO()
     try:
         picture.save(out, "JPEG", quality=packing.quality)
-    except (OSError, ValueError) as error:  # more than 65,500 pixels a side
+    except (OSError, ValueError) as error:  # a side above 65,500 pixels
         raise UnreadableError(f"it cannot be written as JPEG: {error}") from error
     return "jpg", out.getvalue()
 
@@ -186,7 +186,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 class _Place(NamedTuple):
-    """Of an image of a shard: its place in the order, offset and length in bytes, CRC-32."""
+    """An image of a shard: its position in the order, offset and length in bytes, CRC-32."""
 
     number: int
     offset: int
@@ -204,7 +204,7 @@ def _places(path: Path) -> Iterator[_Place]:
 
 
 def _write_index(folder: Path, name: str, split: Split, order: list[int], places: list[_Place]) -> dict[str, Any]:
-    """The columns of `manifest.read_index`, and under "path" and "path_end" what the images were called."""
+    """The columns of `manifest.read_index`, and the images' names under "path" and "path_end"."""
     table = torch.tensor(places, dtype=torch.int64).view(-1, 4)
     chosen = torch.tensor(order, dtype=torch.int64)[table[:, 0]]
     columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
