@@ -275,7 +275,7 @@ class DataModule(LightningDataModule):
         return self._loader(split, sampler, preparation, drop_unreadable)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Make the views of a training batch, or prepare the images of others; batches of other loaders pass unchanged."""
+        """Make the views of a training batch, or prepare the images of others; other loaders pass unchanged."""
         if not isinstance(batch, RawBatch):
             return batch
         images, labels, seed = batch.images, batch.labels, batch.seed
