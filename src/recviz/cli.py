@@ -1,6 +1,6 @@
-"""The `recviz` command: finds the subcommand, and turns failures into one line.
+"""The `recviz` command: runs the subcommand and maps failures to one-line errors.
 
-Nothing heavy is imported before a subcommand runs.
+Slow imports happen in subcommands only.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (the process's own if None).
 
     Returns:
-        The exit code: 0 for success, 2 for bad input, 1 for a run that failed, 75 for a run that was told to stop and
-        can be resumed, 130 for an interrupt.
+        The exit code: 0 for success, 2 for invalid input, 1 for a failed run, 75 for a run that was stopped and can be
+        resumed, 130 for an interrupt.
 
     Raises:
-        Exception: a bug, with its own type and traceback, which ends in a line that says how to report it.
+        Exception: a bug, with its type and traceback, whose last line says how to report it.
     """
     args = [with_home(arg) for arg in (sys.argv[1:] if argv is None else argv)]
     if args[:1] == ["help"]:
@@ -95,7 +95,7 @@ def run(args: list[str]) -> int:
     """Run a command.
 
     Raises:
-        InputError: no such command, or whatever the command finds wrong.
+        InputError: an unknown command, or invalid input of a command.
     """
     if args[0] not in COMMANDS:
         from recviz.commands.hints import did_you_mean, nearest_command
@@ -111,11 +111,11 @@ def run(args: list[str]) -> int:
 
 
 def report(error: Exception) -> int | None:
-    """Say in one line what failed.
+    """Print a failure in one line.
 
     Returns:
-        The exit code; None for a bug, of recviz or of a class that the settings name, or a fault of the hardware: that
-        keeps its type and traceback, and nothing is said here.
+        The exit code; None for bugs (of recviz or of a class in the settings) and hardware faults, which keep their
+        traceback.
     """
     if isinstance(error, StoppedError):
         say(f"recviz: {error}")
@@ -128,7 +128,7 @@ def report(error: Exception) -> int | None:
 
 
 def _add_last_line(error: Exception, args: Sequence[str]) -> None:
-    """Have the error's traceback end in a line that says how to report it."""
+    """Add a last line to the traceback that says how to report the error."""
     found = {"recviz": recviz.__version__, "Python": platform.python_version()}
     found.update({name: sys.modules[name].__version__ for name in ("torch", "lightning") if name in sys.modules})
     versions = ", ".join(f"{name} {version}" for name, version in found.items())
@@ -144,7 +144,7 @@ def _add_last_line(error: Exception, args: Sequence[str]) -> None:
 
 
 def check_environment() -> None:
-    """Raise InputError where a variable that launchers set to a number is none."""
+    """Raise InputError if a variable that launchers set to an integer is not one."""
     for name in NUMBERS:
         value = os.environ.get(name, "0")
         if not value.isdecimal():
@@ -152,6 +152,6 @@ def check_environment() -> None:
 
 
 def _command(name: str) -> ModuleType:
-    """The module of a subcommand, whose imports take seconds, and a minute on the first start."""
+    """Import a subcommand, which takes seconds, and a minute on the first start."""
     with working(f"recviz {name}: loading PyTorch and Lightning", patience=3):
         return import_module(f"recviz.commands.{name}")

@@ -1,4 +1,4 @@
-"""`recviz check`: every file of a dataset that cannot be read, and why."""
+"""`recviz check`: the unreadable files of a dataset."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def run(argv: list[str]) -> int:
     """Read every file and list the unreadable ones.
 
     Returns:
-        0 where everything can be read, 1 where something cannot.
+        0 if all files are readable, else 1.
 
     Raises:
-        InputError: no folder, a folder without images, an output that cannot be written.
+        InputError: not a folder, a folder without images, an output that cannot be written.
     """
     parser = options()
     config = parse(parser, argv)
@@ -62,7 +62,7 @@ def options() -> ArgumentParser:
 
 
 def _files(root: Path, workers: int | None) -> list[str]:
-    """Names below root of the images that cannot be read."""
+    """Names below root of the unreadable images."""
     listing = images_below(root)
     paths = listing.images
     torch.set_num_threads(1)  # the workers are threads
@@ -81,7 +81,7 @@ def _files(root: Path, workers: int | None) -> list[str]:
 
 
 def _packed(root: Path) -> list[str]:
-    """Shards and indices that are missing or have another checksum."""
+    """Shards and indices that are missing or have a wrong checksum."""
     store = ShardStore(str(root), cache_folder() / "shards", 0)
     manifest = read_manifest(store)
     files = [*manifest.indices.values(), *(shard for shards in manifest.shards.values() for shard in shards)]

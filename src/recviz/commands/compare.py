@@ -1,4 +1,4 @@
-"""`recviz compare`: runs side by side, as a page, a table and plots."""
+"""`recviz compare`: a comparison of runs as a page, a table and plots."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ the runs differ, as many as fit the terminal."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, read every run, write the report.
+    """Parse, read the runs, write the report.
 
     Raises:
-        InputError: a path that is no run, an output that cannot be written.
+        InputError: a path that is not a run, an output that cannot be written.
     """
     parser = options()
     config = parse(parser, argv)
@@ -50,7 +50,7 @@ def run(argv: list[str]) -> None:
 
 
 def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:
-    """The rows of each path; where two run folders have one name, they go by their paths."""
+    """The rows of each path; run folders with equal names are named by their paths."""
     names = Counter(rows[0].name for rows in read.values())
     return {
         path: [run._replace(name=path.strip("/")) if names[run.name] > 1 and run.kind == "run" else run for run in rows]

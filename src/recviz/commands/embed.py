@@ -1,4 +1,4 @@
-"""`recviz embed`: features of many images, and pictures of them."""
+"""`recviz embed`: features of images, and their projections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(argv: list[str]) -> None:
     """Parse, encode, write.
 
     Raises:
-        InputError: a checkpoint, data or an output that cannot work.
+        InputError: an invalid checkpoint, data or output.
     """
     parser = new_parser("embed", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
@@ -101,7 +101,7 @@ def run(argv: list[str]) -> None:
 
 
 def run_name(source: Path) -> str:
-    """The run folder of its last checkpoint; any other file as it is."""
+    """The run folder of its last checkpoint; any other path unchanged."""
     folder = RunFolder.of(source)
     return str(folder if source == folder.last else source)
 

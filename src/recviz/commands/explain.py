@@ -1,7 +1,7 @@
-"""Says in one line which setting jsonargparse refused, why, and what the nearest right name is.
+"""One-line errors for settings that jsonargparse refuses, with the nearest valid name.
 
-jsonargparse decides what is accepted. Its messages nest one level per class, so for a refused command line this module
-walks through the given settings and the signatures of the chosen classes until it meets the one at fault.
+jsonargparse decides what is accepted, but its messages nest one level per class. For a refused command line, this
+module goes through the settings and the signatures of the chosen classes until it finds the invalid one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from recviz.launch.failures import first_line
 from recviz.runs.settings import leaves, read_settings_file
 
 _FLAGS = ("-h", "--help", "--print_config", "--cache", "--no-cache")
-"""Options that take no value."""
+"""Options without a value."""
 
 _DEEPEST = 6
-"""Levels of classes within classes that are followed: a class may take one of its own kind."""
+"""Maximum nesting of classes: a class may take one of its own type."""
 
 
 class Given(NamedTuple):
-    """One setting of a recipe or option of the command line; a word that belongs to no option has no name."""
+    """One setting of a recipe or option of the command line; a word without an option has no name."""
 
     name: str
     value: Any
@@ -53,10 +53,10 @@ def explain(
 
     Args:
         error: its ArgumentError.
-        parser: of the command.
+        parser: the command's parser.
         argv: the command line.
         groups: the classes behind settings that are groups of others, such as {"trainer": Trainer}.
-        otherwise: what to say where no setting is at fault; None: jsonargparse's message.
+        otherwise: the message if no invalid setting is found; None: jsonargparse's message.
     """
     given = [*(_of_recipes(argv) if groups else ()), *_of_options(argv)]
     chosen = {_plain(each.name): each.value for each in given}
@@ -91,7 +91,7 @@ def _of_recipes(argv: Sequence[str]) -> Iterator[Given]:
 
 
 def _plain(name: str) -> str:
-    """A setting's name without dashes and the levels that jsonargparse adds."""
+    """A setting's name without dashes and jsonargparse's levels."""
     parts = name.strip("-").replace("+", "").split(".")
     return ".".join(part for part in parts if part not in ("init_args", "class_path"))
 
@@ -125,13 +125,13 @@ def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
 
 
 def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mapping[str, Any]) -> Iterator[Any]:
-    """Pairs of the name of every setting and its type hint, None where it has none, for the classes that are chosen."""
+    """Pairs of name and type hint (or None) of every setting, for the chosen classes."""
     defaults = parser.get_defaults(skip_validation=True)
     for name, _ in defaults.items():
         yield _plain(name), None
     for name, base in groups.items():
         default = defaults.get(f"{name}.class_path")
-        if default is None and defaults.get(name) is not None:  # a group of options, such as those of the Trainer
+        if default is None and defaults.get(name) is not None:  # a group of options, such as the Trainer's
             yield from _below(name, base, chosen)
         else:
             yield name, base
@@ -139,7 +139,7 @@ def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mappin
 
 
 def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], first: int = 0) -> Iterator[Any]:
-    """The settings of a class or function, its keyword arguments resolved by jsonargparse; nothing where that fails.
+    """The settings of a class or function, with **kwargs resolved by jsonargparse; empty if that fails.
 
     The first parameters of what a Callable makes, such as an optimizer's parameters, are not settings.
     """
@@ -149,12 +149,12 @@ def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], fir
     try:
         names = add(made, None, fail_untyped=False)
         for owner in reversed(made.__mro__) if inspect.isclass(made) else [made]:
-            if is_dataclass(owner):  # whose __init__ names types of its bases' modules
+            if is_dataclass(owner):  # its __init__ may name types of its bases' modules
                 hints |= inspect.get_annotations(owner, eval_str=True)
             else:
                 hints |= typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
         defaults = parser.get_defaults(skip_validation=True)
-    except Exception:  # a signature that cannot be read, for whatever reason
+    except Exception:  # an unreadable signature
         return
     for name in names[first:]:
         yield f"{prefix}.{name}", hints.get(name)
@@ -163,7 +163,7 @@ def _below(prefix: str, made: Callable[..., Any], chosen: Mapping[str, Any], fir
 
 
 def _of_value(key: str, hint: Any, chosen: Mapping[str, Any], default: str | None) -> Iterator[Any]:
-    """The settings of the class that `key` is set to."""
+    """The settings of the class of `key`."""
     bases = _classes(hint)
     value = chosen.get(key) or default or (bases[0] if bases and bases[0].__module__.startswith("recviz.") else None)
     if bases and isinstance(value, str) and value != "null" and not Path(value).is_file():
@@ -174,18 +174,18 @@ def _of_value(key: str, hint: Any, chosen: Mapping[str, Any], default: str | Non
 
 
 def _classes(hint: Any) -> tuple[type, ...]:
-    """The classes whose objects a type hint asks for; none where a string does as well."""
+    """The classes of a type hint's objects; empty if a string is valid too."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return () if str in arguments else tuple(base for part in arguments for base in _classes(part))
     if origin is not None and arguments and (origin is list or isinstance(arguments[0], list)):
-        return _classes(arguments[-1])  # a list of objects, or a function that makes one
+        return _classes(arguments[-1])  # a list of objects, or a function that returns one
     plain = not inspect.isclass(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
     return () if plain else (hint,)
 
 
 def _wrong_value(value: Any, hint: Any, option: str) -> str | None:
-    """Why a value is not of a type hint, or None where it is or cannot be told."""
+    """Why a value does not match a type hint; None if it does or is undecidable."""
     bases = _classes(hint)
     if hint is None or (bases and value in (None, "null")):
         return None
@@ -223,10 +223,10 @@ def _readable(hint: Any) -> str:
 
 
 def _found(path: str, bases: tuple[type, ...], option: str) -> Callable[..., Any] | None:
-    """The class or function that a class path names, or None for the bare name of a class of another library.
+    """The class or function of a class path, or None for the bare name of a class of another library.
 
     Raises:
-        InputError: it does not exist, needs a package that is not installed, or is of another kind.
+        InputError: it does not exist, requires a missing package, or has another type.
     """
     if "." not in path:
         own = {each.__name__: each for base in bases for each in _subclasses(base)}
@@ -239,7 +239,7 @@ def _found(path: str, bases: tuple[type, ...], option: str) -> Callable[..., Any
     if made is None and callable(found):
         try:
             made = typing.get_type_hints(found).get("return")
-        except Exception:  # annotations that cannot be read
+        except Exception:  # unreadable annotations
             return None
     if not (inspect.isclass(made) and issubclass(made, bases)) and not isinstance(found, bases):
         returned = ", nor annotated to return one" if callable(found) and not inspect.isclass(found) else ""

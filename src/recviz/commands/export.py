@@ -1,4 +1,4 @@
-"""`recviz export`: a run's backbone in a form that other programs load."""
+"""`recviz export`: the backbone of a run for other programs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx"
 
 
 def run(argv: list[str]) -> None:
-    """Parse, write, check, and say where it is.
+    """Parse, write, check, and print the path.
 
     Raises:
-        InputError: a checkpoint that cannot be read, a format that does not go with the backbone, a missing extra.
+        InputError: an unreadable checkpoint, a format that does not support the backbone, a missing package.
     """
     parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
@@ -49,9 +49,9 @@ def run(argv: list[str]) -> None:
 
 
 def figures(source: Path) -> list[str]:
-    """What the run's results.json and metrics say, as lines of Markdown."""
+    """Results of the run's results.json and metrics, as lines of Markdown."""
     folder = RunFolder(source) if source.is_dir() else RunFolder.of(source)
-    if not folder.exists:  # a checkpoint that was moved away from its run, or an exported file
+    if not folder.exists:  # a checkpoint outside its run, or an exported file
         return []
     return [line for row in read_runs(folder.path) for line in _lines(row)]
 

@@ -67,15 +67,15 @@ all settings of a class:
 """
 
 TYPES = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer, "probe": OnlineProbe}
-"""The classes of settings that are groups of others."""
+"""The classes of settings that are groups."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, check everything that can be checked, train, and say what to do next.
+    """Parse, check, train, and print the next commands.
 
     Raises:
-        InputError: anything in the settings, the data or the checkpoint that cannot work.
-        TrainingError: a run that broke off.
+        InputError: invalid settings, data or checkpoint.
+        TrainingError: the run failed.
     """
     given = argv
     argv, resumed = take_resume(argv)
@@ -110,11 +110,11 @@ def run(argv: list[str]) -> None:
 
 
 def launch(job: Job, argv: list[str], ranks: int) -> None:
-    """Train in processes of their own; where one fails, start again from the last checkpoint, --max_restarts times.
+    """Train on several ranks; after a failure, restart from the last checkpoint, --max_restarts times.
 
     Raises:
-        InputError: what a rank found wrong.
-        TrainingError: a run that broke off.
+        InputError: a rank refused its input.
+        TrainingError: the run failed.
     """
     if job.resumed is None:
         argv = [*argv, "--run_dir", str(job.folder)]
@@ -131,10 +131,10 @@ def launch(job: Job, argv: list[str], ranks: int) -> None:
 
 
 def set_up_data(job: Job) -> None:
-    """Set up the data of the run and its probe, and try the backbone on the sizes of its views.
+    """Set up the data of the run and its probe, and check the backbone on the sizes of its views.
 
     Raises:
-        InputError: data that cannot be read, or a backbone that cannot take them.
+        InputError: unreadable data, or a backbone that does not accept them.
     """
     name = type(job.data).__name__
     with refusals(name):
@@ -151,10 +151,10 @@ def set_up_data(job: Job) -> None:
 
 
 def checked_checkpoint(job: Job) -> str | None:
-    """The checkpoint to resume from, if any; prints the settings that changed since.
+    """The checkpoint to resume from, if any; prints changed settings.
 
     Raises:
-        InputError: one that cannot be read, of another architecture, or of settings that may not change.
+        InputError: an unreadable checkpoint, another architecture, or changed settings that may not change.
     """
     checkpoint: str | None = job.config["ckpt_path"]
     if checkpoint is not None:
@@ -167,11 +167,11 @@ def checked_checkpoint(job: Job) -> str | None:
 
 
 def train(job: Job, checkpoint: str | None) -> None:
-    """Train; bad input that shows before the first checkpoint leaves no run folder, nor does a stop before a step.
+    """Train; invalid input before the first checkpoint and a stop before the first step leave no run folder.
 
     Raises:
-        InputError: settings that cannot work, or a run without a single step.
-        TrainingError: a run that broke off.
+        InputError: invalid settings, or a run without a step.
+        TrainingError: the run failed.
     """
     trainer: Any = job.trainer
     try:
@@ -186,15 +186,15 @@ def train(job: Job, checkpoint: str | None) -> None:
     except (InputError, StoppedError) as error:
         kept = job.folder.checkpoints.exists() and (trainer.global_step or isinstance(error, StoppedError))
         if job.record.began and not kept:
-            shutil.rmtree(job.folder.path, ignore_errors=True)  # so that the command runs again, with other settings
+            shutil.rmtree(job.folder.path, ignore_errors=True)  # so that the same command can run again
         raise
-    except SystemExit:  # Lightning's answer to Ctrl-C
+    except SystemExit:  # raised by Lightning on Ctrl-C
         if not trainer.interrupted:
             raise
 
 
 def say_what_came(job: Job) -> None:
-    """Draw the curves, and print the closing table and what to do next."""
+    """Draw the curves, and print the closing table and the next commands."""
     trainer: Any = job.trainer
     if job.folder.metrics.is_file():
         from recviz.reports.curves import draw_curves
@@ -207,7 +207,7 @@ def say_what_came(job: Job) -> None:
 
 
 def options(command: str, description: str) -> ArgumentParser:
-    """The parser of recviz fit, whose settings recviz views takes too."""
+    """The parser of recviz fit, also used by recviz views."""
     parser = new_parser(command, description, "--config RECIPE [options]", EPILOG.format(command=f"recviz {command}"))
     option = parser.add_argument
     option("-c", "--config", action=Recipe, metavar="RECIPE", help="a YAML file, or the name of a bundled one")
@@ -237,7 +237,7 @@ def parse_settings(parser: ArgumentParser, argv: list[str]) -> Namespace:
     """Parse a command line with a recipe.
 
     Raises:
-        InputError: anything in it that is wrong.
+        InputError: invalid arguments.
     """
     names = {arg.partition("=")[0] for arg in argv}
     alone = names & {"-c", "--config", "--model", "--data"}
@@ -246,10 +246,10 @@ def parse_settings(parser: ArgumentParser, argv: list[str]) -> Namespace:
 
 
 class WholeLimits(Trainer):
-    """Lightning's Trainer with limits that a parser keeps apart: 1 is one batch, and 1.0 is all of them.
+    """Lightning's Trainer with limits that distinguish int and float: 1 is one batch, 1.0 is all batches.
 
-    Lightning annotates them as Optional[Union[int, float]]. Python caches such types, and may give the one of
-    Union[float, int] that another library made before, so that 1 becomes 1.0.
+    Lightning annotates them as Optional[Union[int, float]]. Python caches such types and may return Union[float, int]
+    of another library, with which 1 becomes 1.0.
     """
 
     def __init__(
@@ -271,14 +271,14 @@ class WholeLimits(Trainer):
 
 
 class Job:
-    """A run as its settings describe it, with all objects made; nothing is trained or written yet.
+    """A run with all objects made from its settings; nothing is trained or written.
 
     Args:
         argv: the command line.
         resumed: the run to resume, if any.
 
     Raises:
-        InputError: settings that cannot work.
+        InputError: invalid settings.
     """
 
     def __init__(self, argv: list[str], resumed: Resumed | None = None) -> None:
@@ -302,13 +302,15 @@ class Job:
         self.trainer = self._trainer(dict(made.trainer))
 
     def _trainer(self, settings: dict[str, Any]) -> Trainer:
-        """The trainer with recviz's own logger and callbacks."""
+        """The Trainer with recviz's logger and callbacks."""
         config, resumed = self.config, self.resumed
         others = [logger for logger in _listed(settings["logger"]) if hasattr(logger, "log_metrics")]  # not True
         settings["logger"] = [MetricsFile(self.folder.metrics, () if resumed is None else resumed.metrics), *others]
-        settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # the header says it
+        settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # printed by the header
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
-            settings["sync_batchnorm"] = False  # torch has it for GPUs only; each process keeps its own statistics
+            settings["sync_batchnorm"] = (
+                False  # torch only has it for GPUs; on CPUs each process has its own statistics
+            )
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         slurm = next((each for each in settings["plugins"] if isinstance(each, SLURMEnvironment)), None)
         stop = StopSafely(self.folder.last, slurm)
@@ -328,11 +330,11 @@ class Job:
         with refusals("Trainer"):
             trainer: Any = WholeLimits(**settings)
         if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:
-            trainer.profiler.filename = "profile"  # in the run folder; else the report goes to a silent logger
+            trainer.profiler.filename = "profile"  # in the run folder; otherwise a silent logger gets the report
         return trainer  # type: ignore[no-any-return]
 
     def config_text(self) -> str:
-        """All settings in use but the run folder, as YAML: `recviz fit --config` runs it again, into another one."""
+        """All settings except the run folder, as YAML: `recviz fit --config` repeats the run in another folder."""
         config = self.given.clone()
         config["run_dir"] = config["ckpt_path"] = config["resume"] = None
         config["allow_changes"] = False
@@ -341,7 +343,7 @@ class Job:
 
 
 def check_settings(config: Namespace) -> None:
-    """Raise InputError for settings that no class checks before it is made."""
+    """Raise InputError for invalid settings that no class checks in its constructor."""
     for name in ("keep_every_n_epochs", "max_restarts"):
         if config[name] < 0:
             raise InputError(f"{name} must not be negative, got {config[name]}")
@@ -354,10 +356,10 @@ def check_settings(config: Namespace) -> None:
 
 
 def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
-    """The folder of the run, which the loggers write to as well.
+    """The folder of the run, also for loggers.
 
     Raises:
-        InputError: one that exists or cannot be written.
+        InputError: it exists or cannot be written.
     """
     recipes = config.config or []
     folder = RunFolder(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
@@ -374,7 +376,7 @@ def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
 
 
 def forget_first_weights(config: Namespace) -> None:
-    """Where a checkpoint brings the backbone's weights, drop the settings that would read the first ones again."""
+    """With a checkpoint, drop settings that would read the backbone's initial weights again."""
     backbone = (config.model.get("init_args") or {}).get("backbone") or {}
     options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
     for name in STARTS:
@@ -383,14 +385,14 @@ def forget_first_weights(config: Namespace) -> None:
 
 
 def _listed(setting: Any) -> list[Any]:
-    """A setting of the Trainer that may be None, one thing or several."""
+    """A setting of the Trainer that may be None, one object or several, as a list."""
     if setting is None:
         return []
     return setting if isinstance(setting, list) else [setting]
 
 
 def _display(settings: dict[str, Any]) -> list[Callback]:
-    """A bar on a terminal, lines elsewhere; nothing where the Trainer's settings, which are adapted, bring a bar."""
+    """A bar on a terminal, else lines; none if the Trainer's settings, which are adapted, have a bar."""
     bar = any(isinstance(each, ProgressBar) for each in _listed(settings["callbacks"]))
     interactive = sys.stdout.isatty() and settings["enable_progress_bar"] is not False
     settings["enable_progress_bar"] = bar or interactive
@@ -398,18 +400,20 @@ def _display(settings: dict[str, Any]) -> list[Callback]:
 
 
 def new_run_dir(name: str) -> str:
-    """A run folder of this time."""
-    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{int(time.time() * 1000) % 1000:03}"  # an array's runs begin together
+    """A run folder named by the time."""
+    stamp = (
+        f"{time.strftime('%Y%m%d-%H%M%S')}-{int(time.time() * 1000) % 1000:03}"  # runs of a job array start together
+    )
     return f"runs/{name}/{stamp}"
 
 
 def on_cpu(accelerator: Any) -> bool:
-    """Whether the Trainer's accelerator setting means the CPU on this machine."""
+    """Whether the Trainer's accelerator setting means the CPU on this host."""
     return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
 
 
 def quiet_lightning() -> None:
-    """Drop the lines that Lightning prints for its own sake; recviz's own lines stand above the bars."""
+    """Silence Lightning's tips, and write recviz's log lines above the bars."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -1,4 +1,4 @@
-"""What a Trainer or a Fabric would not refuse in time: hardware that is missing, processes that cannot be watched."""
+"""Checks of accelerator and strategy that a Trainer or a Fabric makes too late."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from recviz.errors import InputError
 def check_hardware(settings: Any) -> None:
     """Check the accelerator and strategy of a Trainer or a Fabric.
 
-    Strategies that start processes from within one (ddp_spawn, ddp_fork, ddp_notebook) lose their metrics, epoch and
-    callbacks.
+    Strategies that start processes themselves (ddp_spawn, ddp_fork, ddp_notebook) lose metrics, epoch and callbacks.
 
     Args:
-        settings: those of the Trainer, as a dict or Namespace; objects in place of names are left alone.
+        settings: those of the Trainer, as a dict or Namespace; objects instead of names are not checked.
 
     Raises:
-        InputError: an accelerator that this machine lacks, a strategy for notebooks.
+        InputError: a missing accelerator, a strategy for notebooks.
     """
     accelerator, strategy = settings.get("accelerator", "auto"), settings.get("strategy", "auto")
     if isinstance(accelerator, str) and accelerator not in ("auto", "cpu"):
@@ -34,7 +33,7 @@ def check_hardware(settings: Any) -> None:
     name = strategy if isinstance(strategy, str) else str(inner.get("start_method") or "")
     if any(kind in name for kind in ("spawn", "fork", "notebook")):
         raise InputError(f"trainer.strategy {name} is for notebooks: use ddp")
-    if name.startswith("deepspeed"):  # whose package Lightning would ask for
+    if name.startswith("deepspeed"):  # Lightning would ask for its package
         raise InputError(
             f"trainer.strategy {name} splits weights over the processes, and recviz needs them whole: use ddp"
         )

@@ -1,4 +1,4 @@
-"""The nearest right name to one that does not exist: of a command, an option, a recipe or a value."""
+"""The nearest valid name of a command, option, recipe or value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SYNONYMS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("dry", "dryrun", "print"): ("dry_run",),
     ("mode", "eval_type", "eval"): ("protocol",),
 }  # fmt: skip
-"""Option names of other programs, and the options that they may mean here; the first that a command has counts."""
+"""Options of other programs and their names here; the first that a command has is used."""
 
 OTHER_COMMANDS = {
     "fit": ("train", "pretrain", "run", "start", "resume", "main", "finetune_backbone"),
@@ -59,34 +59,34 @@ OTHER_COMMANDS = {
     "study": ("sweep", "grid", "tune", "hpo", "ablate", "ablation", "experiment", "multirun"),
     "views": ("augment", "augmentations", "show", "preview", "aug", "transforms", "view"),
 }  # fmt: skip
-"""Words for a command that people know from other programs."""
+"""Names of commands in other programs."""
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The known name that is closest in spelling, whatever its case; None where none is close."""
+    """The known name closest in spelling, ignoring case; None if none is close."""
     by_lower = {each.lower(): each for each in known}
     close = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=cutoff)
     return by_lower[close[0]] if close else None
 
 
 def did_you_mean(name: str | None, prefix: str = "") -> str:
-    """A hint at a name, to put behind a message; nothing for None."""
+    """A hint to append to a message; empty for None."""
     return f"; did you mean {prefix}{name}?" if name else ""
 
 
 def nearest_command(name: str, commands: Iterable[str]) -> str | None:
-    """The command that a word most likely means, by other programs' words for it, then by spelling."""
+    """The most likely command, by names in other programs, then by spelling."""
     word = name.lower().strip("-").replace("-", "_")
     homes = {other: command for command, words in OTHER_COMMANDS.items() for other in words}
     return homes.get(word) or nearest(word, commands, 0.5) or homes.get(nearest(word, homes, 0.75) or "")
 
 
 def nearest_option(name: str, known: Iterable[str]) -> str | None:
-    """The option that a name most likely means.
+    """The most likely option for a name.
 
-    In this order: an option of the same last part (`batch_size` for `data.batch_size`), other programs' words for it,
-    the nearest spelling within its group, and the nearest spelling of any whole name, last part or other program's
-    word.
+    In this order: an option with the same last part (`batch_size` for `data.batch_size`), its name in other programs,
+    the nearest spelling within its group, and the nearest spelling of any full name, last part or name in other
+    programs.
 
     Args:
         name: as typed, with or without dashes.

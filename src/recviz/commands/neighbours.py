@@ -1,4 +1,4 @@
-"""`recviz neighbours`: which of one's own pictures are most like one of them, to a backbone."""
+"""`recviz neighbours`: the images most similar to a query image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(argv: list[str]) -> None:
     """Parse, encode, print the nearest and draw them.
 
     Raises:
-        InputError: a checkpoint, a folder or a photo that cannot be read, an output that cannot be written.
+        InputError: an unreadable checkpoint, folder or image, an output that cannot be written.
     """
     parser = new_parser("neighbours", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")

@@ -29,10 +29,10 @@ images are resized to a short side of --size pixels. An interrupted call resumes
 
 
 def run(argv: list[str]) -> None:
-    """Parse, pack, and say what came of it.
+    """Parse, pack, and print a summary.
 
     Raises:
-        InputError: settings or images that cannot work, a destination of something else, a full disk.
+        InputError: invalid settings or images, a destination with other contents, a full disk.
     """
     parser = options()
     config = parse(parser, argv)
@@ -66,7 +66,7 @@ def run(argv: list[str]) -> None:
 
 
 def read_source(source: Path) -> dict[str, Split]:
-    """The splits of a folder, "train" and perhaps "val"; what is not used of it is said.
+    """The splits of a folder, "train" and optionally "val"; prints what is not used.
 
     Raises:
         InputError: see find_layout, load_folder and aligned.
@@ -80,7 +80,7 @@ def read_source(source: Path) -> dict[str, Split]:
     if layout.unlabelled is not None:
         print(
             f"note: {layout.unlabelled} has no class folders and hence no labels: it is not packed; sort its images "
-            f"into the class folders of {layout.train}, or PackedDataModule holds out a share of the training images"
+            f"into the class folders of {layout.train}, or PackedDataModule holds out a fraction of the training images"
         )
     for note in (*layout.notes, *dim_images(train.images)):
         print(f"note: {note}")

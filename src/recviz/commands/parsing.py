@@ -1,4 +1,4 @@
-"""Parsers of the subcommands: their help, one-line errors for what they refuse, and the objects that settings name."""
+"""Parsers of the subcommands: help, one-line errors, and the objects of settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
 from recviz.launch.failures import blamed, first_line, innermost
 
-register_unresolvable_import_paths(torch)  # activation functions and the like, whose __module__ lacks them
+register_unresolvable_import_paths(torch)  # such as activation functions, which their __module__ lacks
 
 
 class _OwnOptions(argparse.RawDescriptionHelpFormatter):
@@ -31,7 +31,7 @@ class _OwnOptions(argparse.RawDescriptionHelpFormatter):
 
 
 class HelpOf(argparse.Action):
-    """An option such as `--trainer.help`, which shows the settings of a class whose settings are options."""
+    """An option such as `--trainer.help`, which shows the settings of a class."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, made: type, **settings: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **settings)
@@ -50,12 +50,12 @@ def new_parser(command: str, description: str, usage: str | None = None, epilog:
 
     Args:
         command: such as "fit".
-        description: what it does.
+        description: of the command.
         usage: after the command; None: all options.
         epilog: after the options.
     """
     for name in recviz.__all__:
-        getattr(recviz, name)  # jsonargparse knows the bare names of classes that are imported
+        getattr(recviz, name)  # jsonargparse accepts bare names of imported classes
     prog, width = f"recviz {command}", shutil.get_terminal_size().columns - 2
     return ArgumentParser(
         prog=prog,
@@ -83,7 +83,7 @@ def parse(
         otherwise: see explain.
 
     Raises:
-        InputError: anything in it that is wrong.
+        InputError: invalid arguments.
     """
     try:
         config: Namespace = parser.parse_args(list(argv))
@@ -93,10 +93,10 @@ def parse(
 
 
 def first_look(argv: Sequence[str], *names: str) -> tuple[argparse.Namespace, list[str]]:
-    """Options that decide what the others' defaults are, and the rest of the command line.
+    """Options that determine the defaults of others, and the rest of the command line.
 
     Raises:
-        InputError: one of them without a value.
+        InputError: an option without a value.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in names:
@@ -115,7 +115,7 @@ def option_value(argv: Sequence[str], name: str) -> str | None:
 
 @contextlib.contextmanager
 def unless_misspelt(parser: ArgumentParser, argv: Sequence[str], groups: Mapping[str, type]) -> Iterator[None]:
-    """Name an option that does not exist, if there is one, in place of what was not found without it."""
+    """Report an unknown option, if any, instead of the error that it caused."""
     try:
         yield
     except InputError as error:
@@ -123,30 +123,30 @@ def unless_misspelt(parser: ArgumentParser, argv: Sequence[str], groups: Mapping
 
 
 def asks_for_help(argv: Sequence[str]) -> bool:
-    """Whether --help is among the arguments, or the help of a class, such as --model.help VICReg."""
+    """Whether the arguments have --help, or the help of a class, such as --model.help VICReg."""
     return any(arg in ("--help", "-h") or arg.partition("=")[0].endswith(".help") for arg in argv)
 
 
 def set_defaults(parser: ArgumentParser, defaults: dict[str, Any], source: object) -> None:
-    """Set a parser's defaults to settings that a file says.
+    """Set a parser's defaults to the settings of a file.
 
     Raises:
-        InputError: a value that is not of its setting's type; the message names the source.
+        InputError: a value of a wrong type; the message names the source.
     """
     try:
         parser.set_defaults(defaults)
-        parser.get_defaults()  # which checks their types
+        parser.get_defaults()  # checks their types
     except (ArgumentError, ValueError, TypeError) as error:
         raise InputError(f"{source}: {first_line(error)}") from error
 
 
 def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
-    """Make the objects that settings name.
+    """Make the objects of settings.
 
     Raises:
-        InputError: values that their classes refuse by ValueError, TypeError or MisconfigurationException, files that
-            are not there, and packages that are not installed.
-        Exception: whatever else a class raises, as it is.
+        InputError: values that classes refuse with ValueError, TypeError or MisconfigurationException, missing files
+            and packages.
+        Exception: any other exception of a class, unchanged.
     """
     raised: list[tuple[str, Exception]] = []
 
@@ -161,7 +161,7 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
     try:
         objects: Namespace = parser.instantiate(config, instantiators=[(make, object, True)])
         return objects
-    except Exception as error:  # jsonargparse wraps some kinds of what classes raise
+    except Exception as error:  # jsonargparse wraps some exceptions of classes
         made, cause = raised[-1] if raised else (None, innermost(error))
         failure = blamed(cause, made)
         if isinstance(failure, InputError) and made is None:
@@ -170,7 +170,7 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
 
 
 def _made_by(config: Namespace, function: str) -> Iterator[Namespace]:
-    """The settings of all objects that are made by a function, such as timm.create_model."""
+    """The settings of all objects made by a function, such as timm.create_model."""
     package, name = function.split(".")
     for key, path in config.items():
         if key.endswith("class_path") and str(path).startswith(f"{package}.") and str(path).endswith(f".{name}"):
@@ -178,7 +178,7 @@ def _made_by(config: Namespace, function: str) -> Iterator[Namespace]:
 
 
 def _check_model_names(config: Namespace) -> None:
-    """Check names of models, which timm and torchvision refuse by RuntimeError and KeyError."""
+    """Check model names, which timm and torchvision refuse with RuntimeError and KeyError."""
     for settings in _made_by(config, "timm.create_model"):
         import timm
 
@@ -194,10 +194,10 @@ def _check_model_names(config: Namespace) -> None:
 
 
 def _by_name(config: Namespace) -> str:
-    """Names torchvision's get_model where one of its functions failed.
+    """Suggest torchvision's get_model after a failure of one of its functions.
 
-    jsonargparse looks behind a function's **kwargs and passes the defaults that it finds there. Some functions of
-    torchvision, such as swin_t and wide_resnet50_2, give these arguments themselves.
+    jsonargparse resolves a function's **kwargs and passes their defaults. Some functions of torchvision, such as swin_t
+    and wide_resnet50_2, set these arguments themselves.
     """
     for key, path in config.items():
         name = str(path).rpartition(".")[2]

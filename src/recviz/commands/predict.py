@@ -1,4 +1,4 @@
-"""`recviz predict`: the class of each image below a folder, by a classifier of `recviz probe`."""
+"""`recviz predict`: classifies the images below a folder with a classifier of `recviz probe`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> None:
     """Parse, classify, write.
 
     Raises:
-        InputError: a file that is no classifier, a folder without an image that can be read, an unwritable output.
+        InputError: a file that is not a classifier, a folder without a readable image, an unwritable output.
     """
     parser = new_parser("predict", DESCRIPTION)
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")

@@ -1,4 +1,4 @@
-"""`recviz probe`: what a backbone's features are worth, by one protocol, written down."""
+"""`recviz probe`: evaluates a backbone by a protocol."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ all settings of a class:
 """
 
 TYPES = {"backbone": nn.Module, "data": DataModule}
-"""The classes of settings that are groups of others."""
+"""The classes of settings that are groups."""
 
 
 class Probed(NamedTuple):
-    """What the command line asks for."""
+    """The parsed command line."""
 
     config: Namespace
     checkpoint: dict[str, Any] | None
@@ -88,7 +88,7 @@ def run(argv: list[str]) -> None:
     """Parse, rebuild the backbone, measure, print the table and append to results.json.
 
     Raises:
-        InputError: a checkpoint, backbone, data or setting that cannot work.
+        InputError: an invalid checkpoint, backbone, data or setting.
     """
     quiet_lightning()
     with working("reading the checkpoint and the data"):
@@ -131,7 +131,7 @@ def run(argv: list[str]) -> None:
     batch_size = data.batch_size if _gives(argv, "data.batch_size") else None
     subject = Subject(backbone, data, weights, *fingerprints, probed.precision, batch_size)
     result = probed.protocol.evaluate(subject, hardware)
-    if result is None:  # a process that only helped
+    if result is None:  # not the first process
         return
     settings = yaml.safe_load(settings_text(config))
     about = {
@@ -165,7 +165,7 @@ def ranks_of(hardware: Hardware) -> int:
     """Number of ranks to start for a probe; 0 for one process.
 
     Raises:
-        InputError: hardware that is not here.
+        InputError: missing hardware.
     """
     settings = {**asdict(hardware), "precision": None}
     check_hardware(settings)
@@ -195,7 +195,7 @@ def options() -> ArgumentParser:
 
 
 def protocol_options() -> dict[str, tuple[Any, str]]:
-    """Type and help of each setting that some protocol has."""
+    """Type and help of each setting of the protocols."""
     found: dict[str, tuple[Any, str]] = {}
     for name, made in PROTOCOLS.items():
         hints = get_type_hints(made)
@@ -207,13 +207,13 @@ def protocol_options() -> dict[str, tuple[Any, str]]:
 
 
 def parse(argv: Sequence[str]) -> Probed:
-    """The settings, and the checkpoint where there is one.
+    """The settings, and the checkpoint, if any.
 
-    What a later place does not say comes from an earlier one: the checkpoint's run, the data of --config, the options.
-    Data of --config are seen as the checkpoint's were: with its size and normalisation.
+    Settings come, in rising priority, from the checkpoint's run, the data of --config, and the options. Data of
+    --config get the size and normalisation of the checkpoint.
 
     Raises:
-        InputError: settings that cannot be parsed or go together, a checkpoint that cannot be read.
+        InputError: invalid or conflicting settings, an unreadable checkpoint.
     """
     parser = options()
     given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
@@ -231,7 +231,7 @@ def parse(argv: Sequence[str]) -> Probed:
         checkpoint = read_checkpoint(path)
         settings = run_settings(checkpoint, path)
         preparation = run_preparation(checkpoint, path)
-        # without the weights that its backbone began with: the checkpoint's follow
+        # without initial weights, which the checkpoint replaces
         defaults = {"ckpt_path": str(path), "backbone": without_weights(settings["model"]["init_args"]["backbone"])}
         run_precision = (settings.get("trainer") or {}).get("precision")
         if preparation is not None:
@@ -254,10 +254,10 @@ def parse(argv: Sequence[str]) -> Probed:
 
 
 def recipe_data(recipe: Path) -> dict[str, Any]:
-    """The data that a recipe names.
+    """The data of a recipe.
 
     Raises:
-        InputError: a recipe that cannot be read or names none.
+        InputError: an unreadable recipe, or one without data.
     """
     data = read_settings_file(recipe).get("data")
     if not isinstance(data, dict):
@@ -266,10 +266,10 @@ def recipe_data(recipe: Path) -> dict[str, Any]:
 
 
 def rebuilt_backbone(module: nn.Module, probed: Probed) -> nn.Module:
-    """The backbone, with the checkpoint's weights where there is one.
+    """The backbone, with the checkpoint's weights, if any.
 
     Raises:
-        InputError: a checkpoint whose weights are not those of its own settings.
+        InputError: a checkpoint whose weights do not match its settings.
     """
     backbone = as_backbone(module)
     if probed.checkpoint is not None:
@@ -308,7 +308,7 @@ def _has_large_stem(backbone: nn.Module) -> bool:
 
 
 def _of_other_images(probed: Probed, data: DataModule, argv: Sequence[str]) -> bool:
-    """Whether the run's own data are not what they were when it was trained."""
+    """Whether the run's data have changed since training."""
     if (
         probed.checkpoint is None
         or data.on_error == "skip"
@@ -320,7 +320,7 @@ def _of_other_images(probed: Probed, data: DataModule, argv: Sequence[str]) -> b
 
 
 def _gives(argv: Sequence[str], name: str) -> bool:
-    """Whether an option data.… or one below it is among the arguments."""
+    """Whether the arguments have an option data or below it."""
     names = (name, name.replace("data.", "data.init_args."))
     return any(arg.startswith(tuple(f"--{name}" for name in names)) for arg in argv)
 

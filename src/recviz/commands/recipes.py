@@ -1,4 +1,4 @@
-"""Finds recipes: a path comes first, then a bare name among those that the package ships."""
+"""Finds recipes: by path first, then by the name of a bundled recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Recipe(ActionConfigFile):
         """Read the file.
 
         Raises:
-            InputError: a recipe that is not there, cannot be read or is a study.
+            InputError: a recipe that is missing, unreadable, or a study.
         """
         path = find_recipe(values)
         if {"base", "grid"} <= read_settings_file(path).keys():
@@ -31,15 +31,15 @@ class Recipe(ActionConfigFile):
 
 
 def recipes_folder() -> Path:
-    """Where the shipped recipes are: in the package, or beside src/ in a checkout."""
+    """Folder of the bundled recipes: in the package, or next to src/ in a checkout."""
     return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `--config name` means.
+    """The file of `--config name`.
 
     Raises:
-        InputError: neither a file nor a bundled recipe; the message names the nearest of those, or all.
+        InputError: neither a file nor a bundled recipe; the message names the nearest one, or all.
     """
     if Path(name).is_file():
         return Path(name)
@@ -53,12 +53,12 @@ def find_recipe(name: str) -> Path:
 
 
 def is_recipe(name: str) -> bool:
-    """Whether a word looks like the name of a recipe: a YAML file, or a bundled one without its ending."""
+    """Whether a word looks like a recipe: a YAML file, or a bundled one without its suffix."""
     return Path(name).suffix in (".yaml", ".yml") or (recipes_folder() / f"{Path(name).name}.yaml").is_file()
 
 
 def bundled() -> str:
-    """The names of the bundled recipes that train, the one to begin with first."""
+    """Names of the bundled recipes, quickstart first."""
     paths = sorted(recipes_folder().glob("*.yaml"), key=lambda path: (path.stem != "quickstart", path.stem))
     names = [path.stem for path in paths if "\nmodel:" in path.read_text(encoding="utf-8")]
     return ", ".join(names).replace("quickstart", "quickstart (two minutes on a CPU, no download)", 1)

@@ -14,10 +14,10 @@ from recviz.files import user_path
 
 
 def data_default(data: dict[str, Any], preparation: Preparation, argv: Sequence[str]) -> dict[str, Any] | None:
-    """A run's data, prepared as they were, as the default that the options of `argv` override.
+    """A run's data with its preparation, as a default that the options of `argv` override.
 
-    Where these name another dataset, by another class or another place, settings that choose among the run's own
-    images (SELECTION: classes, fraction, lists of files, splits) are not carried over to it.
+    If the options name another dataset, by class or path, settings that select among the run's images (SELECTION:
+    classes, fraction, lists of files, splits) are not carried over.
 
     Args:
         data: class_path and init_args of the run.
@@ -25,7 +25,7 @@ def data_default(data: dict[str, Any], preparation: Preparation, argv: Sequence[
         argv: the command's options.
 
     Returns:
-        A setting; None where the class is not a DataModule of recviz, or not here.
+        A setting; None if the class is not a DataModule of recviz, or cannot be imported.
     """
     if not _is_own(data["class_path"]):
         return None

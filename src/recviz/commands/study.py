@@ -1,4 +1,4 @@
-"""`recviz study`: a grid of pretraining runs, each probed, and one report of all."""
+"""`recviz study`: a grid of pretraining runs, each probed, and one report."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ trial."""
 
 KEYS = {"base", "options", "grid", "probe", "slurm"}
 OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
-"""Options of the study; all others are those of recviz fit."""
+"""Options of the study; all others are options of recviz fit."""
 
 TAKEN = ("--run_dir", "--resume", "--ckpt_path")
-"""Options of recviz fit that the study gives each run itself."""
+"""Options of recviz fit that the study sets for each run."""
 
 Options = dict[str, Any]
 
 
 class Study(NamedTuple):
-    """What a study's file says."""
+    """The content of a study's file."""
 
     base: str
     options: Options
@@ -55,13 +55,13 @@ class Study(NamedTuple):
 
 
 def run(argv: list[str]) -> int:
-    """Parse, run what is not done yet, compare all.
+    """Parse, run unfinished trials, compare all.
 
     Returns:
-        0 where every trial is done, 1 where some failed.
+        0 if all trials are done, 1 if some failed.
 
     Raises:
-        InputError: a study that cannot be read or whose settings recviz fit refuses; a folder in use.
+        InputError: an unreadable study, settings that recviz fit refuses, a folder in use.
     """
     parser = options()
     own, rest = split_arguments(argv)
@@ -122,7 +122,7 @@ def options() -> ArgumentParser:
 
 
 def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The study's own arguments, and all others, which are those of recviz fit."""
+    """The study's arguments, and those of recviz fit."""
     own: list[str] = []
     rest: list[str] = []
     target = own
@@ -134,14 +134,14 @@ def split_arguments(argv: list[str]) -> tuple[list[str], list[str]]:
 
 
 def check_options(study: Study, all_trials: list[Trial], rest: list[str]) -> None:
-    """Check the names of the options of every trial, before any is run.
+    """Check the option names of all trials before any is run.
 
     Raises:
-        InputError: an option that neither the study nor recviz fit has, or that the study sets itself.
+        InputError: an unknown option, or one that the study sets.
     """
     parser = fit_options("study", DESCRIPTION)
     for name in ("folder", "jobs", "launcher", "dry_run"):
-        parser.add_argument(f"--{name}")  # which a misspelt option may mean
+        parser.add_argument(f"--{name}")  # a misspelt option may mean one of them
     for trial in all_trials:
         given = [*trial.options, *rest]
         if taken := next((arg for arg in given if arg.partition("=")[0] in TAKEN), None):
@@ -153,7 +153,7 @@ def read_study(path: Path) -> Study:
     """Read and check a study's file.
 
     Raises:
-        InputError: a file that is no study.
+        InputError: a file that is not a study.
     """
     try:
         content = read_settings_file(path)
@@ -184,7 +184,7 @@ def read_study(path: Path) -> Study:
 
 
 def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
-    """Every combination of the axes' values; the last axis moves fastest."""
+    """All combinations of the axes' values; the last axis varies fastest."""
     found = []
     for names in itertools.product(*study.grid.values()):
         target = folder / "-".join(names)
@@ -200,27 +200,27 @@ def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
 
 
 def arguments(options: Options) -> list[str]:
-    """Options as the command line takes them."""
+    """Options as command-line arguments."""
     texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
     return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
 def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:
-    """Commands that probe each backbone of the study before training, as its trials are probed: rows to compare with.
+    """Commands that probe each untrained backbone of the study like its trials, for the comparison.
 
     Args:
-        done: the trials that were trained and probed.
+        done: the finished trials.
         folder: of the study, for the results.
 
     Returns:
-        The arguments of recviz, by the file of their results.
+        Arguments of recviz, by results file.
     """
     commands: dict[Path, list[str]] = {}
     for trial in done:
         config = RunFolder(trial.folder).config
         settings = read_settings_file(config)
         backbone, data = without_weights(settings["model"]["init_args"]["backbone"]), settings["data"]
-        for name in trial.probe:  # what the probe's own options say makes no other backbone
+        for name in trial.probe:  # the probe's options do not change the backbone
             data.get("init_args", {}).pop(name.removeprefix("--data."), None)
         label = hashlib.sha256(json.dumps([backbone, data, trial.probe]).encode()).hexdigest()[:8]
         options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}

@@ -15,7 +15,7 @@ from recviz.runs.position import position
 
 
 def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
-    """The figures of the last epoch, where everything is, and the commands to type next."""
+    """Print the results of the last epoch, the paths, and the next commands."""
     command, run = typed_command(), shlex.quote(str(folder))
     written = (folder.config, folder.record, folder.metrics, folder.curves, folder.views)
     lines = [""]
@@ -37,7 +37,7 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
 
 
 def _probe_data(data: object) -> str:
-    """The option that names data to probe on; "" where the run's own have two labelled classes and a held-out split."""
+    """The option for data to probe on; "" if the run's have two labelled classes and a held-out split."""
     if not isinstance(data, DataModule):
         return " --config cifar10.yaml"
     if data.train is None or data.train.labels is None or data.val is None or len(data.class_names) < 2:
@@ -46,7 +46,7 @@ def _probe_data(data: object) -> str:
 
 
 def _next_steps(data: object, command: str, folder: RunFolder) -> list[str]:
-    """Commands that work for a run's data, each with what it is for."""
+    """Commands for a run's data, each with its purpose."""
     run, last, config = (shlex.quote(str(path)) for path in (folder, folder.last, folder.config))
     split = "" if getattr(data, "val", None) is not None else " --split train"
     steps = [

@@ -1,4 +1,4 @@
-"""The trials of a study: one job of submitit each, on this machine or on SLURM, which pretrains and probes."""
+"""The trials of a study: one submitit job each, on this host or on SLURM, which pretrains and probes."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from recviz.runs.changes import FREE
 from recviz.runs.folder import RunFolder
 
 NOTE = "study.json"
-"""In the folder of a trial that is done: what it was done with."""
+"""File in the folder of a finished trial, with its settings."""
 
 JOBS = "jobs"
-"""Folder in a study's for submitit's files, among them the log of each job."""
+"""Folder of a study for submitit's files, including the logs of jobs."""
 
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
-"""Settings that trials of one study may differ in without a word."""
+"""Settings in which trials of a study may differ."""
 
 
 class Trial(NamedTuple):
@@ -40,11 +40,11 @@ class Trial(NamedTuple):
     base: str
     """The recipe."""
     options: list[str]
-    """Of recviz fit, after the recipe."""
+    """Options of recviz fit, after the recipe."""
     extra: list[str]
-    """More of them, which this call gave for every trial."""
+    """Further options, from this call for all trials."""
     probe: list[str]
-    """Options of recviz probe beside the checkpoint."""
+    """Options of recviz probe, without the checkpoint."""
 
     @property
     def fit(self) -> list[str]:
@@ -53,15 +53,15 @@ class Trial(NamedTuple):
 
     @property
     def begun(self) -> Path:
-        """Beside its folder: the settings that it was begun with."""
+        """File next to its folder: the settings at its start."""
         return Path(f"{self.folder}.json")
 
 
 def is_done(trial: Trial) -> bool:
-    """Whether a trial was trained to its end and probed, with these settings.
+    """Whether a trial was completely trained and probed with these settings.
 
     Raises:
-        InputError: it was done, or begun, with others.
+        InputError: it was finished or started with others.
     """
     done = Path(trial.folder) / NOTE
     for note, what in ((done, "done"), (trial.begun, "begun")):
@@ -71,7 +71,7 @@ def is_done(trial: Trial) -> bool:
 
 
 def _settings(trial: Trial) -> dict[str, list[str]]:
-    """What makes a trial what it is: neither where its files lie, nor on which hardware it runs."""
+    """Settings that identify a trial, without paths and hardware."""
     kept: list[str] = []
     for arg in trial.extra:
         if arg.startswith("--"):
@@ -84,10 +84,10 @@ def _settings(trial: Trial) -> dict[str, list[str]]:
 def run_trial(trial: Trial, gpus: str | None = None) -> str:
     """In a job: train and probe one trial.
 
-    The job holds a lock on FOLDER.lock, so that a trial whose study was killed is left alone while it runs.
+    The job locks FOLDER.lock, so that a trial whose study was killed is not started twice.
 
     Args:
-        trial: to run.
+        trial: the trial.
         gpus: see run_command.
 
     Returns:
@@ -99,7 +99,7 @@ def run_trial(trial: Trial, gpus: str | None = None) -> str:
         with FileLock(f"{folder}.lock", timeout=0):
             begun = RunFolder(folder).exists
             if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
-                shutil.rmtree(folder)  # a run that was killed before it wrote anything
+                shutil.rmtree(folder)  # killed before it wrote anything
             if not begun:
                 write_whole(trial.begun, json.dumps(_settings(trial)))
             fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
@@ -117,13 +117,13 @@ def run_command(command: list[str], gpus: str | None = None) -> str:
 
     Args:
         command: the arguments of recviz.
-        gpus: value of CUDA_VISIBLE_DEVICES; None leaves what the scheduler gave.
+        gpus: value of CUDA_VISIBLE_DEVICES; None: the scheduler's.
 
     Returns:
         The line of a failure, "" for success.
 
     Raises:
-        Exception: a bug, whose traceback stands in the job's log.
+        Exception: a bug, with its traceback in the job's log.
     """
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
@@ -149,11 +149,11 @@ def make_executor(launcher: str, parameters: dict[str, Any], folder: Path) -> su
 
     Args:
         launcher: local or slurm.
-        parameters: of submitit on SLURM, such as slurm_partition; "cluster" names another of its kinds.
+        parameters: of submitit on SLURM, such as slurm_partition; "cluster" selects another executor.
         folder: of the study.
 
     Raises:
-        InputError: parameters for several tasks, or no SLURM on this machine.
+        InputError: parameters for several tasks, or no SLURM on this host.
     """
     settings = {"cluster": "slurm", **parameters}
     if launcher == "local":
@@ -173,16 +173,16 @@ def run_jobs(
 ) -> Iterator[tuple[str, str]]:
     """Run jobs, as many at a time as `gpus` has values, and wait for them.
 
-    When this process is told to stop, jobs on this machine save themselves and end, and those on SLURM are cancelled.
+    If this process is stopped, jobs on this host save and end, and those on SLURM are cancelled.
 
     Args:
         executor: see make_executor.
         function: run_trial or run_command.
-        tasks: its argument in each job, by the job's name.
-        gpus: CUDA_VISIBLE_DEVICES of each of the jobs that run at a time.
+        tasks: argument of each job, by its name.
+        gpus: CUDA_VISIBLE_DEVICES of the concurrent jobs.
 
     Yields:
-        The name of each job that ended, and the line of its failure or "".
+        The name of each finished job, and the message of its failure or "".
     """
     waiting, free = list(tasks.items()), list(gpus)
     running: dict[str, tuple[submitit.Job[str], str | None, float]] = {}
@@ -191,7 +191,9 @@ def run_jobs(
         while waiting or running:
             new = [(*waiting.pop(0), free.pop(0)) for _ in range(min(len(waiting), len(free)))]
             if new:
-                interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # jobs inherit it: Ctrl-C comes from here only
+                interrupt = signal.signal(
+                    signal.SIGINT, signal.SIG_IGN
+                )  # inherited by jobs: this process forwards Ctrl-C
                 with executor.batch():  # on SLURM, one array
                     jobs = [executor.submit(function, task, gpu) for _, task, gpu in new]
                 signal.signal(signal.SIGINT, interrupt)
@@ -206,7 +208,7 @@ def run_jobs(
             time.sleep(0.2)
     finally:
         for job, _, _ in running.values():
-            if isinstance(job, submitit.LocalJob):  # whose cancel() kills after a second
+            if isinstance(job, submitit.LocalJob):  # its cancel() kills after a second
                 os.kill(int(job.job_id), signal.SIGTERM)
             else:
                 job.cancel()
@@ -218,12 +220,12 @@ def run_jobs(
 def _problem(job: submitit.Job[str]) -> str:
     try:
         return job.result()
-    except Exception as error:  # a bug, or a job that was cancelled or ran out of memory or time
+    except Exception as error:  # a bug, or a job that was cancelled or exceeded its memory or time
         return f"{str(error).strip().splitlines()[-1]}: see {job.paths.stdout}"
 
 
 def dealt_gpus(jobs: int) -> list[str | None]:
-    """The GPUs of this machine, dealt out to jobs: all of them to one, one each to several."""
+    """The GPUs of this host for jobs: all for one job, else one each."""
     import torch
 
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""`recviz views`: a picture of a recipe's views, how often each step fires, and what it costs."""
+"""`recviz views`: a picture of a recipe's views, with the frequency and time of each step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(argv: list[str]) -> None:
     """Draw views of the first batch of epoch 0, as training would; write the picture and print the table.
 
     Raises:
-        InputError: settings or data that cannot work, or data of a module that is not recviz's.
+        InputError: invalid settings or data, or a datamodule that is not recviz's.
     """
     quiet_lightning()
     keep_compiled_code()
@@ -67,7 +67,7 @@ def run(argv: list[str]) -> None:
 
 
 def table(reports: list[StepReport]) -> str:
-    """A row for each step of each view."""
+    """One row per step and view."""
     lines = [f"{'view':<10}{'step':<16}{'fired':>8}{'µs/view':>10}"]
     for report in reports:
         fired = f"{report.fired:.1%}"
