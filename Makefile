@@ -11,7 +11,7 @@ TEST_THREADS := OMP_NUM_THREADS=1 # many small tensors: more threads only wait f
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv with recviz (editable) and its tools, at the versions of constraints.txt
+setup: $(READY) ## create .venv with recviz (editable) and its tools, at the versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	if command -v uv >/dev/null; then uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
@@ -23,30 +23,30 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores
 	$(BIN)/recviz fit --config quickstart.yaml
 
-test: $(READY) ## what CI runs, on two cores
+test: $(READY) ## the tests that CI runs
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-test-all: $(READY) check ## everything this machine can: also slow, data (RECVIZ_DATA=DIR) and gpu tests
+test-all: $(READY) check ## all tests, also slow, data (RECVIZ_DATA=DIR) and gpu
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
 
-coverage: $(READY) ## the tests of make test, slow ones too, and the lines of src that none of them runs
+coverage: $(READY) ## make test with the slow tests, and the lines of src that no test runs
 	rm -rf build/coverage && mkdir -p build/coverage
 	$(TEST_THREADS) $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile -m 'not gpu and not data'
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
-test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml claims, in build/lowest
+test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml allows, in build/lowest
 	$$(command -v uv || echo $(BIN)/uv) venv --quiet --clear --python $(or $(LOWEST_PYTHON),3.10) build/lowest
 	UV_COMPILE_BYTECODE=1 $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python build/lowest/bin/python \
 		--resolution lowest-direct -e '.[dev]'
 	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -n 2 --dist loadfile --ignore tests/cli/test_lowest_versions.py
 
-bench: $(READY) ## recviz beside its peers, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); 40 minutes
+bench: $(READY) ## comparison with other libraries, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); 40 minutes
 	$(BIN)/python benchmarks/beside_peers.py $(if $(DATA),--data $(DATA)) $(if $(PHOTOS),--photos $(PHOTOS))
 
 gpu-check: $(READY) ## tests and timings on a GPU, then CIFAR-100 for the rest of 8 minutes (DATA=DIR with CIFAR-100)
 	$(BIN)/python benchmarks/gpu_check.py $(if $(DATA),--data $(DATA))
 
-gpu-train: $(READY) ## go on with that run for MINUTES=9 more
+gpu-train: $(READY) ## continue that run for MINUTES=9
 	$(BIN)/python benchmarks/gpu_train.py --minutes $(or $(MINUTES),9) $(if $(DATA),--data $(DATA))
 
 docs: $(READY) ## build the documentation into build/site
@@ -57,7 +57,7 @@ check: $(READY) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(READY) ## put the code into ruff's format
+format: $(READY) ## format the code with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
