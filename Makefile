@@ -38,7 +38,7 @@ test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml al
 	$$(command -v uv || echo $(BIN)/uv) venv --quiet --clear --python $(or $(LOWEST_PYTHON),3.10) build/lowest
 	UV_COMPILE_BYTECODE=1 $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python build/lowest/bin/python \
 		--resolution lowest-direct -e '.[dev]'
-	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -n 2 --dist loadfile --ignore tests/cli/test_lowest_versions.py
+	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -W default::DeprecationWarning -W default::FutureWarning -n 2 --dist loadfile --ignore tests/cli/test_lowest_versions.py
 
 bench: $(READY) ## comparison with other libraries, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); 40 minutes
 	$(BIN)/python benchmarks/beside_peers.py $(if $(DATA),--data $(DATA)) $(if $(PHOTOS),--photos $(PHOTOS))

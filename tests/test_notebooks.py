@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # numpy's and matplotlib's, of tensors as pictures
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "notebooks"
@@ -29,6 +30,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert scope.get("code", 0) == 0, cell["source"]
 
 
+@pytest.mark.filterwarnings("default::DeprecationWarning")  # numpy's and matplotlib's, of tensors as pictures
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_is_small_and_was_run(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

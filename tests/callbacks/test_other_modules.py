@@ -111,7 +111,7 @@ def test_datamodules_with_attributes_of_the_same_names() -> None:
 
 def test_a_closing_probe_of_data_of_others_is_refused_before_training() -> None:
     trainer = tiny_trainer(FinalProbe(), epochs=1)
-    with pytest.raises(InputError, match="FinalProbe needs one of recviz's DataModules, got the loaders"):
+    with pytest.raises(InputError, match="FinalProbe needs one of recviz's DataModules, got plain loaders"):
         trainer.fit(Plain(TinyBackbone()), rows())
     data = LightningDataModule.from_datasets(torch.randn(8, 4), torch.randn(8, 4), batch_size=2)  # type: ignore[arg-type]
     data.train = data.val = [1, 2]  # type: ignore[attr-defined]

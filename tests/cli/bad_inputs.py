@@ -347,13 +347,16 @@ CASES = {
         ),
         "its learning rate": Bad(f"{SMALL} --model.optimizer.lr 1", "model.optimizer"),
         "EarlyStopping": Bad(
-            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss", "it logs collapse/"
+            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss",
+            "`val_loss` which is not available"
         ),
         "a misspelt metric": Bad(
-            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train/totl", "mean train/total?"
+            f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train/totl",
+            "`train/totl` which is not available"
         ),
         "ModelCheckpoint": Bad(
-            f"{SMALL} --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val_acc", "which this run does"
+            f"{SMALL} --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val_acc",
+            "could not find the monitored key"
         ),
         "two validation loaders": Bad(f"{SMALL} --data tests.cli.faulty.TwoLoaders", "2 validation loaders"),
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -157,11 +158,10 @@ def test_names_that_jsonargparse_takes_are_taken(recviz_command: Command, args: 
     assert code == 0, err
 
 
-def test_no_recipe_names_each_bundled_one_with_a_phrase(recviz_command: Command) -> None:
-    err = recviz_command("fit")[2]
+def test_no_recipe_names_each_bundled_one(recviz_command: Command) -> None:
+    named = re.findall(r"[\w-]+", recviz_command("fit")[2])
     for path in recipes_folder().glob("*.yaml"):
-        text = path.read_text(encoding="utf-8")
-        assert (f"{path.stem} ({text[2:].partition(':')[0]})" in err) == ("\nmodel:" in text)
+        assert (path.stem in named) == ("\nmodel:" in path.read_text(encoding="utf-8"))
 
 
 def test_a_class_chosen_later_takes_the_settings_of_the_first_with_it(

@@ -226,13 +226,13 @@ def test_a_run_that_skips_says_so_and_counts(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["check"], "recviz check needs DIR"),
+        (["check"], "required: dir"),
         (["check", "nowhere"], "nowhere is not a folder"),
         (["check", "empty"], "empty holds no images"),
         (["check", "photos", "--num_workers", "0"], "--num_workers must be at least 1"),
         (["check", "photos", "--out", "empty"], "cannot write empty"),
         (["check", "photos", "--outt", "x"], "--outt"),
-        (["pack", "photos"], "recviz pack needs DST"),
+        (["pack", "photos"], "required: dst"),
         (["pack", "nowhere", "set"], "there is no folder SRC nowhere"),
         (["pack", "photos", "photos/set"], "lies in photos"),
         (["pack", "photos", "set", "--size", "0"], "--size must be at least 1"),

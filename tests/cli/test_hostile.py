@@ -26,6 +26,11 @@ from torch import nn
 import recviz.cli
 from tests.cli.bad_inputs import bad_world
 
+pytestmark = [  # torch.jit makes a hostile file, and jsonargparse warns of the modules that these name
+    pytest.mark.filterwarnings("default::DeprecationWarning"),
+    pytest.mark.filterwarnings("default::FutureWarning"),
+]
+
 Command = Callable[..., tuple[int, str, str]]
 
 watched: list[str] = []
@@ -285,7 +290,7 @@ CONFIGS = {
     "the optimiser": ("model: {init_args: {optimizer: {class_path: os.system}}}", "os.system"),
     "a callback": ("trainer: {callbacks: [{class_path: os.system}]}", "os.system"),
     "a logger": ("trainer: {logger: {class_path: os.system}}", "os.system"),
-    "a plugin": ("trainer: {plugins: [{class_path: os.system}]}", "os.system"),
+    "a plugin": ("trainer: {plugins: [{class_path: os.system}]}", "trainer.plugins"),
     "a strategy": ("trainer: {strategy: {class_path: os.system}}", "os.system"),
     "the views": ("data: {init_args: {views: {class_path: os.system}}}", "os.system"),
     "the probe's data": ("probe: {data: {class_path: os.system}}", "os.system"),
@@ -307,7 +312,10 @@ def test_a_hostile_config_does_nothing(recviz_command: Command, trap: None, name
 
 @pytest.mark.parametrize("path", ["os.system", "subprocess.Popen", "collections.OrderedDict"])
 def test_a_hostile_export_does_nothing(recviz_command: Command, trap: None, world: Path, path: str) -> None:
-    about = {"backbone": {"class_path": path, "init_args": {}}, "size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    about = {
+        "backbone": {"class_path": path, "init_args": {}},
+        "preparation": {"size": 32, "mean": [0.0] * 3, "std": [1.0] * 3},
+    }
     save_file({"w": torch.zeros(2)}, "a.safetensors", {"recviz": json.dumps(about)})
     code, _, err = recviz_command("embed", "--ckpt_path", "a.safetensors", "--images", str(world / "photos"))
     refused(code, err)

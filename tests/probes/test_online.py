@@ -283,7 +283,7 @@ def test_settings_are_checked() -> None:
     unlabelled = tiny_data()
     unlabelled.setup()
     unlabelled.train = replace(unlabelled.train, labels=None)
-    with pytest.raises(InputError, match="needs labels"):
+    with pytest.raises(InputError, match="needs labelled data"):
         tiny_trainer(OnlineProbe(data=unlabelled), epochs=1).fit(tiny_vicreg(), datamodule=tiny_data())
 
 

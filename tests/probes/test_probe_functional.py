@@ -205,7 +205,7 @@ BAD_FEATURES: dict[str, tuple[Tensor, Tensor, str]] = {
     "other rows": (torch.zeros(4, 2), torch.zeros(3, dtype=torch.int64), r"\(4, 2\).*\(3,\)"),
     "none": (torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64), r"\(0, 2\)"),
     "NaN": (torch.tensor([[1.0], [math.nan]]), torch.tensor([0, 1]), "NaN"),
-    "infinite": (torch.tensor([[1.0], [math.inf]]), torch.tensor([0, 1]), "infinite"),
+    "infinite": (torch.tensor([[1.0], [math.inf]]), torch.tensor([0, 1]), "Inf"),
     "a label above": (torch.tensor([[1.0], [2.0]]), torch.tensor([0, 3]), "3"),
     "a label below": (torch.tensor([[1.0], [2.0]]), torch.tensor([0, -1]), "-1"),
 }
