@@ -20,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 		-c constraints.txt -e '.[dev]'
 	touch $@
 
-quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores
+quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes on two cores, after set-up
 	$(BIN)/recviz fit --config quickstart.yaml
 
 test: $(READY) ## the tests that CI runs
