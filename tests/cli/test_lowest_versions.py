@@ -26,6 +26,7 @@ OLD = ("-W", "default::DeprecationWarning", "-W", "default::FutureWarning")
 """What newer versions of their own dependencies tell old libraries is no fault of recviz."""
 
 
+@pytest.mark.slow
 def test_the_lowest_versions_work(tmp_path: Path) -> None:
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
     python = tmp_path / "environment" / "bin" / "python"

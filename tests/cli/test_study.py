@@ -92,6 +92,7 @@ def test_a_study_runs_goes_on_and_compares(recviz_command: Command) -> None:
     assert "s/vicreg-half was done with other settings" in err
 
 
+@pytest.mark.slow
 def test_each_untrained_backbone_is_probed_once_as_its_trials_are(tmp_path: Path) -> None:
     probe = ["--data.fraction", "1.0"]
     done = []
@@ -143,6 +144,7 @@ def test_the_gpus_that_a_job_was_given_are_dealt_out(
     assert dealt_gpus(1) == [given]
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_is_named_and_the_others_run(recviz_command: Command) -> None:
     grid = {"lr": {"good": {}, "bad": {"model.base_lr": -1}}}
     write({**STUDY, "grid": grid})
@@ -237,6 +239,7 @@ def test_a_trial_that_runs_already_is_left_alone(tmp_path: Path) -> None:
         assert run_trial(trial) == "it is running already"
 
 
+@pytest.mark.slow
 def test_a_study_that_is_told_to_stop_takes_its_runs_along(tmp_path: Path) -> None:
     write({**STUDY, "options": {**STUDY["options"], "trainer.max_epochs": 5000}})  # type: ignore[dict-item]
     command = [sys.executable, "-m", "recviz", "study", "--config", "study.yaml", "--folder", "s"]

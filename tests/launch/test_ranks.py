@@ -289,6 +289,7 @@ def test_max_restarts_belongs_to_the_launcher(recviz_command: Command, monkeypat
     assert "--max_restarts is for ranks that recviz starts" in err
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_is_killed_is_named(tmp_path: Path, jobs: list[Job]) -> None:
     job = Job(tmp_path, *RESNET)
     jobs.append(job)

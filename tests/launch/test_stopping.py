@@ -24,7 +24,14 @@ FIT += ["--trainer.max_epochs", "1000", "--trainer.accelerator", "cpu", "--train
 FIT += ["--trainer.log_every_n_steps", "1", "--run_dir", "run"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 75), ("SIGUSR1", 75)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
+        ("SIGTERM", 75),
+        pytest.param("SIGUSR1", 75, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_the_group_stops_the_run_safely(tmp_path: Path, name: str, code: int) -> None:
     make_flat(tmp_path / "photos", 40)
     run = subprocess.Popen(
