@@ -11,10 +11,15 @@ import recviz.commands.fit  # noqa: F401 (what a notebook imports on its first c
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LONG = ("01", "02")
+"""Those that take over a minute."""
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning")  # numpy's and matplotlib's, of tensors as pictures
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem[:2] in LONG else ()) for path in NOTEBOOKS],
+)
 def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = tmp_path / "notebooks"
     for left in ("run", "images", "patches/china", "parts/train/china"):  # by an earlier execution
