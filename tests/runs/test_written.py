@@ -10,7 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 
-from recviz.commands.fit import Job
+from recviz.commands.job import Job
 
 FIT = ["--config", "quickstart.yaml", "--trainer.accelerator", "cpu", "--trainer.callbacks", "null", "--run_dir", "run"]
 CALLBACKS = {

@@ -19,8 +19,8 @@ import recviz.cli
 from recviz.augment.preparation import Preparation
 from recviz.augment.views import TwoViews
 from recviz.backbones import as_backbone, check_backbone
-from recviz.commands.fit import quiet_lightning
 from recviz.commands.hardware import check_hardware
+from recviz.commands.job import quiet_lightning
 from recviz.commands.parsing import (
     HelpOf,
     asks_for_help,
@@ -42,6 +42,7 @@ from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.cache import weights_hash
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
 from recviz.probes.protocols import PROTOCOLS
+from recviz.probes.result import Result
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
     backbone_weights,
@@ -93,26 +94,46 @@ def run(argv: list[str]) -> None:
     quiet_lightning()
     with working("reading the checkpoint and the data"):
         probed = parse(argv)
-        config = probed.config
-        hardware = Hardware(**config.trainer.as_dict())
+        hardware = Hardware(**probed.config.trainer.as_dict())
         ranks = ranks_of(hardware)
     if ranks:
         run_ranks(recviz.cli.run, ["probe", *argv], ranks)
         return
     with working("reading the checkpoint and the data"):
         seed_everything(0, verbose=False)
-        objects = instantiate(options(), config)
-        backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
-        trained_at = getattr(backbone, "trained_at", None)  # of published weights
-        if trained_at is not None and probed.checkpoint is None and not _gives(argv, "data.views"):
-            data = data.with_views(TwoViews(trained_at))
-        size = data.preparation.size
-        check_backbone(backbone, size)
-        check_writable(_results_path(probed))
-        if config.save is not None and Path(config.save).suffix != CHECKPOINT:
-            raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
-        train, test = labelled_splits(data)
-    weights, fingerprints = weights_hash(backbone), (train.fingerprint(), test.fingerprint())
+        subject = read_subject(probed, argv)
+    say_subject(probed, subject, argv)
+    start = time.perf_counter()
+    result = probed.protocol.evaluate(subject, hardware)
+    if result is not None:  # the first process
+        report(probed, subject, result, time.perf_counter() - start)
+
+
+def read_subject(probed: Probed, argv: Sequence[str]) -> Subject:
+    """The backbone and the data, and a look at where results and classifier will be written.
+
+    Raises:
+        InputError: invalid weights or data, or files that cannot be written.
+    """
+    config = probed.config
+    objects = instantiate(options(), config)
+    backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
+    trained_at = getattr(backbone, "trained_at", None)  # of published weights
+    if trained_at is not None and probed.checkpoint is None and not _gives(argv, "data.views"):
+        data = data.with_views(TwoViews(trained_at))
+    check_backbone(backbone, data.preparation.size)
+    check_writable(_results_path(probed))
+    if config.save is not None and Path(config.save).suffix != CHECKPOINT:
+        raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
+    train, test = labelled_splits(data)
+    batch_size = data.batch_size if _gives(argv, "data.batch_size") else None
+    fingerprints = train.fingerprint(), test.fingerprint()
+    return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, batch_size)
+
+
+def say_subject(probed: Probed, subject: Subject, argv: Sequence[str]) -> None:
+    """Print what the data are, and what may be wrong with them for this backbone."""
+    data, size = subject.data, subject.data.preparation.size
     if _of_other_images(probed, data, argv):
         print(
             "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
@@ -121,35 +142,35 @@ def run(argv: list[str]) -> None:
         )
     if is_first_process():
         print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
-        if _has_large_stem(backbone) and size <= 64:
+        if _has_large_stem(subject.backbone) and size <= 64:
             print(
                 "note: the backbone's first convolution is made for images of about 224 pixels, and these are "
                 f"{size}×{size}: --data.views.size 96 enlarges them",
                 flush=True,
             )
-    start = time.perf_counter()
-    batch_size = data.batch_size if _gives(argv, "data.batch_size") else None
-    subject = Subject(backbone, data, weights, *fingerprints, probed.precision, batch_size)
-    result = probed.protocol.evaluate(subject, hardware)
-    if result is None:  # not the first process
-        return
+
+
+def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> None:
+    """Print the table, append the result to results.json, and save the classifier."""
+    config, data = probed.config, subject.data
+    train, test, size = data.train, data.val, data.preparation.size
     settings = yaml.safe_load(settings_text(config))
     about = {
         "protocol": config.protocol,
         "title": probed.protocol.title,
         "checkpoint": None if probed.path is None else str(probed.path),
-        "weights": weights,
+        "weights": subject.weights,
         "input": data.preparation.as_dict(),
-        "train": {"images": len(train.images), "fingerprint": fingerprints[0]},
-        "test": {"images": len(test.images), "fingerprint": fingerprints[1]},
+        "train": {"images": len(train.images), "fingerprint": subject.train},
+        "test": {"images": len(test.images), "fingerprint": subject.test},
         "classes": train.class_names,
         "data": {name: value for name, value in data.record.items() if name not in ("classes", "class_names")},
-        "seconds": round(time.perf_counter() - start, 1),
+        "seconds": round(seconds, 1),
         "settings": settings,
     }
     print(
-        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and "
-        f"{len(test.images):,} test images of {len(train.class_names)} classes, {size}×{size}; weights {weights}"
+        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and {len(test.images):,} "
+        f"test images of {len(train.class_names)} classes, {size}×{size}; weights {subject.weights}"
     )
     print(result.table)
     add_result(_results_path(probed), result, about)

@@ -14,8 +14,8 @@ from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 
 from recviz.commands import compare
-from recviz.commands.fit import options as fit_options
-from recviz.commands.fit import parse_settings
+from recviz.commands.job import options as fit_options
+from recviz.commands.job import parse_settings
 from recviz.commands.parsing import new_parser, parse
 from recviz.commands.recipes import find_recipe
 from recviz.commands.trials import JOBS, Trial, dealt_gpus, is_done, make_executor, run_command, run_jobs, run_trial

@@ -10,7 +10,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torchvision.transforms.v2.functional import to_pil_image
 
 from recviz.augment.picture import grid
-from recviz.commands.fit import options, parse_settings, quiet_lightning
+from recviz.commands.job import options, parse_settings, quiet_lightning
 from recviz.commands.parsing import instantiate
 from recviz.data.module import DataModule
 from recviz.errors import InputError

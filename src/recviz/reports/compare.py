@@ -263,7 +263,7 @@ def _page(title: str, tables: Sequence[Table], drawings: Sequence[str]) -> str:
         else ""
     )
     tables_html, plots = "".join(map(_html_table, tables)), "".join(drawings)
-    return filled("compare", title=escape(title), note=note, tables=tables_html, plots=plots)
+    return filled("compare", "compare", title=escape(title), note=note, tables=tables_html, plots=plots)
 
 
 def _html_table(table: Table) -> str:

@@ -57,6 +57,7 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
     ]
     return filled(
         "neighbours",
+        "images",
         title=escape(f"Nearest neighbours: {source}"),
         text="".join(lines),
         ranks=ranks,

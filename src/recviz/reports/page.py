@@ -1,4 +1,4 @@
-"""Fills in pages/*.html. Each page opens offline and loads nothing."""
+"""Fills in pages/*.html, within pages/frame.html. Each page opens offline and loads nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 PAGES = Path(__file__).parent / "pages"
 
 
-def filled(name: str, **parts: str) -> str:
+def filled(name: str, style: str, **parts: str) -> str:
     """A page with each <!--name--> replaced by HTML.
 
     Args:
-        name: of the page.
+        name: of the file of its body.
+        style: name of its style sheet.
         parts: HTML by name, already escaped.
     """
-    page = (PAGES / f"{name}.html").read_text(encoding="utf-8")
-    for part, text in parts.items():
+    page, body, sheet = (
+        (PAGES / file).read_text(encoding="utf-8") for file in ("frame.html", f"{name}.html", f"{style}.css")
+    )
+    for part, text in {"style": sheet, "body": body, **parts}.items():
         page = page.replace(f"<!--{part}-->", text)
     return page

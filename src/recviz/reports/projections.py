@@ -119,6 +119,7 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         legend, hint = f'<ul id="legend">{"".join(items)}</ul>', " Press a class below to see it alone."
     return filled(
         "projection",
+        "images",
         title=escape(f"Features in two dimensions: {source}"),
         count=f"{count:,}",
         hint=hint,
