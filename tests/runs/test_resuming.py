@@ -21,7 +21,7 @@ from recviz.runs.exact import ExactResume
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import MetricsFile
 from recviz.runs.resume import metrics_until, newest_readable
-from recviz.runs.saving import WholeCheckpoints, checkpoint_callbacks
+from recviz.runs.saving import EpochCheckpoint, WholeCheckpoints
 from tests.endings import WHERE, EndsAt, EpochEMA
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 
@@ -46,9 +46,9 @@ def fit(folder: Path, max_steps: int = -1, others: Any = (), method: type[VICReg
     checkpoint, content = newest_readable(run)
     stop = StopSafely(run.last)
     trainer = tiny_trainer(
-        ExactResume(), stop, *others, EndsAt(), OnlineProbe(bank_size=24, k=3), EpochEMA(),
+        ExactResume(0), stop, *others, EndsAt(), OnlineProbe(bank_size=24, k=3), EpochEMA(),
         EarlyStopping("probe/knn", patience=100, mode="max"), EarlyStopping("train/total", patience=1000),
-        *checkpoint_callbacks(run, stop, 2),
+        EpochCheckpoint(stop, run, 2),
         epochs=EPOCHS, max_steps=max_steps, enable_checkpointing=True, plugins=[WholeCheckpoints()],
         logger=[MetricsFile(run.metrics, metrics_until(run, content))],
         **{"log_every_n_steps": 2, "val_check_interval": VALIDATES, **settings},

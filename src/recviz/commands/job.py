@@ -27,7 +27,6 @@ from recviz.commands.recipes import Recipe, bundled
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import refusals
-from recviz.launch.seeds import SeededSteps
 from recviz.launch.stopping import StopSafely
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars
@@ -37,7 +36,7 @@ from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import MetricsFile
 from recviz.runs.record import RunRecord
 from recviz.runs.resume import Resumed
-from recviz.runs.saving import WholeCheckpoints, checkpoint_callbacks
+from recviz.runs.saving import EpochCheckpoint, WholeCheckpoints
 from recviz.runs.written import settings_text
 
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
@@ -171,13 +170,17 @@ class Job:
             self.record,
             FiniteNumbers(),
             CollapseMonitor(),
-            SeededSteps(int(config.seed_everything or 0)),
             Throughput(),
             self.probe,
             *_display(settings),
-            *checkpoint_callbacks(self.folder, stop, config.keep_every_n_epochs),
+            EpochCheckpoint(stop, self.folder, config.keep_every_n_epochs),
         ]
-        settings["callbacks"] = [ExactResume(), stop, *_listed(settings["callbacks"]), *own]
+        settings["callbacks"] = [
+            ExactResume(int(config.seed_everything or 0)),
+            stop,
+            *_listed(settings["callbacks"]),
+            *own,
+        ]
         with refusals("Trainer"):
             trainer: Any = WholeLimits(**settings)
         if not isinstance(trainer.profiler, PassThroughProfiler) and trainer.profiler.filename is None:

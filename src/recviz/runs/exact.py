@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
+from recviz.launch.seeds import mixed_seed
 from recviz.runs.metrics import MetricsFile
 from recviz.runs.position import Position, go_to, position, validates_since_it_stops
 
@@ -14,12 +16,19 @@ from recviz.runs.position import Position, go_to, position, validates_since_it_s
 class ExactResume(Callback):
     """Stores the position in training in each checkpoint, and resumes there.
 
+    Before each training step, it seeds torch's global generators with (seed, rank, step): random numbers of a step do
+    not depend on earlier steps, and checkpoints need no generator state.
+
     A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (number of lines of metrics.csv),
     `closing` (metrics of the step or epoch that are not logged yet) and `loggers` (class and version of each other
     logger: the id of a W&B run, the folder of TensorBoard).
+
+    Args:
+        seed: of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
         self._closing = ""  # metrics to be logged next
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -29,7 +38,8 @@ class ExactResume(Callback):
                 logger.begin()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The rows before this step are written."""
+        """Seed the step; the rows before it are written."""
+        torch.manual_seed(mixed_seed(self.seed, trainer.global_rank, trainer.global_step))
         self._closing = ""
 
     def on_train_batch_end(

@@ -29,7 +29,7 @@ class RunFolder:
     | results | results.json | results of probes | add_result |
     | views, curves | views.png, curves.png | pictures | RunRecord, reports.curves |
     | last | checkpoints/last.ckpt | newest state, read by resume, probe and export | EpochCheckpoint |
-    | kept | checkpoints/epoch-NNNN.ckpt | states kept, by epoch, from 0 | EpochCheckpoint |
+    | kept(epoch) | checkpoints/epoch-NNNN.ckpt | states kept, by epoch, from 0 | EpochCheckpoint |
 
     Files are written atomically; only metrics.csv is appended to.
 
@@ -47,7 +47,6 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.last = self.checkpoints / f"last{CHECKPOINT}"
-        self.kept = self.checkpoints / ("epoch-{epoch:04d}" + CHECKPOINT)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -57,6 +56,10 @@ class RunFolder:
         """The run folder of a checkpoint; for other files, their folder."""
         folder = checkpoint.parent
         return cls(folder.parent if folder.name == cls(folder).checkpoints.name else folder)
+
+    def kept(self, epoch: int) -> Path:
+        """The checkpoint that is kept of an epoch, counted from 0."""
+        return self.checkpoints / f"epoch-{epoch:04d}{CHECKPOINT}"
 
     @property
     def exists(self) -> bool:

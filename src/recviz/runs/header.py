@@ -27,11 +27,12 @@ def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> 
             f"data: {_describe(data)}",
         ]
     counts, batch, processes = about["parameters"], about["global_batch"], about["processes"]
+    others = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "backbone")
     size = about["size"]
     compute = "" if size is None else f"{about['gflops']:.3g} GFLOPs at {size}×{size}, "
     lines = [
         f"{about['method']}: backbone {counts['backbone'] / 1e6:.2f} M parameters, {compute}"
-        f"feature_dim {about['feature_dim']}; projector {counts['projector'] / 1e6:.2f} M",
+        f"feature_dim {about['feature_dim']}; {others}",
         f"data: {_describe(data)}",
         *(f"probe data: {each}" for each in _probe_data(trainer)),
         f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "

@@ -125,7 +125,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
     return {
         "recviz": __version__,
         "method": type(module).__name__,
-        "parameters": {"backbone": parameters(module.backbone), "projector": parameters(module.projector)},
+        "parameters": {name: count for name, part in module.named_children() if (count := parameters(part))},
         "gflops": None if size is None else gflops(module.backbone, size, module.device),
         "train_gflops": train_gflops(module, getattr(data, "views", None)),
         "size": size,

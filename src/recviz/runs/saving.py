@@ -54,32 +54,24 @@ def _kind(error: UnpicklingError) -> str:
 
 
 class EpochCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint after each complete epoch and its probes.
+    """Lightning's ModelCheckpoint, writing last.ckpt after each complete epoch and its probes.
 
     If a run ends within an epoch, StopSafely writes the checkpoint, before the hooks of the epoch's end. The Trainer
     runs checkpoint callbacks last, so this one also sees stop requests of the others.
 
     Args:
         stop: the StopSafely of the run.
-        file: names of the checkpoints, with {epoch} for the epoch, from 0.
-        settings: see ModelCheckpoint.
+        folder: of the run.
+        keep_every_n_epochs: interval of further checkpoints, which are kept. 0: none.
     """
 
-    def __init__(self, stop: StopSafely, file: Path, **settings: Any) -> None:
+    def __init__(self, stop: StopSafely, folder: RunFolder, keep_every_n_epochs: int) -> None:
         super().__init__(
-            file.parent,
-            file.stem,
-            auto_insert_metric_name=False,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-            **settings,
+            folder.last.parent, folder.last.stem, save_on_train_epoch_end=True, enable_version_counter=False
         )
         self.stop = stop
-
-    @property
-    def state_key(self) -> str:
-        """Distinguishes two with the same interval."""
-        return f"{type(self).__name__} {self.filename}"
+        self.folder = folder
+        self.keep_every_n_epochs = keep_every_n_epochs
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """End the run after this step if a callback requested it."""
@@ -89,9 +81,5 @@ class EpochCheckpoint(ModelCheckpoint):
         """Save after a complete epoch."""
         if is_whole(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-
-
-def checkpoint_callbacks(folder: RunFolder, stop: StopSafely, keep_every_n_epochs: int) -> list[ModelCheckpoint]:
-    """last.ckpt after every epoch, and a checkpoint to keep at an interval of epochs (0: none)."""
-    last = EpochCheckpoint(stop, folder.last)
-    return [last, EpochCheckpoint(stop, folder.kept, save_top_k=-1, every_n_epochs=keep_every_n_epochs)]
+            if self.keep_every_n_epochs and (trainer.current_epoch + 1) % self.keep_every_n_epochs == 0:
+                trainer.save_checkpoint(self.folder.kept(trainer.current_epoch))
