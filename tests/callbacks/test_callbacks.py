@@ -72,3 +72,16 @@ def test_header_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: warm-up takes 1 of the 1 epoch, so that the peak lr is not reached" in out
     assert "epoch 1/1  train/total " in out
     assert mode["training"], "counting operations leaves the backbone in training mode"
+
+
+@pytest.mark.parametrize(
+    ("precision", "times", "noted"), [("bf16-mixed", 4.04, True), ("bf16-mixed", 0.4, False), ("32-true", 4.04, False)]
+)
+def test_a_cpu_that_is_slow_in_bf16_is_noted(
+    precision: Any, times: float, noted: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recviz.runs.header.bf16_slowdown", lambda: times)
+    trainer = tiny_trainer(RunRecord(None, ""), epochs=1, precision=precision, limit_train_batches=1)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    line = "note: this CPU computes bf16 4.0 times slower than float32: set trainer.precision 32-true"
+    assert (line in capsys.readouterr().out) == noted

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from recviz.launch.machine import keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
+from recviz.launch.machine import bf16_slowdown, keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(
@@ -103,3 +103,7 @@ def test_the_command_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: py
     scripts.parent.rename(tmp_path / "else where" / "my venv")
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "else where" / "my venv" / "bin"))
     assert typed_command() == "'my venv/bin/recviz'"
+
+
+def test_bf16_is_timed_beside_float32() -> None:
+    assert 0.01 < bf16_slowdown() < 100

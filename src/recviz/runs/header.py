@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from recviz.launch.machine import bf16_slowdown
 from recviz.methods.checks import schedule_steps
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.runs.cost import parameters
@@ -43,6 +44,10 @@ def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> 
         lines.append(
             f"note: warm-up takes {module.warmup_epochs:g} of the {_plural(trainer.max_epochs, 'epoch')}, so "
             "that the peak lr is not reached: set model.warmup_epochs lower"
+        )
+    if about["device_type"] == "cpu" and about["precision"] == "bf16-mixed" and (times := bf16_slowdown()) > 1.5:
+        lines.append(
+            f"note: this CPU computes bf16 {times:.1f} times slower than float32: set trainer.precision 32-true"
         )
     if 0 < trainer.max_steps < (steps := schedule_steps(trainer)):
         lines.append(
