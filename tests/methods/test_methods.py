@@ -78,6 +78,33 @@ def test_training_lowers_the_loss_and_logs_each_term(method: type[JointEmbedding
     assert logged == METHODS[method][2] | {"total", "lr"}
 
 
+class Patches(torch.nn.Module):
+    """A backbone without BatchNorm, of patches; it counts its calls."""
+
+    feature_dim = 8
+    calls = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(3, 8, 8, stride=8)
+        self.norm = torch.nn.LayerNorm(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        out: Tensor = self.norm(self.embed(images).flatten(2).mean(dim=2))
+        return out
+
+
+def test_a_network_without_batch_norm_sees_views_of_one_size_as_one_batch() -> None:
+    module = tiny(VICReg, backbone=Patches())
+    views = [torch.randn(8, 3, size, size) for size in (32, 16, 32, 16, 16)]
+    encoded = module.encode(views)
+    assert module.backbone.calls == 2
+    for view, features in zip(views, encoded.features, strict=True):
+        torch.testing.assert_close(features, module.backbone(view))
+    assert module.backbone.calls == 2 + 5
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_views_of_other_sizes_are_views_like_the_others(method: type[JointEmbedding]) -> None:
     """Two views of 32 pixels and one of 16, in any order: the loss is the same."""

@@ -7,11 +7,11 @@ from tests.trials.trial import QUICK, Trial
 FIT = f"fit {QUICK.replace(' --model.backbone.width 0.125', '')} --run_dir r --model.backbone"
 PROBE = "probe --config quickstart.yaml --data.train_size 60 --data.val_size 30 --data.batch_size 10 --backbone"
 MISFITS = {
-    "GivesTuple": "gave a tuple in eval mode",
-    "GivesDict": "gave a dict",
-    "GivesMap": r"gave \[2, 16, 2, 2\] in eval mode; pool its maps",
+    "GivesTuple": "got a tuple in eval mode",
+    "GivesDict": "got a dict",
+    "GivesMap": r"got \[2, 16, 2, 2\] in eval mode; pool its maps",
     "GivesClasses": r"here \[N, 24\]; got \[2, 16\]",
-    "GivesIntegers": "gave torch.int64",
+    "GivesIntegers": "got torch.int64",
     "SaysNoWidth": "feature_dim",
     "OneSize": "takes images of 96×96 pixels, but not of 32×32",
 }

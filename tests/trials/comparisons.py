@@ -51,7 +51,7 @@ TRIALS = {
         given=folder("metrics.csv", "step,epoch,metric,value\n1,0,x,²\n")
     ),
     "a result without top1": Trial(
-        "compare r", "r/results.json, entry 1 has no top1", 2,
+        "compare r", "r/results.json, entry 1 has no metrics", 2,
         given=folder("results.json", json.dumps([{**results(0.1, ["a"]), "metrics": {}}])),
     ),
     "a record of a list": Trial("compare r", "r/run.json must hold a table", 2, given=folder("run.json", "[]")),

@@ -6,14 +6,16 @@ from tests.trials.trial import QUICK, Trial
 
 PROBE = (
     f"fit {QUICK} --run_dir r --trainer.precision bf16-mixed\n"
-    "probe --ckpt_path r --trainer.accelerator cpu --data.train_size 300 --no-cache"
+    "probe --ckpt_path r --trainer.accelerator cpu --data.train_size 300"
 )
 BACKBONE = (
     "probe --config quickstart.yaml --data.train_size 100 --data.val_size 50 --backbone torchvision.models.resnet18"
 )
 
 TRIALS = {
-    "a linear probe says how it ended": Trial(PROBE, r"L2 penalty \S+ by cross-validation, converged in \d+ steps"),
+    "a linear probe says how it ended": Trial(
+        f"{PROBE} --no-cache", r"L2 penalty \S+ by cross-validation, converged in \d+ steps"
+    ),
     "official in batches of 256 and float32": Trial(
         f"{PROBE} --protocol official --epochs 1", "batch_size 256, precision 32-true"
     ),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from recviz.data.imagenet100 import imagenet100_classes
 from tests.datasets import make_flat, make_folder
 from tests.trials.trial import Trial
 
@@ -24,6 +25,11 @@ PROBED = "fit $F --data.root d --run_dir r\nprobe --ckpt_path r --data.num_worke
 def splits(*names: str) -> Maker:
     """A maker of d/<name>/{cat,dog} for each name."""
     return lambda here: [make_folder(here / "d" / name, names=["cat", "dog"], per_class=6) for name in names]
+
+
+def imagenet100(here: Path) -> None:
+    """d/train with ImageNet-100's class folders."""
+    make_folder(here / "d" / "train", names=imagenet100_classes(), per_class=1)
 
 
 def flat(*names: str) -> Maker:
@@ -170,7 +176,7 @@ TRIALS = {
         "fit $F --data recviz.ImageNet100DataModule --data.root d",
         "d/val holds images and no class folders, as ILSVRC's validation images come",
         code=2,
-        given=both(splits("train"), flat("val")),
+        given=both(imagenet100, flat("val")),
     ),
     "other files are counted by check": Trial(
         "check d", "25 files: 10 images, 0 cannot be read; left out: 5 .heic, 5 .npy, 5 .pdf", given=other_files

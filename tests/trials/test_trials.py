@@ -13,7 +13,10 @@ import pytest
 import recviz.cli
 from tests.trials.trial import FOLDER, QUICK, Trial
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning"),  # torchvision's
+]
 
 SUBJECTS = sorted({path.stem for path in Path(__file__).parent.glob("*.py")} - {"trial", "test_trials"})
 ROWS = [

@@ -13,8 +13,8 @@ def hint(command: str, right: str) -> Trial:
 
 
 TRIALS = {
-    "a recipe without --config": Trial("fit cifar10.yaml", "recviz fit --config cifar10.yaml", code=2),
-    "fit alone": Trial("fit", (r"--config", r"quickstart \(Two minutes", r"imagenet \(ResNet-50"), code=2),
+    "a recipe without --config": Trial("fit cifar10.yaml", "given by --config: --config cifar10.yaml", code=2),
+    "fit alone": Trial("fit", (r"--config", r"quickstart \(two minutes", "imagenet,"), code=2),
     "fit's usage": Trial("fit --help", "^usage: recviz fit --config RECIPE"),
     "views' usage": Trial("views --help", "^usage: recviz views --config RECIPE"),
     "help of a command": Trial("help pack", "^usage: recviz pack"),
@@ -45,7 +45,7 @@ TRIALS = {
     "a study's commands for a shell": Trial(
         "study --config study-smoke.yaml --dry_run true", r"--model.projector_dims '\[256, 64\]'"
     ),
-    "a study without --config": Trial("study study-smoke.yaml", "recviz study --config study-smoke.yaml", code=2),
+    "a study without --config": Trial("study study-smoke.yaml", "given by --config: --config study-smoke.yaml", code=2),
     "a study's run folder": Trial(
         "study --config study-smoke.yaml --run_dir x", "--run_dir is the study's own", code=2
     ),
@@ -58,20 +58,20 @@ TRIALS = {
     "AdamW": Trial("fit $Q --model.optimizer torch.optim.AdamW --trainer.limit_train_batches 1", "next:"),
     "EarlyStopping on val_loss": Trial(
         "fit $Q --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss",
-        "EarlyStopping watches 'val_loss', .* train/total",
+        "EarlyStopping monitors 'val_loss', .* train/total",
         code=2,
     ),
     "EarlyStopping on train_loss": Trial(
         "fit $Q --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train_loss", "it logs .*train/total", 2
     ),
-    "LearningRateFinder": Trial("fit $Q --trainer.callbacks LearningRateFinder", "leave it out", code=2),
-    "BatchSizeFinder": Trial("fit $Q --trainer.callbacks BatchSizeFinder", "leave it out", code=2),
+    "LearningRateFinder": Trial("fit $Q --trainer.callbacks LearningRateFinder", "remove it", code=2),
+    "BatchSizeFinder": Trial("fit $Q --trainer.callbacks BatchSizeFinder", "remove it", code=2),
     "EarlyStopping on what is logged": Trial(
         "fit $Q --trainer.callbacks EarlyStopping --trainer.callbacks.monitor probe/knn", "next:"
     ),
     "ModelCheckpoint on val_acc": Trial(
         "fit $Q --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val_acc",
-        "ModelCheckpoint watches",
+        "ModelCheckpoint monitors",
         code=2,
     ),
     "two validation loaders": Trial(f"fit $Q --data {FAULTY}.TwoLoaders", "2 validation loaders", code=2),

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from jsonargparse import ArgumentParser
 
 import recviz
-from recviz.commands.hints import SYNONYMS, did_you_mean, nearest, nearest_option
+from recviz.commands.hints import SYNONYMS, by_name, did_you_mean, nearest, nearest_option
 from recviz.commands.recipes import find_recipe, is_recipe
 from recviz.errors import InputError, missing_package
 from recviz.launch.failures import first_line
@@ -67,6 +67,9 @@ def explain(
                 return InputError(f"{each.recipe}: {problem}" if each.recipe else problem)
     except InputError as found:
         return found
+    for each in given:
+        if hint := by_name(each.value):
+            return InputError(f"--{_plain(each.name)}: {each.value} takes arguments that no setting can give{hint}")
     return InputError(otherwise or f"{parser.prog}: {first_line(error)}")
 
 

@@ -109,3 +109,15 @@ def nearest_option(name: str, known: Iterable[str]) -> str | None:
         return found
     words = {**meant, **by_last}
     return nearest(given, options, 0.75) or words.get(nearest(last, words, 0.75) or "")
+
+
+def by_name(path: object) -> str:
+    """A hint at torchvision's get_model after a failure of one of torchvision's functions; empty for other class paths.
+
+    jsonargparse resolves a function's **kwargs and passes their defaults. Some functions of torchvision, such as swin_t
+    and wide_resnet50_2, set these arguments themselves.
+    """
+    module, _, name = str(path).rpartition(".")
+    if module != "torchvision.models" or name == "get_model":
+        return ""
+    return f"; torchvision.models.get_model with name {name} passes only the arguments that are given to it"

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace, register_unresolvable_import
 
 import recviz
 from recviz.commands.explain import explain
-from recviz.commands.hints import did_you_mean, nearest
+from recviz.commands.hints import by_name, did_you_mean, nearest
 from recviz.errors import InputError
 from recviz.launch.failures import blamed, first_line, innermost
 
@@ -148,13 +148,13 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
             and packages.
         Exception: any other exception of a class, unchanged.
     """
-    raised: list[tuple[str, Exception]] = []
+    raised: list[tuple[Callable[..., Any], Exception]] = []
 
     def make(made: Callable[..., Any], *args: Any, **settings: Any) -> Any:
         try:
             return made(*args, **settings)
         except Exception as error:
-            raised.append((made.__name__, error))
+            raised.append((made, error))
             raise
 
     _check_model_names(config)
@@ -163,9 +163,10 @@ def instantiate(parser: ArgumentParser, config: Namespace) -> Namespace:
         return objects
     except Exception as error:  # jsonargparse wraps some exceptions of classes
         made, cause = raised[-1] if raised else (None, innermost(error))
-        failure = blamed(cause, made)
-        if isinstance(failure, InputError) and made is None:
-            failure = InputError(f"{str(failure).rstrip('.')}{_by_name(config)}")
+        failure = blamed(cause, made and made.__name__)
+        if isinstance(failure, InputError) and (made is None or made.__module__.startswith("torchvision.")):
+            paths = [path for key, path in config.items() if key.endswith("class_path")]
+            failure = InputError(f"{str(failure).rstrip('.')}{next(filter(None, map(by_name, paths)), '')}")
         raise failure from (error if failure is not cause else cause.__cause__)
 
 
@@ -191,16 +192,3 @@ def _check_model_names(config: Namespace) -> None:
         name = str(settings.get("name"))
         if name.lower() not in list_models():
             raise InputError(f"torchvision has no {name!r}{did_you_mean(nearest(name, list_models()))}")
-
-
-def _by_name(config: Namespace) -> str:
-    """Suggest torchvision's get_model after a failure of one of its functions.
-
-    jsonargparse resolves a function's **kwargs and passes their defaults. Some functions of torchvision, such as swin_t
-    and wide_resnet50_2, set these arguments themselves.
-    """
-    for key, path in config.items():
-        name = str(path).rpartition(".")[2]
-        if key.endswith("class_path") and str(path).startswith("torchvision.models.") and name != "get_model":
-            return f"; torchvision.models.get_model with name {name} passes only the arguments that are given to it"
-    return ""

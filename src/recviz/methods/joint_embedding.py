@@ -28,6 +28,9 @@ OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
 class Encoded(NamedTuple):
     """The V ≥ 2 views of N images, in the order of the batch, as an objective sees them."""
 
@@ -42,7 +45,7 @@ class Encoded(NamedTuple):
 
 
 def encode(backbone: nn.Module, projector: nn.Module, views: Sequence[Tensor]) -> Encoded:
-    """Encode views one at a time, so that BatchNorm's statistics are those of one view.
+    """Encode views, each on its own where a network has BatchNorm, whose statistics are then those of one view.
 
     The authors of VICReg, Barlow Twins and BYOL do the same. One batch of all views is 4% faster (docs/results).
 
@@ -51,8 +54,20 @@ def encode(backbone: nn.Module, projector: nn.Module, views: Sequence[Tensor]) -
         projector: [N, D] to [N, P].
         views: V of [N, 3, H, W], of any sizes.
     """
-    features = tuple(checked_features(backbone, backbone(view)) for view in views)
-    return Encoded(features, tuple(projector(feature) for feature in features))
+    features = _of_each(backbone, views, lambda images: checked_features(backbone, backbone(images)))
+    return Encoded(features, _of_each(projector, features, projector))
+
+
+def _of_each(network: nn.Module, inputs: Sequence[Tensor], call: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    """The outputs of `call` for V inputs; inputs of one shape are one batch if the network has no BatchNorm."""
+    if any(isinstance(module, BATCH_NORMS) for module in network.modules()):
+        return tuple(call(rows) for rows in inputs)
+    outputs: dict[int, Tensor] = {}
+    for shape in dict.fromkeys(rows.shape for rows in inputs):
+        alike = [v for v, rows in enumerate(inputs) if rows.shape == shape]
+        parts = call(torch.cat([inputs[v] for v in alike])).tensor_split(len(alike))
+        outputs.update(zip(alike, parts, strict=True))
+    return tuple(outputs[v] for v in range(len(inputs)))
 
 
 class JointEmbedding(LightningModule):
