@@ -348,15 +348,15 @@ CASES = {
         "its learning rate": Bad(f"{SMALL} --model.optimizer.lr 1", "model.optimizer"),
         "EarlyStopping": Bad(
             f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor val_loss",
-            "`val_loss` which is not available"
+            "EarlyStopping monitors 'val_loss', which this run does not log; it logs train/total"
         ),
         "a misspelt metric": Bad(
             f"{SMALL} --trainer.callbacks EarlyStopping --trainer.callbacks.monitor train/totl",
-            "`train/totl` which is not available"
+            "did you mean train/total?"
         ),
         "ModelCheckpoint": Bad(
             f"{SMALL} --trainer.callbacks ModelCheckpoint --trainer.callbacks.monitor val_acc",
-            "could not find the monitored key"
+            "ModelCheckpoint monitors 'val_acc'"
         ),
         "two validation loaders": Bad(f"{SMALL} --data tests.cli.faulty.TwoLoaders", "2 validation loaders"),
     },
