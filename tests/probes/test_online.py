@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -293,6 +293,19 @@ def test_final_probe_measures_all_three_and_learns_something() -> None:
     assert list(final.results) == ["raw pixels", "untrained", "trained"]
     assert all(0 <= value <= 1 for result in final.results.values() for value in result.values())
     assert final.results["trained"] != final.results["untrained"]
+
+
+def test_the_final_probe_measures_averaged_weights_in_any_order_of_callbacks() -> None:
+    results = []
+    for final_first in (True, False):
+        final, average = FinalProbe(), EMAWeightAveraging(decay=0.5)
+        module = tiny_vicreg()
+        callbacks = [final, average] if final_first else [average, final]
+        tiny_trainer(*callbacks, epochs=1).fit(module, datamodule=tiny_data(train_size=200, val_size=100))
+        results.append(final.results["trained"])
+    plain = FinalProbe()
+    tiny_trainer(plain, epochs=1).fit(tiny_vicreg(), datamodule=tiny_data(train_size=200, val_size=100))
+    assert results[0] == results[1] != plain.results["trained"]
 
 
 def test_tiny_backbone_restores_its_mode() -> None:

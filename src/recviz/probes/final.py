@@ -61,8 +61,15 @@ class FinalProbe(Callback):
             self.results["raw pixels"] = self._probe(trainer, pl_module, "raw pixels", lambda images: images.flatten(1))
             self.results["untrained"] = self._probe(trainer, pl_module, "untrained backbone", pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the trained backbone."""
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Probe the trained backbone, with the weights that WeightAveraging, if any, leaves at the end of training.
+
+        A resumed run that had no steps left probes only if that was not done before.
+        """
+        if "trained" not in self.results and trainer.global_step in self.known:
+            self.results["trained"] = self.known[trainer.global_step]
+            return
+        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
         self.results["trained"] = self._probe(trainer, pl_module, "trained backbone", pl_module)
         if trainer.logger is not None and trainer.is_global_zero:
             figures = {
@@ -73,16 +80,6 @@ class FinalProbe(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(figures, step=trainer.global_step)
                 logger.save()
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Probe the trained backbone of a resumed run that had no steps left, if not done before."""
-        if "trained" in self.results:
-            return
-        if trainer.global_step in self.known:
-            self.results["trained"] = self.known[trainer.global_step]
-            return
-        pl_module.to(trainer.strategy.root_device)  # Lightning has moved it to the CPU
-        self.on_train_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Accuracies]:
         """The baselines, which a resumed run cannot measure again."""
