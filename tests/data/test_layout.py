@@ -11,6 +11,7 @@ import pytest
 
 from recviz import ImageFolderDataModule, TwoViews
 from recviz.data.layout import find_layout, split_of
+from recviz.data.listing import read_folder
 from recviz.errors import InputError
 from tests.datasets import make_flat
 
@@ -150,8 +151,9 @@ def test_split_folders_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "d" / "train").symlink_to(tmp_path / "store" / "x")
     (tmp_path / "d" / "val").symlink_to(tmp_path / "store" / "y")
     (tmp_path / "d" / "up").symlink_to(tmp_path / "d")
-    layout = find_layout(tmp_path / "d")
-    assert (layout.train, layout.val) == (tmp_path / "d" / "train", tmp_path / "d" / "val")
+    layout = find_layout(read_folder(tmp_path / "d"))
+    assert layout.val is not None
+    assert (layout.train.path, layout.val.path) == (f"{tmp_path}/d/train", f"{tmp_path}/d/val")
 
 
 def test_a_folder_that_leads_back_is_not_followed_for_ever(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.dataset import Split
-from recviz.data.folder import load_folder
+from recviz.data.folder import ImageFolder
 from recviz.data.images import dim_images
-from recviz.data.layout import find_layout
 from recviz.data.listing import counted
 from recviz.data.packed.writing import Packing, pack
 from recviz.data.splits import aligned
@@ -42,8 +41,6 @@ def run(argv: list[str]) -> None:
     if not 1 <= config.quality <= 100:
         raise InputError(f"--quality must be in 1..100, got {config.quality}")
     source, target = user_path(config.src), user_path(config.dst)
-    if not source.is_dir():
-        raise InputError(f"SRC {source} is not a folder" if source.exists() else f"there is no folder SRC {source}")
     if target.is_file():
         raise InputError(f"DST {target} is a file: give a folder to write")
     if target.resolve().is_relative_to(source.resolve()):
@@ -69,22 +66,15 @@ def read_source(source: Path) -> dict[str, Split]:
     """The splits of a folder, "train" and optionally "val"; prints what is not used.
 
     Raises:
-        InputError: see find_layout, load_folder and aligned.
+        InputError: see ImageFolder and aligned.
     """
-    layout = find_layout(source)
-    splits = {"train": load_folder(layout.train)}
-    train = splits["train"]
-    if layout.val is not None:
-        val = load_folder(layout.val, labelled=True)
-        splits["val"] = aligned(val, train.class_names) if train.labels is not None else val
-    if layout.unlabelled is not None:
-        print(
-            f"note: {layout.unlabelled} has no class folders and hence no labels: it is not packed; sort its images "
-            f"into the class folders of {layout.train}, or PackedDataModule holds out a fraction of the training images"
-        )
-    for note in (*layout.notes, *dim_images(train.images)):
+    folder = ImageFolder(str(source))
+    train, val = folder.train(), folder.held_out()
+    for note in (*train.notes, *(val.notes if val is not None else ()), *dim_images(train.images)):
         print(f"note: {note}")
-    return splits
+    if val is None or val.labels is None:
+        return {"train": train}
+    return {"train": train, "val": val if train.labels is None else aligned(val, train.class_names)}
 
 
 def options() -> ArgumentParser:

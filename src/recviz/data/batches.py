@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from recviz.augment.preparation import Preparation
 from recviz.augment.view import View
 from recviz.data.dataset import Split
-from recviz.data.images import Images, UnreadableImageError, over_threads
+from recviz.data.images import UnreadableImageError, over_threads
 from recviz.data.sampler import Draw
 from recviz.errors import InputError
 from recviz.launch.seeds import mixed_seed
@@ -118,12 +120,14 @@ class Batches(TorchDataset[RawBatch]):
         return torch.tensor(kept, dtype=torch.int64), tuple(skipped)
 
 
-def readable(images: Images) -> Tensor:
-    """Indices of the readable images, int64 [n]; the others are reported."""
-    problems = over_threads(images.problem, len(images), "checking that images can be read")
+def readable(split: Split) -> Split:
+    """The readable images of a split; the others are reported and counted in `left_out`."""
+    problems = over_threads(split.images.problem, len(split.images), "checking that images can be read")
     for problem in filter(None, problems):
         report(problem)
-    return torch.tensor([index for index, problem in enumerate(problems) if problem is None], dtype=torch.int64)
+    kept = [index for index, problem in enumerate(problems) if problem is None]
+    left_out = split.left_out + Counter({"that cannot be read": len(problems) - len(kept)})
+    return replace(split.subset(torch.tensor(kept, dtype=torch.int64)), left_out=left_out)
 
 
 def report(problem: str) -> None:

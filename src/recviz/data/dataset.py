@@ -6,14 +6,10 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
 from recviz.augment.views import TwoViews
 from recviz.data.images import Images
-
-UNREADABLE = "that cannot be read"
-"""A reason in `Split.left_out`."""
 
 
 class Dataset:
@@ -57,31 +53,8 @@ class Split:
         source = f"{self.source}, {how}" if how else self.source
         return replace(self, images=self.images.subset(indices), labels=labels, source=source)
 
-    def without_problems(self, kept: Tensor) -> Split:
-        """The samples at `kept` [n]; the others are unreadable."""
-        left_out = self.left_out.copy()
-        left_out[UNREADABLE] += len(self.images) - len(kept)
-        return replace(self.subset(kept), left_out=+left_out)
-
-    def varied(self, count: int) -> Tensor:
-        """Indices of at most `count` samples for display: of as many classes as possible, evenly spaced.
-
-        Without labels, the samples themselves are evenly spaced.
-        """
-        if self.labels is None:
-            return _spaced(len(self.images), count)
-        classes = torch.unique(self.labels)
-        chosen = classes[_spaced(len(classes), count)]
-        members = [(self.labels == label).nonzero().squeeze(1)[:count] for label in chosen]
-        rounds = [part[place] for place in range(count) for part in members if place < len(part)]
-        return torch.stack(rounds[:count])
-
     def fingerprint(self, names_only: bool = False) -> str:
         """A hash of images, labels and classes; see Images.fingerprint."""
         labels = b"" if self.labels is None else self.labels.numpy().tobytes()
         text = f"{self.images.fingerprint(names_only)} {self.class_names}".encode()
         return hashlib.sha256(text + labels).hexdigest()[:16]
-
-
-def _spaced(whole: int, count: int) -> Tensor:
-    return torch.linspace(0, whole - 1, min(count, whole), dtype=torch.float64).round().long()

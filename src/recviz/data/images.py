@@ -7,9 +7,10 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.preparation import MARGIN, Preparation
 from recviz.augment.view import View
-from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, dim, resize_into
+from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resized
 from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
 from recviz.launch.seeds import mixed_seed
@@ -115,25 +116,11 @@ class MemoryImages(Images):
         return digest.hexdigest()[:16]
 
 
-class Squares(NamedTuple):
-    """Decoded images of one size."""
-
-    pixels: Tensor
-    """uint8 [n, 3, size, size]."""
-    kept: Tensor
-    """int64 [n], indices of the readable images."""
-    problems: list[str]
-    """One line per unreadable image."""
-
-
 class EncodedImages(Images):
     """Photographs of any size, decoded and cropped for each batch in the data workers.
 
     A subclass reads the bytes. Each photograph is read and decoded once for all its views.
     """
-
-    cheap = True
-    """Whether an image can be read without copying others."""
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row; OSError if missing."""
@@ -173,10 +160,10 @@ class EncodedImages(Images):
                 pixels = photo.pixels(reduction)
             except UnreadableError as error:
                 raise self.unreadable(int(indices[place]), error) from error
-            for v, (view, _) in enumerate(views):
+            for v, (view, size) in enumerate(views):
                 top, left, height, width = (edge // reduction for edge in boxes[v][place])
                 part = pixels.narrow(1, top, height).narrow(2, left, width)
-                resize_into(cuts[v][place], part, view.interpolation)
+                cuts[v][place] = resized(part, size, size, view.interpolation)
         return cuts
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
@@ -186,31 +173,19 @@ class EncodedImages(Images):
             squares[place] = self._square(index, preparation.size, "bilinear", MARGIN)
         return squares
 
-    def squares(self, size: int, skip: bool = False) -> Squares:
+    def squares(self, size: int) -> Tensor:
         """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads.
 
-        Args:
-            size: side in pixels.
-            skip: leave out unreadable images instead of raising.
-
         Raises:
-            UnreadableImageError: an unreadable image, unless `skip`.
+            UnreadableImageError: an unreadable image.
         """
         squares = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
-        def fill(index: int) -> str | None:
-            try:
-                squares[index] = self._square(index, size, "bicubic", 1.0)
-            except UnreadableImageError as error:
-                if not skip:
-                    raise
-                return str(error)
-            return None
+        def fill(index: int) -> None:
+            squares[index] = self._square(index, size, "bicubic", 1.0)
 
-        problems = over_threads(fill, len(self), "reading images into memory")
-        kept = torch.tensor([problem is None for problem in problems], dtype=torch.bool).nonzero().flatten()
-        found = [problem for problem in problems if problem is not None]
-        return Squares(squares[kept] if found else squares, kept, found)
+        over_threads(fill, len(self), "reading images into memory")
+        return squares
 
     def problem(self, index: int) -> str | None:
         """See Images; decodes the complete image."""
@@ -291,27 +266,22 @@ def over_threads(work: Callable[[int], Value], count: int, what: str, threads: i
 
 
 def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
-    """A note if 16-bit images use 14 bits or fewer, see photo.dim; checks `most` images."""
-    if not isinstance(images, EncodedImages) or not images.cheap:
+    """A note if 16-bit images use 14 bits or fewer, see Photo.dim; looks at `most` images."""
+    if not isinstance(images, EncodedImages) or images.shards() is not None:  # whole shards would be copied
         return ()
-    found = {}
+    bits: dict[str, int | None] = {}
     for index in torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist():
-        try:
+        with suppress(UnreadableImageError, UnreadableError):
             photo = images.open(index)
-            if photo.bits <= 8:
-                continue
-            photo.pixels()
-        except (UnreadableImageError, UnreadableError):
-            continue
-        found[index] = dim(photo)
-    bits = [each for each in found.values() if each is not None]
-    if not bits or len(bits) < len(found):  # one bright image shows that all 16 bits are used
+            if photo.bits > 8:
+                photo.pixels()
+                bits[shown(images.name(index))] = photo.dim
+    if not bits or None in bits.values():  # one bright image shows that all 16 bits are used
         return ()
-    name = shown(images.name(next(iter(found))))
     return (
-        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of {max(bits)} "
-        f"bits, such as {name}: the upper 8 bits are used, so that they are nearly black; scale their values to 16 "
-        "bits",
+        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of "
+        f"{max(filter(None, bits.values()))} bits, such as {next(iter(bits))}: the upper 8 bits are used, so that they "
+        "are nearly black; scale their values to 16 bits",
     )
 
 

@@ -19,9 +19,9 @@ from recviz.augment.views import TwoViews
 from recviz.data.batches import Batches, OnError, RawBatch, readable, report
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages, MemoryImages, dim_images
-from recviz.data.listing import counted
+from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
-from recviz.data.splits import aligned, hold_out, keep_classes, named, stratified_fraction
+from recviz.data.splits import aligned, hold_out, keep_classes, stratified_fraction
 from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
@@ -217,17 +217,15 @@ class DataModule(LightningDataModule):
             )
 
     def decoded(self, split: Split, evaluated: bool = False) -> Split:
-        """The split in memory if requested; an evaluated split without unreadable images if these are skipped."""
-        images = split.images
-        if not isinstance(images, EncodedImages):
-            return split
-        if split.memory_size is not None:
-            squares = images.squares(split.memory_size, skip=self.on_error == "skip")
-            for problem in squares.problems:
-                report(problem)
-            return replace(split.without_problems(squares.kept), images=MemoryImages(squares.pixels))
-        if evaluated and self.on_error == "skip":
-            return split.without_problems(readable(images))
+        """The split in memory if requested; without unreadable images if these are skipped and it is evaluated or kept.
+
+        Training images are otherwise read when their batch is due.
+        """
+        encoded = isinstance(split.images, EncodedImages)
+        if encoded and self.on_error == "skip" and (evaluated or split.memory_size is not None):
+            split = readable(split)
+        if split.memory_size is not None and isinstance(split.images, EncodedImages):
+            split = replace(split, images=MemoryImages(split.images.squares(split.memory_size)))
         return split
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
@@ -291,9 +289,9 @@ class DataModule(LightningDataModule):
         return self.views(images, torch.Generator(device).manual_seed(seed)), labels
 
     def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images of different classes with their views: uint8 [3, H, W]."""
+        """A picture of `rows` training images, evenly spaced, with their views: uint8 [3, H, W]."""
         train = self._loaded_train()
-        indices = train.varied(rows)
+        indices = torch.linspace(0, len(train.images) - 1, min(rows, len(train.images))).long()
         batch = self.batches(train)[Draw(indices, 0)]
         views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
         images = train.images.clean(batch.indices, self.preparation)

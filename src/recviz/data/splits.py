@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recviz.data.dataset import Split
+from recviz.data.listing import named
 from recviz.errors import InputError
 
 
@@ -63,11 +64,6 @@ def aligned(val: Split, class_names: list[str]) -> Split:
     place = {name: label for label, name in enumerate(class_names)}
     new_label = torch.tensor([place[name] for name in val.class_names], dtype=torch.int64)
     return replace(val, labels=new_label[val.labels], class_names=class_names)
-
-
-def named(names: list[str], most: int = 5) -> str:
-    """The first names, on one line."""
-    return f"{', '.join(names[:most])}{', …' * (len(names) > most)}"
 
 
 def _as_text(classes: str | list[int]) -> str:
