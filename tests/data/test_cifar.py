@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from recviz import CIFAR10DataModule, CIFAR100DataModule
 from recviz.augment.preparation import CIFAR10_MEAN, CIFAR100_MEAN
-from recviz.data import CIFAR10DataModule, CIFAR100DataModule
 from recviz.errors import InputError
 from tests.datasets import Kind, make_cifar, make_folder, make_splits, picture, trust_cifar
 

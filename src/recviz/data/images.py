@@ -19,7 +19,7 @@ from torch import Tensor
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.preparation import MARGIN, Preparation
 from recviz.augment.view import View
-from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resized
+from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
 from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
 from recviz.launch.seeds import mixed_seed
@@ -160,10 +160,10 @@ class EncodedImages(Images):
                 pixels = photo.pixels(reduction)
             except UnreadableError as error:
                 raise self.unreadable(int(indices[place]), error) from error
-            for v, (view, size) in enumerate(views):
+            for v, (view, _) in enumerate(views):
                 top, left, height, width = (edge // reduction for edge in boxes[v][place])
                 part = pixels.narrow(1, top, height).narrow(2, left, width)
-                cuts[v][place] = resized(part, size, size, view.interpolation)
+                resize_into(cuts[v][place], part, view.interpolation)
         return cuts
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:

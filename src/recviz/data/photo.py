@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from recviz.errors import InputError
@@ -31,6 +31,10 @@ MAX_PIXELS = 2**28
 REDUCTIONS = (8, 4)
 """Useful reductions of a JPEG's sides in decoding; Pillow at a half is no faster than torchvision in full."""
 
+_RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which lacks `out` and takes twice as long
+    "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
+    "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
+}
 _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Chunks of a PNG that may hold its orientation; without one, it need not be decoded to find out."""
@@ -174,13 +178,18 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    """Resize an image uint8 [3, H, W] to [3, height, width], antialiased; "bicubic" or "bilinear".
+    """Resize an image uint8 [3, H, W] to [3, height, width], antialiased; "bicubic" or "bilinear"."""
+    out = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+    resize_into(out, pixels, interpolation)
+    return out
 
-    torch's fastest kernels take channels-last images.
-    """
-    if pixels.shape[1:] == (height, width):
-        return pixels
-    return nn.functional.interpolate(pixels[None], (height, width), mode=interpolation, antialias=True)[0]
+
+def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
+    """`resized`, written to `out`: uint8 [3, height, width], channels-last, for which torch's kernels are fastest."""
+    if pixels.shape == out.shape:
+        out.copy_(pixels)
+    else:
+        _RESIZE[interpolation](pixels[None], out.shape[1:], False, None, None, out=out[None])
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
