@@ -13,8 +13,7 @@ from recviz.commands.parsing import new_parser, parse
 from recviz.data.images import over_threads, shown
 from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
-from recviz.data.packed.manifest import MANIFEST, read_index, read_manifest
-from recviz.data.packed.store import ShardStore, sha256_of
+from recviz.data.packed.store import MANIFEST, ShardStore, sha256_of
 from recviz.data.photo import Photo, UnreadableError
 from recviz.errors import InputError
 from recviz.files import whole_file
@@ -98,7 +97,7 @@ def _files(root: Path, workers: int | None) -> list[str]:
 def _packed(root: Path) -> list[str]:
     """Shards and indices that are missing or have a wrong checksum."""
     store = ShardStore(str(root), cache_folder() / "shards", 0)
-    manifest = read_manifest(store)
+    manifest = store.manifest()
     files = [*manifest.indices.values(), *(shard for shards in manifest.shards.values() for shard in shards)]
     broken = []
     for shard in files:
@@ -109,7 +108,7 @@ def _packed(root: Path) -> list[str]:
         broken.append(shard.file)
     if not broken:
         for split in manifest.shards:
-            read_index(store, manifest, split)
+            store.index(manifest, split)
     images = sum(shard.images for shards in manifest.shards.values() for shard in shards)
     print(f"{images:,} images in {len(files):,} files, {len(broken):,} files are broken")
     return broken
