@@ -130,7 +130,6 @@ def test_layouts_of_two_readings_are_refused(tmp_path: Path, tree: TREE, said: s
         ),
         ({**of("train"), "test/images": 2}, "test has no class folders and hence no labels"),
         ({**of("train"), "val/cat": 0}, "val is not used: it holds no images"),
-        (of("part1", "part2"), "each of part1, part2 .* if the first are splits and not classes, call them train"),
         ({**of("train"), "val/dog": 2}, r"no held-out images of 1 class \(cat\)"),
     ],
 )

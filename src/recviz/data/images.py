@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -132,10 +132,8 @@ class EncodedImages(Images):
         Raises:
             UnreadableImageError: an unreadable header.
         """
-        try:
+        with self.naming(index):
             return Photo(self.read(int(self.rows[index])))
-        except (UnreadableError, OSError) as error:
-            raise self.unreadable(index, error) from error
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> list[Tensor]:
         """A random crop of each image for each view, uint8 [n, 3, S, S].
@@ -156,10 +154,8 @@ class EncodedImages(Images):
             if min(photo.height, photo.width) >= REDUCTIONS[-1] * largest:
                 tightest = min(min(boxes[v][place][2:]) // size for v, (_, size) in enumerate(views))
                 reduction = next(factor for factor in photo.reductions if factor <= max(1, tightest))
-            try:
+            with self.naming(int(indices[place])):
                 pixels = photo.pixels(reduction)
-            except UnreadableError as error:
-                raise self.unreadable(int(indices[place]), error) from error
             for v, (view, _) in enumerate(views):
                 top, left, height, width = (edge // reduction for edge in boxes[v][place])
                 part = pixels.narrow(1, top, height).narrow(2, left, width)
@@ -195,17 +191,18 @@ class EncodedImages(Images):
             return str(error)
         return None
 
-    def unreadable(self, index: int, error: Exception) -> UnreadableImageError:
-        """The error for an unreadable image."""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}")
+    @contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Name the image in errors of reading and decoding, which become UnreadableImageError."""
+        try:
+            yield
+        except (UnreadableError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}") from error
 
     def _square(self, index: int, size: int, interpolation: str, margin: float) -> Tensor:
-        photo = self.open(index)
-        try:
-            return centre_square(photo, size, interpolation, margin)
-        except UnreadableError as error:
-            raise self.unreadable(index, error) from error
+        with self.naming(index):
+            return centre_square(self.open(index), size, interpolation, margin)
 
 
 class FileImages(EncodedImages):
@@ -229,17 +226,14 @@ class FileImages(EncodedImages):
         """Hash of the files' names and folders, and, unless `names_only`, of sizes and modification times."""
         digest = hashlib.sha256()
         for path in self.paths[self.rows]:
-            about = b"" if names_only else _about(path)
+            about = b""
+            if not names_only:
+                about = b" -"
+                with suppress(OSError):  # of a broken link
+                    stat = os.stat(path)
+                    about = f" {stat.st_size} {stat.st_mtime_ns}".encode()
             digest.update(b"/".join(path.split(b"/")[-2:]) + about + b"\n")
         return digest.hexdigest()[:16]
-
-
-def _about(path: bytes) -> bytes:
-    try:
-        stat = os.stat(path)
-    except OSError:  # a broken link
-        return b" -"
-    return f" {stat.st_size} {stat.st_mtime_ns}".encode()
 
 
 Value = TypeVar("Value")
@@ -271,7 +265,7 @@ def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
         return ()
     bits: dict[str, int | None] = {}
     for index in torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist():
-        with suppress(UnreadableImageError, UnreadableError):
+        with suppress(UnreadableImageError), images.naming(index):
             photo = images.open(index)
             if photo.bits > 8:
                 photo.pixels()

@@ -63,7 +63,8 @@ def find_layout(root: Folder) -> Layout:
         if splits:
             return _of_splits(here, splits, notes)
         if len(here.filled) != 1 or here.images:
-            return Layout(False, here, None, None, (*notes, *_same_within(here)))
+            _check_classes(here)
+            return Layout(False, here, None, None, tuple(notes))
         (here,) = here.filled.values()
 
 
@@ -146,28 +147,24 @@ def _of_splits(here: Folder, splits: dict[str, list[str]], notes: list[str]) -> 
     notes += [f"{folder} is not used: its name is that of no split" for folder in others]
     val = labelled[0] if labelled else None
     unlabelled = held_out[0] if known and held_out and not labelled else None
-    return Layout(True, train, val, unlabelled, (*notes, *_same_within(train)))
+    _check_classes(train)
+    return Layout(True, train, val, unlabelled, tuple(notes))
 
 
-def _same_within(folder: Folder) -> tuple[str, ...]:
-    """A note if all class folders hold the same folders, as splits with unknown names would.
-
-    Raises:
-        InputError: such folders with names of splits; class folders that hold splits.
-    """
+def _check_classes(folder: Folder) -> None:
+    """Refuse class folders that hold splits, and that seem to be splits, since all hold the same folders."""
     classes = list(folder.filled.values())
-    if len(classes) < 2 or any(each.images for each in classes[:2]):
-        return ()
-    splits = [name for name in classes[0].filled if split_of(name)]
-    if len({split[0] for name in splits if (split := split_of(name))}) > 1:
+    if len(classes) < 2 or classes[0].images:
+        return
+    splits = {found[0]: within for within in classes[0].filled if (found := split_of(within))}
+    if len(splits) > 1:
         raise InputError(
-            f"{classes[0]} holds the splits {named(splits)}: put the splits above the classes, as in "
-            f"{folder}/{splits[0]}/{next(iter(folder.filled))}"
+            f"{classes[0]} holds the splits {named(list(splits.values()))}: put the splits above the classes, as in "
+            f"{folder}/{next(iter(splits.values()))}/{next(iter(folder.filled))}"
         )
     within = list(classes[0].filled)
-    if len(classes) > 10 or len(within) < 2 or any(list(each.filled) != within for each in classes):
-        return ()
-    same = f"each of {named(list(folder.filled))} in {folder} holds the folders {named(within)}"
-    if any(map(split_of, folder.filled)):
-        raise InputError(f"{same}: if the first are splits, call them train and val or test; if classes, rename them")
-    return (f"{same}: if the first are splits and not classes, call them train and val or test",)
+    if any(map(split_of, folder.filled)) and len(within) > 1 and all(list(each.filled) == within for each in classes):
+        raise InputError(
+            f"each of {named(list(folder.filled))} in {folder} holds the folders {named(within)}: if the first are "
+            "splits, call them train and val or test; if classes, rename them"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -129,10 +130,10 @@ def named(names: list[str], most: int = 5) -> str:
     return f"{', '.join(map(shown, names[:most]))}{', …' * (len(names) > most)}"
 
 
-def counted(files: Counter[str]) -> str:
+def counted(files: Mapping[str, int]) -> str:
     """Numbers of files by extension, most frequent first.
 
-    >>> counted(Counter({".heic": 5, "": 1, ".txt": 2}))
+    >>> counted({".heic": 5, "": 1, ".txt": 2})
     '5 .heic, 2 .txt, 1 without extension'
     """
     ranked = sorted(files.items(), key=lambda item: (-item[1], item[0]))

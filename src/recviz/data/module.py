@@ -16,13 +16,21 @@ from torch.utils.data import DataLoader
 from recviz.augment.picture import grid
 from recviz.augment.preparation import Preparation
 from recviz.augment.views import TwoViews
-from recviz.data.batches import Batches, OnError, RawBatch, readable, report
+from recviz.data.batches import (
+    WORKER_TIMEOUT,
+    Batches,
+    OnError,
+    RawBatch,
+    deaf,
+    default_workers,
+    readable,
+    report,
+)
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages, MemoryImages, dim_images
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
 from recviz.data.splits import aligned, hold_out, keep_classes, stratified_fraction
-from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.runs.position import position
@@ -126,7 +134,7 @@ class DataModule(LightningDataModule):
         classes = f" of {_classes(train.class_names)}" if train.labels is not None else " without labels"
         lines = [f"{type(self).__name__}: {_images(train)}{classes}{_from(train)}"]
         lines.append(f"held out: {_images(val)}{_from(val)}" if val is not None else "held out: nothing")
-        if left_out := self._left_out():
+        if left_out := self.record["left_out"]:
             lines.append(f"left out: {counted(left_out)}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
@@ -141,7 +149,7 @@ class DataModule(LightningDataModule):
             "class_names": train.class_names,
             "source": train.source,
             "held_out": None if val is None else {"images": len(val.images), "source": val.source},
-            "left_out": dict(self._left_out()),
+            "left_out": dict(train.left_out + (val.left_out if val is not None else Counter())),
             "notes": self.notes,
         }
 
@@ -234,25 +242,25 @@ class DataModule(LightningDataModule):
         Raises:
             InputError: trainer.overfit_batches, for which Lightning replaces the sampler, and with it the views' seeds.
         """
-        overfit = getattr(self.trainer, "overfit_batches", 0)
-        if overfit:
+        if overfit := getattr(self.trainer, "overfit_batches", 0):
             raise InputError(
                 f"trainer.overfit_batches {overfit}: train on few images by data.fraction, or on few batches an epoch "
                 "by trainer.limit_train_batches"
             )
         train = self._loaded_train()
+        batches, count = self.batches(train), len(train.images)
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         if self.whole_epochs is not None:
-            least = self.whole_epochs[1]
-            return self._loader(train, EpochBatches(len(train.images), self.whole_epochs[0], seed, least))
-        sampler = TrainBatches(len(train.images), self.batch_size, seed, *(train.images.shards() or (None, 1)))
+            global_batch, least = self.whole_epochs
+            return self._loader(batches, EpochBatches(count, global_batch, seed, least))
+        sampler = TrainBatches(count, self.batch_size, seed, *(train.images.shards() or (None, 1)))
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self._resumed is None or epoch > self._resumed["epoch"]:  # also if loaders are made again each epoch
             sampler.set_epoch(epoch)
         else:
             self.check_same(self._resumed)
             sampler.go_on(self._resumed["epoch"], self._resumed["batches"])
-        return self._loader(train, sampler)
+        return self._loader(batches, sampler)
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
         """The held-out split in order; an empty list without one."""
@@ -269,8 +277,8 @@ class DataModule(LightningDataModule):
             drop_unreadable: leave out unreadable images instead of raising: a batch may be empty, and has one line in
                 `skipped` for each.
         """
-        sampler = OrderedBatches(len(split.images), self.batch_size)
-        return self._loader(split, sampler, preparation, drop_unreadable)
+        batches = self.batches(split, preparation, drop_unreadable)
+        return self._loader(batches, OrderedBatches(len(split.images), self.batch_size))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the views of a training batch, or prepare the images of others; other loaders pass unchanged."""
@@ -350,25 +358,18 @@ class DataModule(LightningDataModule):
                 "an epoch with as many processes"
             )
 
-    def _left_out(self) -> Counter[str]:
-        return self._loaded_train().left_out + (self.val.left_out if self.val is not None else Counter())
-
     def _loaded_train(self) -> Split:
         if self.train is None:
             raise InputError(f"{type(self).__name__} has no data yet: call setup() first")
         return self.train
 
-    def _loader(
-        self,
-        split: Split,
-        sampler: TrainBatches | EpochBatches | OrderedBatches,
-        preparation: Preparation | None = None,
-        drop_unreadable: bool = False,
-    ) -> DataLoader[RawBatch]:
-        several = isinstance(split.images, EncodedImages) and len(split.images) > self.batch_size
-        workers = self._workers() if several else 0
+    def _loader(self, batches: Batches, sampler: TrainBatches | EpochBatches | OrderedBatches) -> DataLoader[RawBatch]:
+        workers = 0
+        if isinstance(batches.images, EncodedImages) and len(batches) > self.batch_size:
+            processes = 1 if self.trainer is None else self.trainer.num_devices
+            workers = default_workers(processes, self._on_gpu()) if self.num_workers is None else self.num_workers
         return DataLoader(
-            self.batches(split, preparation, drop_unreadable),
+            batches,
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
@@ -378,11 +379,6 @@ class DataModule(LightningDataModule):
             timeout=WORKER_TIMEOUT if workers else 0,
             generator=torch.Generator(),  # otherwise each iterator would draw from the global generator
         )
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        return default_workers(1 if self.trainer is None else self.trainer.num_devices, self._on_gpu())
 
     def _on_gpu(self) -> bool:
         """Whether training runs on a CUDA GPU; without a trainer, whether there is one."""

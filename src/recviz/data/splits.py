@@ -41,7 +41,8 @@ def keep_classes(split: Split, classes: str | list[int]) -> Split:
     kept = class_list(classes, len(split.class_names))
     new_label = torch.full((len(split.class_names),), -1)
     new_label[kept] = torch.arange(len(kept))
-    chosen = split.subset((new_label[split.labels] >= 0).nonzero().squeeze(1), f"classes {_as_text(classes)}")
+    text = classes if isinstance(classes, str) else ",".join(map(str, classes))
+    chosen = split.subset((new_label[split.labels] >= 0).nonzero().squeeze(1), f"classes {text}")
     assert chosen.labels is not None
     return replace(chosen, labels=new_label[chosen.labels], class_names=[split.class_names[label] for label in kept])
 
@@ -64,10 +65,6 @@ def aligned(val: Split, class_names: list[str]) -> Split:
     place = {name: label for label, name in enumerate(class_names)}
     new_label = torch.tensor([place[name] for name in val.class_names], dtype=torch.int64)
     return replace(val, labels=new_label[val.labels], class_names=class_names)
-
-
-def _as_text(classes: str | list[int]) -> str:
-    return classes if isinstance(classes, str) else ",".join(map(str, classes))
 
 
 def class_list(classes: str | list[int], num_classes: int) -> list[int]:

@@ -120,11 +120,8 @@ def _pack_split(
     def encoded(place: int) -> tuple[str, bytes] | None:
         """Suffix and bytes of one image; None if skipped."""
         try:
-            photo = images.open(order[place])
-            try:
-                return encode(photo, packing)
-            except UnreadableError as error:
-                raise images.unreadable(order[place], error) from error
+            with images.naming(order[place]):
+                return encode(images.open(order[place]), packing)
         except UnreadableImageError as error:
             if on_error == "raise":
                 raise
