@@ -198,18 +198,14 @@ def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tupl
     Yields:
         Name, and float32 [N, 3, size, size] in 0..1, which the next step may change in place.
     """
-    images = crop(view, images, draws, size)
+    if draws.boxes is None:
+        images = F.to_float(F.mirror(images, draws.flip))
+    else:
+        images = F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
     yield "crop and flip", images
     for step in steps(view, draws):
         images = take(step, images)
         yield step.name, images
-
-
-def crop(view: View, images: Tensor, draws: Draws, size: int) -> Tensor:
-    """Crop, resize and flip as drawn: uint8 or float [N, 3, H, W] to float32 [N, 3, size, size] in 0..1."""
-    if draws.boxes is None:
-        return F.to_float(F.mirror(images, draws.flip))
-    return F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
 
 
 def take(step: Step, images: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ from recviz.augment.threads import each_on_a_thread
 from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
 from recviz.errors import InputError
 
+Channels = Sequence[float]
+"""A number for each of red, green and blue."""
+
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
 LOCAL = View(scale=(0.05, 0.25))
@@ -66,8 +69,8 @@ class TwoViews(nn.Module):
         size: int,
         a: View = VICREG_A,
         b: View = VICREG_B,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
         local_views: int = 0,
         local: View = LOCAL,
         local_size: int | None = None,
@@ -108,40 +111,30 @@ class TwoViews(nn.Module):
         )
 
     @classmethod
-    def vicreg(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def vicreg(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """The VICReg authors' code: blur 1.0 and 0.1, solarize 0 and 0.2."""
         return cls(size, VICREG_A, VICREG_B, mean, std)
 
     @classmethod
-    def vicreg_paper(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def vicreg_paper(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """The VICReg paper (ICLR 2022), same settings for both views: blur 0.5, solarize 0.1."""
         view = View(blur=0.5, solarize=0.1)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def simclr(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def simclr(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """SimCLR on ImageNet (strength 1), same settings for both views: jitter .8 / .8 / .8 / .2, blur 0.5."""
         view = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def simclr_cifar(
-        cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
-    ) -> TwoViews:
+    def simclr_cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
         """SimCLR on CIFAR-10 (strength 0.5), same settings for both views: jitter .4 / .4 / .4 / .1, no blur."""
         view = View(saturation=0.4)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def cifar(
-        cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
-    ) -> TwoViews:
+    def cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
         """solo-learn's CIFAR recipe, same settings for both views: crops of 0.2 to 1, solarize 0.1, no blur."""
         view = View(scale=(0.2, 1.0), solarize=0.1)
         return cls(size, view, view, mean, std)
