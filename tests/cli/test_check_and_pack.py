@@ -141,7 +141,7 @@ def test_packing_takes_what_training_takes(recviz_command: Command, tmp_path: Pa
     make_folder(tmp_path / "flat/train", names=["cat", "dog"], per_class=2)
     code, out, _ = recviz_command("pack", "flat", "set2", "--size", "16")
     assert code == 0
-    assert "note: flat/val has no class folders and hence no labels" in out
+    assert "note: flat/val has no class folders and hence no labels: it is not packed" in out
     assert "val:" not in out
 
 

@@ -126,10 +126,11 @@ def test_layouts_of_two_readings_are_refused(tmp_path: Path, tree: TREE, said: s
         ({**of("train", "val"), "extra": 2}, "extra is not used: its name is that of no split"),
         (
             {**of("train"), "val": 2},
-            "val has no class folders and hence no labels: nothing is held out and no probe can",
+            "val has no class folders or labels: nothing is held out and no probe can",
         ),
-        ({**of("train"), "test/images": 2}, "test has no class folders and hence no labels"),
+        ({**of("train"), "test/images": 2}, "test has no class folders or labels"),
         ({**of("train"), "val/cat": 0}, "val is not used: it holds no images"),
+        (of("part1", "part2"), "each of part1, part2 .* if the first are splits and not classes, call them train"),
         ({**of("train"), "val/dog": 2}, r"no held-out images of 1 class \(cat\)"),
     ],
 )

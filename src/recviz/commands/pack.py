@@ -70,8 +70,10 @@ def read_source(source: Path) -> dict[str, Split]:
     """
     folder = ImageFolder(str(source))
     train, val = folder.train(), folder.held_out()
-    for note in (*train.notes, *(val.notes if val is not None else ()), *dim_images(train.images)):
+    for note in (*train.notes, *dim_images(train.images)):
         print(f"note: {note}")
+    if val is not None and val.labels is None:
+        print(f"note: {val.source} has no class folders and hence no labels: it is not packed")
     if val is None or val.labels is None:
         return {"train": train}
     return {"train": train, "val": val if train.labels is None else aligned(val, train.class_names)}

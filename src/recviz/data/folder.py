@@ -20,10 +20,7 @@ from recviz.files import user_path
 
 @dataclass
 class ImageFolder(Dataset):
-    """Images in folders: ROOT/<class>/*.jpg, ROOT/train and ROOT/val (or test) of such, or a flat folder.
-
-    Args: see ImageFolderDataModule.
-    """
+    """Images in folders; see ImageFolderDataModule."""
 
     root: str
     memory_size: int | None = None
@@ -57,12 +54,7 @@ class ImageFolder(Dataset):
         """ROOT/val or ROOT/test, without labels if it has no class folders; None if missing."""
         val, unlabelled = self.layout.val, self.layout.unlabelled
         if unlabelled is not None:
-            note = (
-                f"{unlabelled} has no class folders and hence no labels: nothing is held out and no probe can run on "
-                f"these data; sort its images into the class folders of {self.layout.train}, or move it away, so that "
-                "a fraction of the training images is held out"
-            )
-            return Split(FileImages([]), None, [], str(unlabelled), notes=(note,))
+            return Split(FileImages(unlabelled.paths), None, [], str(unlabelled))
         return None if val is None else replace(load_folder(val, labelled=True), memory_size=self.memory_size)
 
 
@@ -94,11 +86,7 @@ class ImageFolderDataModule(DataModule):
 
 
 class LooseImages(Dataset):
-    """All images below a folder, in any arrangement, without labels; for encoding.
-
-    Args:
-        folder: the folder.
-    """
+    """All images below a folder, in any arrangement, without labels; for encoding."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -55,10 +55,7 @@ class HuggingFaceImages(EncodedImages):
 
 @dataclass
 class HuggingFace(Dataset):
-    """A dataset of Hugging Face's `datasets`.
-
-    Args: see HuggingFaceDataModule.
-    """
+    """A dataset of Hugging Face's `datasets`; see HuggingFaceDataModule."""
 
     path: str
     name: str | None

@@ -63,8 +63,7 @@ def find_layout(root: Folder) -> Layout:
         if splits:
             return _of_splits(here, splits, notes)
         if len(here.filled) != 1 or here.images:
-            _check_classes(here)
-            return Layout(False, here, None, None, tuple(notes))
+            return Layout(False, here, None, None, (*notes, *_same_within(here)))
         (here,) = here.filled.values()
 
 
@@ -147,15 +146,18 @@ def _of_splits(here: Folder, splits: dict[str, list[str]], notes: list[str]) -> 
     notes += [f"{folder} is not used: its name is that of no split" for folder in others]
     val = labelled[0] if labelled else None
     unlabelled = held_out[0] if known and held_out and not labelled else None
-    _check_classes(train)
-    return Layout(True, train, val, unlabelled, tuple(notes))
+    return Layout(True, train, val, unlabelled, (*notes, *_same_within(train)))
 
 
-def _check_classes(folder: Folder) -> None:
-    """Refuse class folders that hold splits, and that seem to be splits, since all hold the same folders."""
+def _same_within(folder: Folder) -> list[str]:
+    """A note if all class folders hold the same folders, as splits with unknown names would.
+
+    Raises:
+        InputError: such folders with names of splits; class folders that hold splits.
+    """
     classes = list(folder.filled.values())
     if len(classes) < 2 or classes[0].images:
-        return
+        return []
     splits = {found[0]: within for within in classes[0].filled if (found := split_of(within))}
     if len(splits) > 1:
         raise InputError(
@@ -163,8 +165,9 @@ def _check_classes(folder: Folder) -> None:
             f"{folder}/{next(iter(splits.values()))}/{next(iter(folder.filled))}"
         )
     within = list(classes[0].filled)
-    if any(map(split_of, folder.filled)) and len(within) > 1 and all(list(each.filled) == within for each in classes):
-        raise InputError(
-            f"each of {named(list(folder.filled))} in {folder} holds the folders {named(within)}: if the first are "
-            "splits, call them train and val or test; if classes, rename them"
-        )
+    if len(within) < 2 or any(list(each.filled) != within for each in classes):
+        return []
+    same = f"each of {named(list(folder.filled))} in {folder} holds the folders {named(within)}"
+    if any(map(split_of, folder.filled)):
+        raise InputError(f"{same}: if the first are splits, call them train and val or test; if classes, rename them")
+    return [f"{same}: if the first are splits and not classes, call them train and val or test"]

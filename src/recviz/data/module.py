@@ -175,12 +175,14 @@ class DataModule(LightningDataModule):
             InputError: missing or unreadable data, held-out classes that the training split lacks.
         """
         train, val = self.dataset.train(), self.dataset.held_out()
-        self.notes = [*train.notes, *(val.notes if val is not None else ())]
+        self.notes = list(train.notes)
         if val is None and train.labels is not None:
             train, val = hold_out(train, self.val_fraction)
         elif val is not None and val.labels is None:
-            note = f"{val.source} has no labels: nothing is held out and no probe can run on these data"
-            self.notes += () if val.notes else (note,)
+            self.notes.append(
+                f"{val.source} has no class folders or labels: nothing is held out and no probe can run on these data; "
+                "sort its images into class folders, or move it away to hold out a fraction of the training images"
+            )
             val = None
         elif val is not None and train.labels is None:
             self.notes.append(f"no probe can run on {val.source}, since the training images have no labels")

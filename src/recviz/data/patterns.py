@@ -22,9 +22,7 @@ class Patterns(Dataset):
     """Drawn images of 32×32 with one of ten repeating patterns in two random colours; deterministic.
 
     Only the pattern depends on the class. Colours, shading, period, position and noise are random, so raw pixels carry
-    little information on it.
-
-    Args: see PatternsDataModule.
+    little information on it. See PatternsDataModule.
     """
 
     train_size: int

@@ -67,10 +67,7 @@ class PackedImages(EncodedImages):
 
 
 class Packed(Dataset):
-    """A dataset of `recviz pack`, from a folder or a bucket.
-
-    Args: see PackedDataModule.
-    """
+    """A dataset of `recviz pack`; see PackedDataModule."""
 
     def __init__(
         self, root: str, shuffle_shards: int | None = None, cache_dir: str | None = None, cache_gb: float = 100.0
