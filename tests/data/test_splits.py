@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from recviz.data.splits import class_list, stratified_fraction
+from recviz.data.dataset import class_list, stratified_fraction
 from recviz.errors import InputError
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
@@ -18,7 +22,6 @@ from recviz.augment.preparation import (
     Preparation,
     three_channels,
 )
-from recviz.augment.threads import each_on_a_thread
 from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
 from recviz.errors import InputError
 
@@ -199,3 +202,36 @@ class OneView(TwoViews):
     def each(self) -> list[tuple[str, View, int]]:
         """Name, settings and size of the view."""
         return [("a", self.a, self.size)]
+
+
+Part = TypeVar("Part")
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process (a fork has no threads) and size
+
+
+def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
+    """Process every part on a pool of torch.get_num_threads() threads, each with one OpenMP thread.
+
+    torch's threads share each operation and wait for each other after it. Where data workers use the same cores, one
+    thread per part is faster, since it runs all operations of the part without waiting.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            work(part)
+        return
+    key = os.getpid(), threads
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, "recviz-views", initializer=_alone)
+    inference = torch.is_inference_mode_enabled()
+
+    def one(part: Part) -> None:  # modes are per thread
+        with torch.inference_mode(inference), torch.no_grad():
+            work(part)
+
+    list(_pools[key].map(one, parts))
+
+
+def _alone() -> None:
+    torch.get_num_threads()  # makes torch set this thread's number now and not later
+    # OpenMP's number is per thread; MKL follows it unless its own number is set
+    threadpool_limits(1, user_api="openmp")

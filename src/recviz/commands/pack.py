@@ -9,12 +9,11 @@ import torch
 from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.dataset import Split
+from recviz.data.dataset import Split, aligned
 from recviz.data.folder import ImageFolder
 from recviz.data.images import dim_images
 from recviz.data.listing import counted
 from recviz.data.packed.writing import Packing, pack
-from recviz.data.splits import aligned
 from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import typed_command, usable_cores

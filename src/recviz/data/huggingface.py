@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recviz.data.dataset import Dataset, Split
@@ -34,6 +32,7 @@ class HuggingFaceImages(EncodedImages):
         self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self.column = column
         self.label = label
+        self.content = str(self.dataset._fingerprint)
 
     def read(self, row: int) -> bytes:
         """See EncodedImages."""
@@ -45,12 +44,6 @@ class HuggingFaceImages(EncodedImages):
     def name(self, index: int) -> str:
         """The row."""
         return f"of row {self.rows[index]} of {self.label}"
-
-    def fingerprint(self, names_only: bool = False) -> str:
-        """Hash of the fingerprint of `datasets` and the used rows."""
-        digest = hashlib.sha256(str(self.dataset._fingerprint).encode())
-        digest.update(np.ascontiguousarray(self.rows).data)
-        return digest.hexdigest()[:16]
 
 
 @dataclass

@@ -120,7 +120,12 @@ class EncodedImages(Images):
     """Photographs of any size, decoded and cropped for each batch in the data workers.
 
     A subclass reads the bytes. Each photograph is read and decoded once for all its views.
+
+    Attributes:
+        content: a text that identifies the images of the complete dataset.
     """
+
+    content: str
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row; OSError if missing."""
@@ -190,6 +195,12 @@ class EncodedImages(Images):
         except UnreadableImageError as error:
             return str(error)
         return None
+
+    def fingerprint(self, names_only: bool = False) -> str:
+        """Hash of `content` and the used rows."""
+        digest = hashlib.sha256(self.content.encode())
+        digest.update(np.ascontiguousarray(self.rows).data)
+        return digest.hexdigest()[:16]
 
     @contextmanager
     def naming(self, index: int) -> Iterator[None]:

@@ -26,11 +26,10 @@ from recviz.data.batches import (
     readable,
     report,
 )
-from recviz.data.dataset import Dataset, Split
+from recviz.data.dataset import Dataset, Split, aligned, hold_out, keep_classes, stratified_fraction
 from recviz.data.images import EncodedImages, MemoryImages, dim_images
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
-from recviz.data.splits import aligned, hold_out, keep_classes, stratified_fraction
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.runs.position import position
