@@ -326,7 +326,7 @@ CASES = {
     "each command's own arguments": {
         "pack of no folder": Bad("pack nowhere packed2", "nowhere is not a folder"),
         "pack of a file": Bad("pack text.ckpt packed2", "text.ckpt is not a folder"),
-        "pack into a file": Bad("pack flat text.ckpt", "DST text.ckpt is a file"),
+        "pack into a file": Bad("pack flat text.ckpt", "cannot write to text.ckpt"),
         "check of two folders": Bad("check photos flat", "recviz check: unrecognized arguments: flat"),
         "predict of nothing": Bad("predict --ckpt_path probe.ckpt", "arguments are required: folder"),
         "embed with a word": Bad("embed flat --ckpt_path run", "recviz embed: unrecognized arguments: flat"),

@@ -199,16 +199,8 @@ def resized_crop(
 
     Returns:
         float32 [N, 3, size, size], clamped to 0..1.
-
-    Raises:
-        InputError: a wrong shape, size or interpolation.
     """
-    checked(images)
-    if interpolation not in _SUPPORT:
-        raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {interpolation!r}")
-    n, _, h, w = images.shape
-    if size < 1 or boxes.shape != (n, 4):
-        raise InputError(f"need size >= 1 and boxes of shape ({n}, 4), got {size} and {tuple(boxes.shape)}")
+    n, _, h, w = checked(images).shape
     top, left, height, width = boxes.unbind(1)
     at = torch.arange(size, device=images.device).expand(n, size)  # [N, S]
     rows = _resize_weights(at, top, height, h, interpolation)  # [N, S, H]
@@ -278,12 +270,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
         images: uint8 or float [N, 3, H, W].
         sigma: standard deviation of each in pixels, above 0, [N].
         kernel_size: taps, odd; the paper's 23 is for 224 pixels.
-
-    Raises:
-        InputError: an even kernel_size or one below 1.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise InputError(f"kernel_size must be odd and at least 1, got {kernel_size}")
     images = to_float(images)
     with _no_autocast(images.device):
         return _blur_along(_blur_along(images, sigma, kernel_size // 2, dim=3), sigma, kernel_size // 2, dim=2)

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.dataset import Split, aligned
@@ -32,16 +31,21 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: invalid settings or images, a destination with other contents, a full disk.
     """
-    parser = options()
+    parser = new_parser("pack", DESCRIPTION)
+    parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
+    parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
+    parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")
+    parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
+    parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
+    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
+    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="at a broken image")
     config = parse(parser, argv)
-    for name, least in (("size", 1), ("images_per_shard", 1), ("num_workers", 1)):
-        if config[name] is not None and config[name] < least:
-            raise InputError(f"--{name} must be at least {least}, got {config[name]}")
+    for name in ("size", "images_per_shard", "num_workers"):
+        if config[name] is not None and config[name] < 1:
+            raise InputError(f"--{name} must be at least 1, got {config[name]}")
     if not 1 <= config.quality <= 100:
         raise InputError(f"--quality must be in 1..100, got {config.quality}")
     source, target = user_path(config.src), user_path(config.dst)
-    if target.is_file():
-        raise InputError(f"DST {target} is a file: give a folder to write")
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies in {source}: give a folder elsewhere")
     splits = read_source(source)
@@ -76,16 +80,3 @@ def read_source(source: Path) -> dict[str, Split]:
     if val is None or val.labels is None:
         return {"train": train}
     return {"train": train, "val": val if train.labels is None else aligned(val, train.class_names)}
-
-
-def options() -> ArgumentParser:
-    """The parser of all options."""
-    parser = new_parser("pack", DESCRIPTION)
-    parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
-    parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
-    parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")
-    parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
-    parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
-    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
-    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="at a broken image")
-    return parser

@@ -253,13 +253,8 @@ Value = TypeVar("Value")
 def over_threads(work: Callable[[int], Value], count: int, what: str, threads: int | None = None) -> list[Value]:
     """`work` of each integer below `count`, in order, on threads (decoders release the GIL).
 
-    The first exception ends the work. Progress is shown, see `recviz.progress`.
-
-    Args:
-        work: the function.
-        count: number of calls.
-        what: description for the progress.
-        threads: None: one per core.
+    The first exception ends the work. `what` describes its progress, see `recviz.progress`. The default is a thread per
+    core.
     """
     results = []
     with ThreadPoolExecutor(threads or usable_cores()) as pool, progress(what, count) as bar:

@@ -66,15 +66,7 @@ def _split(count: int, seed: int) -> Split:
 
 
 def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One drawing per label.
-
-    Args:
-        labels: int64 [N], indices into PATTERNS.
-        generator: source of all other choices.
-
-    Returns:
-        uint8 [N, 3, 32, 32].
-    """
+    """One drawing per label, uint8 [N, 3, 32, 32]; labels int64 [N] are indices into PATTERNS."""
     n = len(labels)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

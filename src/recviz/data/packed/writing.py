@@ -92,16 +92,12 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Claim the folder for this packing, or check that it is."""
-    note = folder / SETTINGS
+    note, text = folder / SETTINGS, json.dumps(identity, indent=1)
     if not note.exists():
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty and no packed dataset: give a new folder")
-        write_whole(note, json.dumps(identity, indent=1))
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:  # damaged
-        found = None
-    if found != identity:
+        write_whole(note, text)
+    if note.read_text(encoding="utf-8", errors="replace") != text:
         raise InputError(
             f"{folder} holds a packing of other images, with other settings or by another version: "
             "give a new folder, or remove it"
