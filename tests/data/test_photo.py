@@ -250,7 +250,6 @@ def test_a_png_that_is_called_jpg_and_an_animation(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(opened(tmp_path / "lying.jpg")), HALVES)
     frames = [Image.fromarray(HALVES), Image.fromarray(HALVES[:, ::-1].copy())]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert Photo((tmp_path / "moving.webp").read_bytes()).frames == 2
     assert np.array_equal(np.asarray(opened(tmp_path / "moving.webp")), HALVES)
 
 

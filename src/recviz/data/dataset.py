@@ -158,9 +158,7 @@ def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> T
         fraction: above 0 and at most 1.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    if labels is None:
-        return order[: max(1, round(fraction * count))].sort().values
-    classes = labels[order]
+    classes = torch.zeros(count) if labels is None else labels[order]
     parts = []
     for label in torch.unique(classes):
         members = order[classes == label]

@@ -20,19 +20,15 @@ class ImageNet100(ImageFolder):
         return self._chosen(self.layout.train if self.layout.splits else None, "train/")
 
     def held_out(self) -> Split:
-        """The 100 classes of ROOT/val.
+        """The 100 classes of ROOT/val."""
+        return self._chosen(self.layout.val, "val/")
 
-        Raises:
-            InputError: no val, or a val without class folders, as ILSVRC's.
-        """
+    def _chosen(self, folder: Folder | None, name: str) -> Split:
         if self.layout.unlabelled is not None:
             raise InputError(
                 f"{self.layout.unlabelled} holds images and no class folders, as ILSVRC's validation images come: sort "
                 f"them into the class folders of {self.layout.train}"
             )
-        return self._chosen(self.layout.val, "val/")
-
-    def _chosen(self, folder: Folder | None, name: str) -> Split:
         if folder is None:
             raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {name} is missing")
         return load_folder(folder, imagenet100_classes())

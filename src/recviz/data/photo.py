@@ -75,7 +75,6 @@ class Photo:
         with _reasons():
             image = _opened(data)
             orientation = _orientation(image, data)
-            self.frames = int(getattr(image, "n_frames", 1))
             self.bits = _bits(image, data)
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")

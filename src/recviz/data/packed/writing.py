@@ -154,7 +154,7 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     """
     short = min(photo.height, photo.width)
     larger = packing.size is not None and short > packing.size
-    if not larger and photo.format in _KEPT and photo.upright and photo.frames == 1:
+    if not larger and photo.format in _KEPT and photo.upright:
         photo.pixels()  # raises for a broken file
         return _KEPT[photo.format], photo.data
     size = packing.size if packing.size is not None and larger else short
