@@ -191,7 +191,8 @@ class EncodedImages(Images):
     def problem(self, index: int) -> str | None:
         """See Images; decodes the complete image."""
         try:
-            self._square(index, 1, "bilinear", 1.0)
+            with self.naming(index):
+                self.open(index).pixels()
         except UnreadableImageError as error:
             return str(error)
         return None
