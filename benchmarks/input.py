@@ -34,6 +34,7 @@ from recviz.augment.functional import random_crop_boxes
 from recviz.data.dataset import Split
 from recviz.data.folder import load_folder
 from recviz.data.images import EncodedImages
+from recviz.data.listing import read_folder
 from recviz.data.packed.dataset import Packed
 from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo, resized
@@ -43,7 +44,7 @@ Way = Callable[[], object]
 
 def photographs(folder: Path) -> Split:
     """The folder's images."""
-    return load_folder(folder)
+    return load_folder(read_folder(folder))
 
 
 def packed(split: Split, size: int | None = 256, quality: int = 90, shard: int = 4096) -> PackedDataModule:

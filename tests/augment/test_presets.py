@@ -132,14 +132,10 @@ def test_grid_shows_each_image_beside_its_views() -> None:
 def test_grid_takes_other_sizes_and_kinds_of_images() -> None:
     views = [F.normalize(noise(2, 3, 100, 100), HALF, QUARTER) for _ in range(2)]
     wide = cell(grid(torch.zeros(2, 1, 40, 80), views, torch.tensor(HALF), torch.tensor(QUARTER)), 1, 0, 100)
-    assert (wide[:, :25] == 255).all()
-    assert (wide[:, 25:75] == 0).all()
-    assert (wide[:, 75:] == 255).all()
-    large = cell(grid(torch.zeros(2, 3, 400, 200), views, HALF, QUARTER), 0, 0, 100)
-    assert (large[:, :, 25:75] == 0).all()
-    assert (large[:, :, :25] == 255).all()
-    crops = list(noise(2, 2, 3, 100, 100))
-    assert torch.equal(cell(grid(crops, views, HALF, QUARTER), 1, 0, 100), crops[0][1])
+    assert (wide == 0).all()
+    large = torch.zeros(2, 3, 400, 200)
+    large[:, :, :100] = large[:, :, 300:] = 1  # which is cut away
+    assert (cell(grid(large, views, HALF, QUARTER), 0, 0, 100) == 0).all()
 
 
 def test_grid_clamps_what_leaves_0_to_1_and_needs_a_row() -> None:

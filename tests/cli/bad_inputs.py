@@ -130,8 +130,8 @@ CASES = {
         "a rank without its job": Bad(QUICK, "LOCAL_RANK", {"LOCAL_RANK": "seven"}),
     },
     "images": {
-        "missing root": Bad(f"{FOLDER} --data.root nowhere", "data.root nowhere is not a folder"),
-        "a file as root": Bad(f"{FOLDER} --data.root text.ckpt", "data.root text.ckpt is not a folder"),
+        "missing root": Bad(f"{FOLDER} --data.root nowhere", "nowhere is not a folder"),
+        "a file as root": Bad(f"{FOLDER} --data.root text.ckpt", "text.ckpt is not a folder"),
         "root without images": Bad(f"{FOLDER} --data.root empty", "empty holds no images"),
         "mixed root": Bad(f"{FOLDER} --data.root mixed", "holds both images"),
         "unreadable image": Bad(f"{FOLDER} --data.root torn --data.memory_size 32", "torn/class0/torn.png"),
@@ -324,9 +324,9 @@ CASES = {
         "two kinds of number": Bad(f"{QUICK} --seed_everything five", "five"),
     },
     "each command's own arguments": {
-        "pack of no folder": Bad("pack nowhere packed2", "there is no folder SRC nowhere"),
-        "pack of a file": Bad("pack text.ckpt packed2", "SRC text.ckpt is not a folder"),
-        "pack into a file": Bad("pack flat text.ckpt", "DST text.ckpt is a file"),
+        "pack of no folder": Bad("pack nowhere packed2", "nowhere is not a folder"),
+        "pack of a file": Bad("pack text.ckpt packed2", "text.ckpt is not a folder"),
+        "pack into a file": Bad("pack flat text.ckpt", "cannot write to text.ckpt"),
         "check of two folders": Bad("check photos flat", "recviz check: unrecognized arguments: flat"),
         "predict of nothing": Bad("predict --ckpt_path probe.ckpt", "arguments are required: folder"),
         "embed with a word": Bad("embed flat --ckpt_path run", "recviz embed: unrecognized arguments: flat"),

@@ -68,16 +68,7 @@ def test_check_lists_every_broken_file_and_why(recviz_command: Command, tmp_path
     assert broken["text.png"].startswith("it is none of JPEG")
     assert "3,600,000,000 pixels, and more than 268,435,456 are refused" in broken["bomb.png"]
     assert broken["loop.jpg"] == "Too many levels of symbolic links"
-    for remark in (
-        "1 file PNG called .jpg: read as what it is",
-        "1 file animated: its first frame is used",
-        "1 file 16 bits a channel: the upper 8 are used",
-        "1 file CMYK: converted to RGB",
-        "1 file transparent: transparency is dropped",
-        "1 file turned by its EXIF tag: shown upright",
-        "18 images, 6 cannot be read",
-    ):
-        assert remark in out
+    assert "18 images, 6 cannot be read" in out
     listed = Path("bad.txt").read_bytes().splitlines()
     assert sorted(listed) == [b"bad\xff.gif", b"bomb.png", b"empty.jpg", b"loop.jpg", b"text.png", b"torn.jpg"]
 
@@ -113,7 +104,7 @@ def test_a_list_of_any_names_leaves_these_out(recviz_command: Command, tmp_path:
     assert data.train.left_out == {"named by data.exclude": len(STRANGE)}
 
 
-def test_check_counts_what_is_no_image_and_says_what_is_unusual(recviz_command: Command, tmp_path: Path) -> None:
+def test_check_counts_what_is_no_image_and_says_what_is_nearly_black(recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "d", 3)
     for name in ("a.HEIC", "b.heic", "c.npy", "LICENSE", ".hidden", "sub/d.pdf"):
         (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
@@ -126,10 +117,7 @@ def test_check_counts_what_is_no_image_and_says_what_is_unusual(recviz_command: 
     code, out, err = recviz_command("check", "d")
     assert (code, err) == (0, "")
     assert out.splitlines() == [
-        "1 file 16 bits a channel with values of 12 bits: nearly black, since the upper 8 are used",
-        "1 file 16 bits a channel: the upper 8 are used",
-        "1 file of several pages: the first is used",
-        "1 file over 64 megapixels: decoded whole, which takes 192 MB or more",
+        "1 of 16 bits a channel with values of 12 bits: nearly black, since the upper 8 are used",
         "11 files: 6 images, 0 cannot be read; left out: 2 .heic, 1 without extension, 1 .npy, 1 .pdf",
     ]
 
@@ -233,7 +221,7 @@ def test_a_run_that_skips_says_so_and_counts(
         (["check", "photos", "--out", "empty"], "cannot write empty"),
         (["check", "photos", "--outt", "x"], "--outt"),
         (["pack", "photos"], "required: dst"),
-        (["pack", "nowhere", "set"], "there is no folder SRC nowhere"),
+        (["pack", "nowhere", "set"], "nowhere is not a folder"),
         (["pack", "photos", "photos/set"], "lies in photos"),
         (["pack", "photos", "set", "--size", "0"], "--size must be at least 1"),
         (["pack", "photos", "set", "--quality", "101"], "--quality must be in 1..100"),

@@ -20,8 +20,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import recviz.cli
+from recviz.commands.check import examine
 from recviz.commands.recipes import recipes_folder
-from recviz.data.checking import examine
 from recviz.runs.settings import leaves
 from tests.datasets import picture
 

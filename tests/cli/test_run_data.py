@@ -41,7 +41,7 @@ KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32
         "--protocol linear --data.root other",
         "--data recviz.ImageFolderDataModule --data.root other",
         "--data recviz.ImageNet100DataModule --data.root photos",
-        "--data recviz.data.PackedDataModule --data.root photos",
+        "--data recviz.data.packed.dataset.PackedDataModule --data.root photos",
         "--data.class_path recviz.PackedDataModule",
         "--data.path other",
     ],

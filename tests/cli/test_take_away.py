@@ -306,7 +306,7 @@ def test_probe_saves_a_classifier_and_predict_uses_it(
         (["export", "--ckpt_path", "RUN", "--out", "text.txt/b.safetensors"], "cannot write text.txt/b.safetensors"),
         (["export", "--ckpt_path", "other.safetensors"], "not a safetensors file that recviz exported"),
         (["export", "--ckpt_path", "text.txt"], "text.txt is not a checkpoint"),
-        (["embed", "--ckpt_path", "RUN", "--images", "nowhere"], "nowhere is not a folder of images"),
+        (["embed", "--ckpt_path", "RUN", "--images", "nowhere"], "nowhere is not a folder"),
         (["embed", "--ckpt_path", "RUN", "--images", "empty"], "empty holds no images"),
         (["embed", "--ckpt_path", "RUN", "--images", "two"], "at least 3 images, got 2"),
         (["embed", "--ckpt_path", "RUN", "--limit", "-1"], "--limit must not be negative"),

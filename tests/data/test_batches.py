@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from recviz import ImageFolderDataModule
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews
-from recviz.data import ImageFolderDataModule
 from recviz.data.batches import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_splits

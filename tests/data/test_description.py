@@ -11,9 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
+from recviz import (
+    CIFAR10DataModule,
+    DataModule,
+    HuggingFaceDataModule,
+    ImageFolderDataModule,
+    ImageNet100DataModule,
+    PackedDataModule,
+    TwoViews,
+)
 from recviz.commands.pack import read_source
-from recviz.data import CIFAR10DataModule, DataModule, HuggingFaceDataModule, ImageNet100DataModule
 from recviz.data.imagenet100 import imagenet100_classes
 from recviz.data.images import EncodedImages
 from recviz.data.packed.writing import Packing, pack

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from recviz import ImageFolderDataModule
 from recviz.augment.views import TwoViews
-from recviz.data import ImageFolderDataModule
 from recviz.errors import InputError
 from tests.datasets import make_flat, make_folder, make_splits, picture
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from recviz import HuggingFaceDataModule
 from recviz.augment.views import TwoViews
-from recviz.data import HuggingFaceDataModule
 from recviz.errors import InputError
 from tests.datasets import picture
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from recviz import ImageNet100DataModule
 from recviz.augment.views import TwoViews
-from recviz.data import ImageNet100DataModule
 from recviz.data.imagenet100 import imagenet100_classes
 from recviz.errors import InputError
 from tests.datasets import make_folder

@@ -39,7 +39,7 @@ def test_squares_are_the_centres(tmp_path: Path) -> None:
     pixels[:, 10:20] = (0, 255, 0)
     path = save(tmp_path / "wide.png", Image.fromarray(pixels))
     tall = save(tmp_path / "tall.png", Image.fromarray(pixels.transpose(1, 0, 2)))
-    images = FileImages([path, tall]).squares(10).pixels
+    images = FileImages([path, tall]).squares(10)
     assert images.shape == (2, 3, 10, 10)
     assert images.dtype == torch.uint8
     assert torch.all(images[:, 1] == 255)
@@ -48,7 +48,7 @@ def test_squares_are_the_centres(tmp_path: Path) -> None:
 
 def test_squares_of_the_right_size_change_no_pixel_and_keep_the_order(tmp_path: Path) -> None:
     paths = [save(tmp_path / f"{i}.png", Image.fromarray(picture(0, i))) for i in range(9)]
-    images = FileImages(paths).squares(32).pixels
+    images = FileImages(paths).squares(32)
     for i, image in enumerate(images):
         assert np.array_equal(image.permute(1, 2, 0).numpy(), picture(0, i))
 
@@ -58,7 +58,7 @@ def test_evaluation_cuts_the_border(tmp_path: Path) -> None:
     pixels[1:-1, 1:-1] = 0  # 256 / 224 of the short side cuts 4 pixels away
     images = FileImages([save(tmp_path / "frame.png", Image.fromarray(pixels))])
     assert images.clean(torch.tensor([0]), Preparation(24)).max() == 0
-    assert images.squares(24).pixels.max() > 50
+    assert images.squares(24).max() > 50
 
 
 def test_clean_is_the_evaluation_crop_of_the_authors(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from recviz import ImageFolderDataModule, TwoViews
 from recviz.data.layout import find_layout, split_of
+from recviz.data.listing import read_folder
 from recviz.errors import InputError
 from tests.datasets import make_flat
 
@@ -125,9 +126,9 @@ def test_layouts_of_two_readings_are_refused(tmp_path: Path, tree: TREE, said: s
         ({**of("train", "val"), "extra": 2}, "extra is not used: its name is that of no split"),
         (
             {**of("train"), "val": 2},
-            "val has no class folders and hence no labels: nothing is held out and no probe can",
+            "val has no class folders or labels: nothing is held out and no probe can",
         ),
-        ({**of("train"), "test/images": 2}, "test has no class folders and hence no labels"),
+        ({**of("train"), "test/images": 2}, "test has no class folders or labels"),
         ({**of("train"), "val/cat": 0}, "val is not used: it holds no images"),
         (of("part1", "part2"), "each of part1, part2 .* if the first are splits and not classes, call them train"),
         ({**of("train"), "val/dog": 2}, r"no held-out images of 1 class \(cat\)"),
@@ -150,8 +151,9 @@ def test_split_folders_may_be_links(tmp_path: Path) -> None:
     (tmp_path / "d" / "train").symlink_to(tmp_path / "store" / "x")
     (tmp_path / "d" / "val").symlink_to(tmp_path / "store" / "y")
     (tmp_path / "d" / "up").symlink_to(tmp_path / "d")
-    layout = find_layout(tmp_path / "d")
-    assert (layout.train, layout.val) == (tmp_path / "d" / "train", tmp_path / "d" / "val")
+    layout = find_layout(read_folder(tmp_path / "d"))
+    assert layout.val is not None
+    assert (layout.train.path, layout.val.path) == (f"{tmp_path}/d/train", f"{tmp_path}/d/val")
 
 
 def test_a_folder_that_leads_back_is_not_followed_for_ever(tmp_path: Path) -> None:

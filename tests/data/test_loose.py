@@ -61,6 +61,6 @@ def test_any_name_of_a_file_stands_in_names_txt(tmp_path: Path) -> None:
     data = DataModule(LooseImages(tmp_path / "d"), on_error="skip")
     (tmp_path / "out").mkdir()
     save(embed(TinyBackbone(), data, data.dataset.train(), HALF), tmp_path / "out")
-    listed = read_list(tmp_path / "out" / "names.txt", "images")
+    listed = read_list(tmp_path / "out" / "names.txt")
     assert {os.path.basename(os.fsencode(name)) for name in listed} == {b"000.png", *names}
     assert all(os.path.isfile(name) for name in listed)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from recviz.data.photo import EXTENSIONS, Photo, UnreadableError, dim
+from recviz.data.photo import EXTENSIONS, Photo, UnreadableError
 from recviz.errors import InputError
 from tests.datasets import picture
 
@@ -154,8 +154,6 @@ TURNED: dict[str, Callable[[Image.Image, int], bytes]] = {
 @pytest.mark.parametrize("name", TURNED)
 def test_any_metadata_turns_an_image(name: str, orientation: int) -> None:
     """As the same pixels are turned by the same tag in a JPEG's EXIF, pixel by pixel."""
-    if name == "AVIF" and ".avif" not in EXTENSIONS:
-        pytest.skip("this Pillow has no AVIF")
     corners = np.zeros((32, 48, 3), dtype=np.uint8)
     corners[:16, :24], corners[:16, 24:], corners[16:, :24] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
     image = Image.fromarray(corners)
@@ -185,9 +183,9 @@ def test_values_of_fewer_bits_than_are_stored(kind: str, bits: int, said: int | 
         "big-endian TIFF": lambda: encoded(big, "TIFF"),
     }[kind]()
     photo = Photo(content)
-    assert (photo.bits, dim(photo)) == (16, None)  # before it is decoded
+    assert (photo.bits, photo.dim) == (16, None)  # before it is decoded
     assert int(photo.pixels().max()) == 2**bits - 1 >> 8
-    assert dim(photo) == said
+    assert photo.dim == said
 
 
 def test_a_tiff_of_12_stored_bits_has_all_tones() -> None:
@@ -200,7 +198,7 @@ def test_a_tiff_of_12_stored_bits_has_all_tones() -> None:
     photo = Photo(begin + packed + struct.pack("<H", len(tags)) + table + bytes(4))
     assert photo.bits == 12
     assert photo.pixels()[0].flatten().tolist() == (values >> 4).tolist()
-    assert dim(photo) is None
+    assert photo.dim is None
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
@@ -252,7 +250,6 @@ def test_a_png_that_is_called_jpg_and_an_animation(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(opened(tmp_path / "lying.jpg")), HALVES)
     frames = [Image.fromarray(HALVES), Image.fromarray(HALVES[:, ::-1].copy())]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert Photo((tmp_path / "moving.webp").read_bytes()).frames == 2
     assert np.array_equal(np.asarray(opened(tmp_path / "moving.webp")), HALVES)
 
 

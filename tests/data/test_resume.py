@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from recviz import ImageFolderDataModule
 from recviz.augment.views import TwoViews
-from recviz.data import ImageFolderDataModule
 from tests.datasets import make_flat
 
 

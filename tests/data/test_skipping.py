@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from recviz import ImageFolderDataModule
 from recviz.augment.views import TwoViews
-from recviz.data import ImageFolderDataModule
 from recviz.data.batches import RawBatch
 from recviz.data.images import UnreadableImageError
 from recviz.errors import InputError

@@ -7,9 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from recviz.data.dataset import Split
-from recviz.data.images import MemoryImages
-from recviz.data.splits import class_list, stratified_fraction
+from recviz.data.dataset import class_list, stratified_fraction
 from recviz.errors import InputError
 
 
@@ -90,19 +88,3 @@ def test_fraction_is_random_yet_the_same_at_every_call() -> None:
 def test_fraction_without_labels() -> None:
     assert len(stratified_fraction(None, 50, 0.1)) == 5
     assert len(stratified_fraction(None, 3, 0.01)) == 1
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ([0] * 9 + [1] * 9 + [2] * 9, [0, 9, 18, 1, 10, 19, 2, 11]),  # a folder in the order of its classes
-        ([0] * 20 + [1] + [2], [0, 20, 21, 1, 2, 3, 4, 5]),  # rare classes come too
-        (list(range(100)), [0, 14, 28, 42, 57, 71, 85, 99]),
-        ([4, 4], [0, 1]),
-        (None, [0, 3, 6, 9, 13, 16, 19, 22]),
-    ],
-)
-def test_varied_samples_are_of_many_classes(labels: list[int] | None, expected: list[int]) -> None:
-    images = MemoryImages(torch.zeros(23 if labels is None else len(labels), 3, 1, 1, dtype=torch.uint8))
-    split = Split(images, None if labels is None else torch.tensor(labels), [])
-    assert split.varied(8).tolist() == expected

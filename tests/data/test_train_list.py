@@ -37,7 +37,7 @@ def test_the_listed_images_are_kept_and_the_held_out_ones_are_all_there(tmp_path
         ("001.png", r"001.png matches 2 images"),
         ("class0/001.png", r"leaves 1 of 2 classes without an image, such as class1"),
         ("\n\n", "list.txt is empty"),
-        (None, "cannot read the list of training images .*list.txt"),
+        (None, "cannot read the list .*list.txt"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path: Path, lines: str | None, said: str) -> None:

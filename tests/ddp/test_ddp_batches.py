@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from recviz import ImageFolderDataModule
 from recviz.augment.views import TwoViews
-from recviz.data import ImageFolderDataModule
 from recviz.data.sampler import OrderedBatches, TrainBatches
 from recviz.errors import InputError
 from tests.datasets import make_folder

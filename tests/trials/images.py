@@ -166,7 +166,7 @@ TRIALS = {
     ),
     "a flat val": Trial(
         "fit $F --data.root d --run_dir r",
-        ("d/val has no class folders and hence no labels", "held out: nothing", "probe .* --data.root LABELLED_IMAGES"),
+        ("d/val has no class folders or labels", "held out: nothing", "probe .* --data.root LABELLED_IMAGES"),
         given=both(splits("train"), flat("val")),
     ),
     "a flat val, packed": Trial(
@@ -185,9 +185,7 @@ TRIALS = {
         "fit $F --data.root d", "left out: 5 .heic, 5 .npy, 5 .pdf", given=other_files
     ),
     "images under other extensions": Trial("check d", "6 images, 0 cannot be read", given=other_images),
-    "12 bits of 16, in check": Trial(
-        "check d", "12 files 16 bits .* values of 12 bits: nearly black", given=twelve_bits
-    ),
+    "12 bits of 16, in check": Trial("check d", "12 of 16 bits .* values of 12 bits: nearly black", given=twelve_bits),
     "12 bits of 16, in the header": Trial("fit $F --data.root d", "values of 12 bits, such as d/", given=twelve_bits),
     "any name in a list": Trial(
         "1: check d --out bad.txt\nfit $F --data.root d --data.exclude bad.txt",
@@ -235,7 +233,7 @@ TRIALS = {
         check=left_at_home,
     ),
     "a photograph of 200 megapixels": Trial(
-        "check d", "1 file over 64 megapixels", given=large(20000, 10000), never=("Traceback", "Warning")
+        "check d", "4 images, 0 cannot be read", given=large(20000, 10000), never=("Traceback", "Warning")
     ),
     "an image of 400 megapixels": Trial(
         "check d", "400,000,000 pixels, and more than .* RECVIZ_MAX_PIXELS", code=1, given=large(20000, 20000)

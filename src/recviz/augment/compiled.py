@@ -46,13 +46,7 @@ def compiled_view(
 
     Compiles on the first call for each view, size and dtype of images; batches of 2 or more share the programs.
 
-    Args:
-        view: the settings.
-        images: uint8 or float [N, 3, H, W].
-        uniforms: see view.draw.
-        size: side of the result in pixels.
-        mean, std: [3].
-        cropped: whether the images are crops.
+    Args: see TwoViews and view.draw; `cropped`: whether the images are crops.
     """
     kind = images.device.type
     if kind in _broken or len(images) < 2:  # torch would compile again for a batch of 1

@@ -17,9 +17,6 @@ from torch import Tensor
 from recviz.augment import fused
 from recviz.errors import InputError
 
-HUE = 3
-"""Column of hue in the positions of color_jitter, after brightness, contrast and saturation."""
-
 _SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}
 _TRIES = 10
 _BAND = 32  # pixels blurred at a time by one matrix on a CPU; wider matrices are mostly zeros
@@ -81,8 +78,8 @@ def color_jitter(
     if images.device.type != "cpu":
         settings = fused.jitter_settings(brightness, contrast, saturation, hue, position)
         return torch.stack(fused.jitter(images.unbind(1), settings), dim=1)
-    hue_at = position[:, HUE:]  # [N, 1]
-    step = position[:, :HUE] - (position[:, :HUE] > hue_at).long()  # [N, 3], the order without hue
+    others, hue_at = position[:, :3], position[:, 3]
+    step = others - (others > hue_at[:, None]).long()  # [N, 3], the order without hue
     factors = torch.stack([brightness, contrast, saturation], dim=1)
     none = torch.zeros_like(brightness)
     mix = torch.stack(  # [3, N, 3]: a, b, c of each adjustment
@@ -93,14 +90,9 @@ def color_jitter(
         ]
     )
     mix = torch.empty_like(mix).scatter_(2, step.expand(3, -1, -1), mix)  # of each image's steps
-    return _jitter_sorted(images, mix, hue, hue_at[:, 0])
-
-
-def _jitter_sorted(images: Tensor, mix: Tensor, hue: Tensor, hue_at: Tensor) -> Tensor:
-    """mix [3, N, 3]: a, b, c of each image's three steps; hue_at [N]: how many of them precede its hue."""
     rank = hue_at.argsort(descending=True)
     images, mix = images.index_select(0, rank), mix[:, rank]
-    counts = [int(count) for count in (hue_at[:, None] > torch.arange(3)).sum(dim=0)]
+    counts = [int(count) for count in (hue_at[:, None] > torch.arange(3)).sum(dim=0)]  # whose step i precedes their hue
     for i, count in enumerate(counts):
         _affine_(images[:count], *mix[:, :count, i])
     images = adjust_hue(images, hue[rank])
@@ -148,12 +140,7 @@ def random_crop_boxes(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """`crop_boxes` of new random numbers.
-
-    Args:
-        heights, widths, scale, ratio: see crop_boxes.
-        generator: source of random numbers, on the device of `heights`.
-    """
+    """`crop_boxes` of new random numbers, from a generator on the device of `heights`."""
     draws = torch.rand(len(heights), BOX_DRAWS, generator=generator, device=heights.device)
     return crop_boxes(draws, heights, widths, scale, ratio)
 
@@ -212,16 +199,8 @@ def resized_crop(
 
     Returns:
         float32 [N, 3, size, size], clamped to 0..1.
-
-    Raises:
-        InputError: a wrong shape, size or interpolation.
     """
-    checked(images)
-    if interpolation not in _SUPPORT:
-        raise InputError(f"interpolation must be 'bicubic' or 'bilinear', got {interpolation!r}")
-    n, _, h, w = images.shape
-    if size < 1 or boxes.shape != (n, 4):
-        raise InputError(f"need size >= 1 and boxes of shape ({n}, 4), got {size} and {tuple(boxes.shape)}")
+    n, _, h, w = checked(images).shape
     top, left, height, width = boxes.unbind(1)
     at = torch.arange(size, device=images.device).expand(n, size)  # [N, S]
     rows = _resize_weights(at, top, height, h, interpolation)  # [N, S, H]
@@ -291,12 +270,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
         images: uint8 or float [N, 3, H, W].
         sigma: standard deviation of each in pixels, above 0, [N].
         kernel_size: taps, odd; the paper's 23 is for 224 pixels.
-
-    Raises:
-        InputError: an even kernel_size or one below 1.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise InputError(f"kernel_size must be odd and at least 1, got {kernel_size}")
     images = to_float(images)
     with _no_autocast(images.device):
         return _blur_along(_blur_along(images, sigma, kernel_size // 2, dim=3), sigma, kernel_size // 2, dim=2)

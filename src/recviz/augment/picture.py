@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.preparation import three_channels
+from recviz.augment.preparation import Preparation
 from recviz.errors import InputError
 
 HEADING = 22
@@ -21,7 +21,7 @@ _CELL = 96  # pixels, least side of a picture in `grid`
 
 
 def grid(
-    images: Tensor | Sequence[Tensor],
+    images: Tensor,
     views: Sequence[Tensor],
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
@@ -29,12 +29,12 @@ def grid(
 ) -> Tensor:
     """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
 
-    Each column has a heading. Images are fitted into a square of the views' size, on white. Pictures below 96 pixels
-    are enlarged by an integer factor without smoothing.
+    Each column has a heading. Images of other sizes are resized and cut at the centre, as for evaluation. Pictures
+    below 96 pixels are enlarged by an integer factor without smoothing.
 
     Args:
-        images: the input of `TwoViews`; for crops, those of the first view are shown.
-        views: its output.
+        images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
+        views: the output of `TwoViews`.
         mean, std: its normalisation, which is inverted.
         rows: number of images to show, at most those of the batch.
 
@@ -47,17 +47,15 @@ def grid(
     n = min(rows, len(views[0]))
     if n < 1:
         raise InputError(f"grid needs at least one image and one row, got {len(views[0])} and {rows}")
-    originals = three_channels(images[:n] if isinstance(images, Tensor) else images[0][:n])
     size = views[0].shape[3]
-    shown = [F.to_float(originals), *(F.denormalize(view[:n], mean, std) for view in views)]
-    cells = torch.stack([_fit(pictures, size) for pictures in shown], dim=1)  # [n, pictures, 3 channels, S, S]
-    cells = cells.clamp(0, 1)
-    zoom = math.ceil(_CELL / size)
-    cells = cells.repeat_interleave(zoom, dim=3).repeat_interleave(zoom, dim=4)
-    cells = nn.functional.pad(cells, [2, 2, 2, 2], value=1.0)
-    picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
+    plain = Preparation(size, (0, 0, 0), (1, 1, 1))
+    shown = [plain(images[:n]), *(F.denormalize(view[:n], mean, std) for view in views)]
+    side = size * math.ceil(_CELL / size)
+    cells = [nn.functional.interpolate(pictures, (side, side), mode="nearest") for pictures in shown]
+    framed = nn.functional.pad(torch.stack(cells, dim=1).clamp(0, 1), [2, 2, 2, 2], value=1.0)
+    picture = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
     names = ["original", "view a", "view b", *(f"local {place}" for place in range(1, len(views) - 1))]
-    return torch.cat([_headings(names, cells.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
+    return torch.cat([_headings(names, framed.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
 
 
 def _headings(names: Sequence[str], width: int) -> Tensor:
@@ -67,17 +65,3 @@ def _headings(names: Sequence[str], width: int) -> Tensor:
     for place, name in enumerate(names):
         brush.text(((place + 0.5) * width, HEADING / 2), name, fill="black", font=font, anchor="mm")
     return torch.from_numpy(np.asarray(strip).copy()).permute(2, 0, 1)
-
-
-def _fit(images: Tensor, size: int) -> Tensor:
-    """Scale [n, 3, H, W] to a long side of `size`, and pad to a square with white."""
-    height, width = images.shape[2:]
-    long = max(height, width)
-    shape = [max(1, height * size // long), max(1, width * size // long)]
-    if long > size:
-        images = nn.functional.interpolate(images, shape, mode="bilinear", antialias=True)
-    else:
-        images = nn.functional.interpolate(images, shape, mode="nearest")
-    top, left = (size - shape[0]) // 2, (size - shape[1]) // 2
-    border = [left, size - shape[1] - left, top, size - shape[0] - top]
-    return nn.functional.pad(images, border, value=1.0)

@@ -99,13 +99,7 @@ UNIFORMS = F.BOX_DRAWS + 14
 
 
 def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
-    """Draw all choices for a batch from numbers that are uniform in 0..1.
-
-    Args:
-        view: the settings.
-        uniforms: [N, UNIFORMS].
-        size: height and width of the images; None for crops.
-    """
+    """Draw all choices for a batch from `uniforms` [N, UNIFORMS] in 0..1; `size` is the images', None for crops."""
     n, device = len(uniforms), uniforms.device
     boxes = None
     if size is not None:
@@ -187,29 +181,18 @@ def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
 
 
 def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
-    """The view after each step, by the step's name; the last is the view, not yet normalised.
+    """The view of images [N, 3, H, W] after each step, by the step's name; the last is not yet normalised.
 
-    Args:
-        view: the settings.
-        images: uint8 or float [N, 3, H, W].
-        draws: all random choices.
-        size: side of the result in pixels.
-
-    Yields:
-        Name, and float32 [N, 3, size, size] in 0..1, which the next step may change in place.
+    Yields float32 [N, 3, size, size] in 0..1, which the next step may change in place.
     """
-    images = crop(view, images, draws, size)
+    if draws.boxes is None:
+        images = F.to_float(F.mirror(images, draws.flip))
+    else:
+        images = F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
     yield "crop and flip", images
     for step in steps(view, draws):
         images = take(step, images)
         yield step.name, images
-
-
-def crop(view: View, images: Tensor, draws: Draws, size: int) -> Tensor:
-    """Crop, resize and flip as drawn: uint8 or float [N, 3, H, W] to float32 [N, 3, size, size] in 0..1."""
-    if draws.boxes is None:
-        return F.to_float(F.mirror(images, draws.flip))
-    return F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
 
 
 def take(step: Step, images: Tensor) -> Tensor:

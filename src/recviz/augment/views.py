@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
@@ -18,9 +22,11 @@ from recviz.augment.preparation import (
     Preparation,
     three_channels,
 )
-from recviz.augment.threads import each_on_a_thread
 from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
 from recviz.errors import InputError
+
+Channels = Sequence[float]
+"""A number for each of red, green and blue."""
 
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
@@ -66,8 +72,8 @@ class TwoViews(nn.Module):
         size: int,
         a: View = VICREG_A,
         b: View = VICREG_B,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Channels = IMAGENET_MEAN,
+        std: Channels = IMAGENET_STD,
         local_views: int = 0,
         local: View = LOCAL,
         local_size: int | None = None,
@@ -108,40 +114,30 @@ class TwoViews(nn.Module):
         )
 
     @classmethod
-    def vicreg(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def vicreg(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """The VICReg authors' code: blur 1.0 and 0.1, solarize 0 and 0.2."""
         return cls(size, VICREG_A, VICREG_B, mean, std)
 
     @classmethod
-    def vicreg_paper(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def vicreg_paper(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """The VICReg paper (ICLR 2022), same settings for both views: blur 0.5, solarize 0.1."""
         view = View(blur=0.5, solarize=0.1)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def simclr(
-        cls, size: int = 224, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-    ) -> TwoViews:
+    def simclr(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
         """SimCLR on ImageNet (strength 1), same settings for both views: jitter .8 / .8 / .8 / .2, blur 0.5."""
         view = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def simclr_cifar(
-        cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
-    ) -> TwoViews:
+    def simclr_cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
         """SimCLR on CIFAR-10 (strength 0.5), same settings for both views: jitter .4 / .4 / .4 / .1, no blur."""
         view = View(saturation=0.4)
         return cls(size, view, view, mean, std)
 
     @classmethod
-    def cifar(
-        cls, size: int = 32, mean: Sequence[float] = CIFAR10_MEAN, std: Sequence[float] = CIFAR10_STD
-    ) -> TwoViews:
+    def cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
         """solo-learn's CIFAR recipe, same settings for both views: crops of 0.2 to 1, solarize 0.1, no blur."""
         view = View(scale=(0.2, 1.0), solarize=0.1)
         return cls(size, view, view, mean, std)
@@ -206,3 +202,36 @@ class OneView(TwoViews):
     def each(self) -> list[tuple[str, View, int]]:
         """Name, settings and size of the view."""
         return [("a", self.a, self.size)]
+
+
+Part = TypeVar("Part")
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process (a fork has no threads) and size
+
+
+def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
+    """Process every part on a pool of torch.get_num_threads() threads, each with one OpenMP thread.
+
+    torch's threads share each operation and wait for each other after it. Where data workers use the same cores, one
+    thread per part is faster, since it runs all operations of the part without waiting.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            work(part)
+        return
+    key = os.getpid(), threads
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, "recviz-views", initializer=_alone)
+    inference = torch.is_inference_mode_enabled()
+
+    def one(part: Part) -> None:  # modes are per thread
+        with torch.inference_mode(inference), torch.no_grad():
+            work(part)
+
+    list(_pools[key].map(one, parts))
+
+
+def _alone() -> None:
+    torch.get_num_threads()  # makes torch set this thread's number now and not later
+    # OpenMP's number is per thread; MKL follows it unless its own number is set
+    threadpool_limits(1, user_api="openmp")

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.checking import examine
 from recviz.data.images import over_threads, shown
-from recviz.data.listing import counted, images_below
+from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
-from recviz.data.packed.manifest import MANIFEST, read_index, read_manifest
-from recviz.data.packed.store import ShardStore, sha256_of
+from recviz.data.packed.store import MANIFEST, ShardStore, sha256_of
+from recviz.data.photo import Photo, UnreadableError
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.launch.machine import cache_folder
@@ -36,7 +35,10 @@ def run(argv: list[str]) -> int:
     Raises:
         InputError: not a folder, a folder without images, an output that cannot be written.
     """
-    parser = options()
+    parser = new_parser("check", DESCRIPTION)
+    parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
+    parser.add_argument("--out", type=str | None, default=None, help="file to write the unreadable ones to")
+    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
     config = parse(parser, argv)
     root = Path(config.dir)
     if config.num_workers is not None and config.num_workers < 1:
@@ -52,51 +54,61 @@ def run(argv: list[str]) -> int:
     return 1 if broken else 0
 
 
-def options() -> ArgumentParser:
-    """The parser of all options."""
-    parser = new_parser("check", DESCRIPTION)
-    parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
-    parser.add_argument("--out", type=str | None, default=None, help="file to write the unreadable ones to")
-    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
-    return parser
+class Finding(NamedTuple):
+    """Result of reading one file."""
+
+    problem: str | None
+    """Why it is unreadable, or None."""
+    dim: int | None = None
+    """See Photo."""
+
+
+def examine(path: str) -> Finding:
+    """Decode one file completely."""
+    try:
+        photo = Photo(Path(path).read_bytes())
+        photo.pixels()
+    except UnreadableError as error:
+        return Finding(str(error))
+    except OSError as error:
+        return Finding(error.strerror or str(error))
+    return Finding(None, photo.dim)
 
 
 def _files(root: Path, workers: int | None) -> list[str]:
     """Names below root of the unreadable images."""
-    listing = images_below(root)
-    paths = listing.images
+    folder = read_folder(root)
+    paths, left_out = folder.paths, folder.left_out
     torch.set_num_threads(1)  # the workers are threads
     findings = over_threads(lambda index: examine(paths[index]), len(paths), "reading", workers)
-    broken = [os.path.relpath(finding.path, root) for finding in findings if finding.problem is not None]
-    for finding in findings:
+    broken = []
+    for path, finding in zip(paths, findings, strict=True):
         if finding.problem is not None:
-            print(f"{shown(os.path.relpath(finding.path, root))}: {finding.problem}")
-    remarks = Counter(remark for finding in findings for remark in finding.remarks)
-    for remark, count in sorted(remarks.items()):
-        print(f"{count} {'file' if count == 1 else 'files'} {remark}")
+            broken.append(os.path.relpath(path, root))
+            print(f"{shown(broken[-1])}: {finding.problem}")
+    for bits, count in sorted(Counter(finding.dim for finding in findings if finding.dim is not None).items()):
+        print(f"{count:,} of 16 bits a channel with values of {bits} bits: nearly black, since the upper 8 are used")
     images = f"{len(paths):,} image{'s' * (len(paths) != 1)}, {len(broken):,} cannot be read"
-    others = sum(listing.left_out.values())
-    print(f"{len(paths) + others:,} files: {images}; left out: {counted(listing.left_out)}" if others else images)
+    others = f"{len(paths) + left_out.total():,} files: {images}; left out: {counted(left_out)}"
+    print(others if left_out else images)
     return broken
 
 
 def _packed(root: Path) -> list[str]:
     """Shards and indices that are missing or have a wrong checksum."""
     store = ShardStore(str(root), cache_folder() / "shards", 0)
-    manifest = read_manifest(store)
+    manifest = store.manifest()
     files = [*manifest.indices.values(), *(shard for shards in manifest.shards.values() for shard in shards)]
     broken = []
     for shard in files:
         path = root / shard.file
-        problem = "it is missing" if not path.is_file() else None
-        if problem is None and sha256_of(path) != shard.sha256:
-            problem = "its checksum differs from the manifest's"
-        if problem is not None:
-            print(f"{shard.file}: {problem}")
-            broken.append(shard.file)
+        if path.is_file() and sha256_of(path) == shard.sha256:
+            continue
+        print(f"{shard.file}: {'its checksum differs from the manifest' if path.is_file() else 'it is missing'}")
+        broken.append(shard.file)
     if not broken:
         for split in manifest.shards:
-            read_index(store, manifest, split)
+            store.index(manifest, split)
     images = sum(shard.images for shards in manifest.shards.values() for shard in shards)
     print(f"{images:,} images in {len(files):,} files, {len(broken):,} files are broken")
     return broken

@@ -54,7 +54,7 @@ def run(argv: list[str]) -> None:
         raise InputError(f"{config.images} holds no image but {query}")
     hits = [Hit(known.name(index), similarity) for index, similarity in rows]
     chosen = bank.subset(known.indices[[index for index, _ in rows]])
-    tiles = (split.images.squares(160).pixels for split in (photo, chosen))  # type: ignore[attr-defined]
+    tiles = (split.images.squares(160) for split in (photo, chosen))  # type: ignore[attr-defined]
     drawing = picture(next(tiles)[0], next(tiles), str(query), hits)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -6,16 +6,13 @@ import time
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.dataset import Split
-from recviz.data.folder import load_folder
+from recviz.data.dataset import Split, aligned
+from recviz.data.folder import ImageFolder
 from recviz.data.images import dim_images
-from recviz.data.layout import find_layout
 from recviz.data.listing import counted
 from recviz.data.packed.writing import Packing, pack
-from recviz.data.splits import aligned
 from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import typed_command, usable_cores
@@ -34,18 +31,21 @@ def run(argv: list[str]) -> None:
     Raises:
         InputError: invalid settings or images, a destination with other contents, a full disk.
     """
-    parser = options()
+    parser = new_parser("pack", DESCRIPTION)
+    parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
+    parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
+    parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")
+    parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
+    parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
+    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
+    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="at a broken image")
     config = parse(parser, argv)
-    for name, least in (("size", 1), ("images_per_shard", 1), ("num_workers", 1)):
-        if config[name] is not None and config[name] < least:
-            raise InputError(f"--{name} must be at least {least}, got {config[name]}")
+    for name in ("size", "images_per_shard", "num_workers"):
+        if config[name] is not None and config[name] < 1:
+            raise InputError(f"--{name} must be at least 1, got {config[name]}")
     if not 1 <= config.quality <= 100:
         raise InputError(f"--quality must be in 1..100, got {config.quality}")
     source, target = user_path(config.src), user_path(config.dst)
-    if not source.is_dir():
-        raise InputError(f"SRC {source} is not a folder" if source.exists() else f"there is no folder SRC {source}")
-    if target.is_file():
-        raise InputError(f"DST {target} is a file: give a folder to write")
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies in {source}: give a folder elsewhere")
     splits = read_source(source)
@@ -69,32 +69,14 @@ def read_source(source: Path) -> dict[str, Split]:
     """The splits of a folder, "train" and optionally "val"; prints what is not used.
 
     Raises:
-        InputError: see find_layout, load_folder and aligned.
+        InputError: see ImageFolder and aligned.
     """
-    layout = find_layout(source)
-    splits = {"train": load_folder(layout.train)}
-    train = splits["train"]
-    if layout.val is not None:
-        val = load_folder(layout.val, labelled=True)
-        splits["val"] = aligned(val, train.class_names) if train.labels is not None else val
-    if layout.unlabelled is not None:
-        print(
-            f"note: {layout.unlabelled} has no class folders and hence no labels: it is not packed; sort its images "
-            f"into the class folders of {layout.train}, or PackedDataModule holds out a fraction of the training images"
-        )
-    for note in (*layout.notes, *dim_images(train.images)):
+    folder = ImageFolder(str(source))
+    train, val = folder.train(), folder.held_out()
+    for note in (*train.notes, *dim_images(train.images)):
         print(f"note: {note}")
-    return splits
-
-
-def options() -> ArgumentParser:
-    """The parser of all options."""
-    parser = new_parser("pack", DESCRIPTION)
-    parser.add_argument("src", type=str, metavar="SRC", help="a folder of images")
-    parser.add_argument("dst", type=str, metavar="DST", help="the folder to write")
-    parser.add_argument("--size", type=int | None, default=256, help="short side in pixels; null: as it is")
-    parser.add_argument("--quality", type=int, default=90, help="of JPEG, 1 to 100")
-    parser.add_argument("--images_per_shard", type=int, default=4096, help="images in a tar file")
-    parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
-    parser.add_argument("--on_error", choices=["raise", "skip"], default="raise", help="at a broken image")
-    return parser
+    if val is not None and val.labels is None:
+        print(f"note: {val.source} has no class folders and hence no labels: it is not packed")
+    if val is None or val.labels is None:
+        return {"train": train}
+    return {"train": train, "val": val if train.labels is None else aligned(val, train.class_names)}

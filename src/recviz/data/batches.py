@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -13,13 +17,17 @@ from torch.utils.data import Dataset as TorchDataset
 from recviz.augment.preparation import Preparation
 from recviz.augment.view import View
 from recviz.data.dataset import Split
-from recviz.data.images import Images, UnreadableImageError, over_threads
+from recviz.data.images import UnreadableImageError, over_threads
 from recviz.data.sampler import Draw
 from recviz.errors import InputError
+from recviz.launch.machine import usable_cores
 from recviz.launch.seeds import mixed_seed
 
 OnError = Literal["raise", "skip"]
 """Whether an unreadable image ends the run, or is replaced and reported."""
+
+WORKER_TIMEOUT = 1800
+"""Seconds without a batch after which a worker counts as hung and the run ends."""
 
 _TRIES = 20
 _log = logging.getLogger(__name__)
@@ -118,12 +126,40 @@ class Batches(TorchDataset[RawBatch]):
         return torch.tensor(kept, dtype=torch.int64), tuple(skipped)
 
 
-def readable(images: Images) -> Tensor:
-    """Indices of the readable images, int64 [n]; the others are reported."""
-    problems = over_threads(images.problem, len(images), "checking that images can be read")
+def default_workers(processes: int, on_gpu: bool) -> int:
+    """Default number of workers for one of `processes` on this host.
+
+    One per core available to the process, at most 16; a quarter of that when training on a CPU.
+    """
+    own = usable_cores() // processes
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # SLURM has assigned the cores already
+        own = min(usable_cores(), int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return min(16, max(1, own if on_gpu else own // 4))
+
+
+def deaf(worker: int) -> None:
+    """Shield workers from signals that stop a run, which ends its workers itself after the last step.
+
+    A worker leaves the process group that Ctrl-C and torchrun signal. SLURM may signal every process; a SIGTERM then
+    ends a worker after 20 seconds.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if "SLURM_JOB_ID" in os.environ:
+        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(20))
+
+
+def readable(split: Split) -> Split:
+    """The readable images of a split; the others are reported and counted in `left_out`."""
+    problems = over_threads(split.images.problem, len(split.images), "checking that images can be read")
     for problem in filter(None, problems):
         report(problem)
-    return torch.tensor([index for index, problem in enumerate(problems) if problem is None], dtype=torch.int64)
+    kept = [index for index, problem in enumerate(problems) if problem is None]
+    left_out = split.left_out + Counter({"that cannot be read": len(problems) - len(kept)})
+    return replace(split.subset(torch.tensor(kept, dtype=torch.int64)), left_out=left_out)
 
 
 def report(problem: str) -> None:

@@ -15,11 +15,10 @@ from recviz.data.dataset import Dataset, Split
 from recviz.data.folder import load_folder
 from recviz.data.images import MemoryImages
 from recviz.data.layout import Layout, find_layout
+from recviz.data.listing import Folder
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import user_path
-
-_BY_CLASSES = {10: "CIFAR10", 100: "CIFAR100"}
 
 
 class CIFAR(Dataset):
@@ -31,7 +30,7 @@ class CIFAR(Dataset):
         download: download missing or damaged files.
     """
 
-    def __init__(self, name: Literal["CIFAR10", "CIFAR100"], root: str = "data", download: bool = True) -> None:
+    def __init__(self, name: Literal["CIFAR10", "CIFAR100"], root: str, download: bool) -> None:
         self.name = name
         self.root = user_path(root)
         self.may_download = download
@@ -57,7 +56,6 @@ class CIFAR(Dataset):
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"cannot download {self.name} to {self.root} ({error}): give data.root a folder that holds it"
-                f"{self._found_instead()}"
             ) from error
 
     def train(self) -> Split:
@@ -75,21 +73,17 @@ class CIFAR(Dataset):
         Raises:
             InputError: class folders of another dataset, or without a held-out split.
         """
-        if not self.root.is_dir() or self.files.is_dir():
+        if self.files.is_dir() or not self.root.is_dir() or not (root := Folder(str(self.root))).filled:
             return None
-        layout, own = find_layout(self.root), 10 if self.name == "CIFAR10" else 100
-        found = len(layout.classes)
-        if not layout.splits and found not in _BY_CLASSES:
+        layout, own = find_layout(root), 10 if self.name == "CIFAR10" else 100
+        found = len(layout.train.filled)
+        if not layout.splits and found != own:
             return None
-        other = _BY_CLASSES.get(found) if layout.val is not None else None
-        use = f"{other}DataModule (--config {other.lower()}.yaml)" if other else "ImageFolderDataModule"
-        if layout.val is None:
+        if layout.val is None or found != own:
             raise InputError(
-                f"{self.root} holds folders of images without a held-out split in class folders, and {self.name} has "
-                f"one: give data.root a folder with train/ and test/, or use {use}"
+                f"{self.root} holds class folders, {found} of them for training, and {self.name} needs train/ and "
+                f"test/ of {own} classes: use another datamodule, such as ImageFolderDataModule"
             )
-        if found != own:
-            raise InputError(f"{self.root} holds {found} classes and {self.name} has {own}: use {use}")
         return layout
 
     def _load(self, train: bool) -> Split:
@@ -100,29 +94,19 @@ class CIFAR(Dataset):
         try:
             data = self.torchvision(str(self.root), train=train)
         except RuntimeError as error:
+            other = "CIFAR10" if self.name == "CIFAR100" else "CIFAR100"
+            reason = f"no {self.name} in {self.root}"
             if self.files.is_dir():
-                raise InputError(
-                    f"{self.files} is incomplete or damaged, as an interrupted download leaves it: data.download true "
-                    f"fetches {self.name} again"
-                ) from error
+                reason = f"{self.files} is incomplete or damaged, as an interrupted download leaves it"
+            elif (self.root / getattr(datasets, other).base_folder).is_dir():
+                reason += f", which holds {other}: use {other}DataModule (--config {other.lower()}.yaml)"
             raise InputError(
-                f"no {self.name} in {self.root}{self._found_instead()}: need {self.torchvision.base_folder}/ as "
-                "torchvision lays it out, or train/ and test/ of class folders, or data.download true"
+                f"{reason}; data.root needs {self.torchvision.base_folder}/ as torchvision lays it out, or train/ and "
+                "test/ of class folders, or data.download true"
             ) from error
         images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()  # [N, 3, 32, 32]
         source = f"{self.files}, split {'train' if train else 'test'}"
         return Split(MemoryImages(images), torch.tensor(data.targets), list(data.classes), source)
-
-    def _found_instead(self) -> str:
-        """What root holds instead."""
-        name, other = self.name, "CIFAR10" if self.name == "CIFAR100" else "CIFAR100"
-        if self.root.name == self.torchvision.base_folder:
-            return f"; this is the folder of {name} itself: give {self.root.parent}"
-        if (self.root / self.torchvision.filename).is_file():
-            return f"; {self.torchvision.filename} is there, not extracted: data.download true checks and extracts it"
-        if (self.root / getattr(datasets, other).base_folder).is_dir():
-            return f"; it holds {other}: use {other}DataModule (--config {other.lower()}.yaml)"
-        return ""
 
 
 @dataclass(eq=False, repr=False)

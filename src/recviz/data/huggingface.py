@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recviz.data.dataset import Dataset, Split
@@ -34,6 +32,7 @@ class HuggingFaceImages(EncodedImages):
         self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self.column = column
         self.label = label
+        self.content = str(self.dataset._fingerprint)
 
     def read(self, row: int) -> bytes:
         """See EncodedImages."""
@@ -46,32 +45,17 @@ class HuggingFaceImages(EncodedImages):
         """The row."""
         return f"of row {self.rows[index]} of {self.label}"
 
-    def fingerprint(self, names_only: bool = False) -> str:
-        """Hash of the fingerprint of `datasets` and the used rows."""
-        digest = hashlib.sha256(str(self.dataset._fingerprint).encode())
-        digest.update(np.ascontiguousarray(self.rows).data)
-        return digest.hexdigest()[:16]
 
-
+@dataclass
 class HuggingFace(Dataset):
-    """A dataset of Hugging Face's `datasets`.
+    """A dataset of Hugging Face's `datasets`; see HuggingFaceDataModule."""
 
-    Args: see HuggingFaceDataModule.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        name: str | None = None,
-        train_split: str = "train",
-        val_split: str | None = "validation",
-        image_column: str = "image",
-        label_column: str | None = "label",
-    ) -> None:
-        self.path = str(user_path(path)) if path.startswith("~") else path
-        self.name = name
-        self.train_split, self.val_split = train_split, val_split
-        self.image_column, self.label_column = image_column, label_column
+    path: str
+    name: str | None
+    train_split: str
+    val_split: str | None
+    image_column: str
+    label_column: str | None
 
     def download(self) -> None:
         """Download the dataset if missing."""
@@ -115,16 +99,15 @@ class HuggingFace(Dataset):
 
     def _split(self, name: str) -> Split:
         dataset = self.loaded[name]
-        columns = [column for column in (self.image_column, self.label_column) if column is not None]
-        for column in columns:
+        for column in filter(None, (self.image_column, self.label_column)):
             if column not in dataset.column_names:
                 raise InputError(f"{self.path} has no column {column!r}; it has {', '.join(dataset.column_names)}")
         if type(dataset.features[self.image_column]).__name__ != "Image":
             raise InputError(f"the column {self.image_column!r} of {self.path} holds no images")
-        source = f"{self.path}, split {name}"
         images = HuggingFaceImages(dataset, self.image_column, f"{self.path} ({name})")
+        unlabelled = Split(images, None, [], f"{self.path}, split {name}")
         if self.label_column is None:
-            return Split(images, None, [], source)
+            return unlabelled
         values = list(dataset[self.label_column])
         if any(isinstance(value, list | dict) for value in values):
             raise InputError(
@@ -132,7 +115,7 @@ class HuggingFace(Dataset):
             )
         unknown = sum(value is None or value == -1 for value in values)
         if unknown == len(values):  # marks a split without labels
-            return Split(images, None, [], source)
+            return unlabelled
         if unknown:
             raise InputError(f"{unknown} of {len(values)} rows of {self.path} ({name}) have no label")
         names = getattr(dataset.features[self.label_column], "names", None)
@@ -140,7 +123,7 @@ class HuggingFace(Dataset):
             names = sorted({str(value) for value in values}, key=lambda text: (len(text), text))
             number = {text: label for label, text in enumerate(names)}
             values = [number[str(value)] for value in values]
-        return Split(images, torch.tensor(values, dtype=torch.int64), list(names), source)
+        return replace(unlabelled, labels=torch.tensor(values, dtype=torch.int64), class_names=list(names))
 
 
 @dataclass(eq=False, repr=False)
@@ -166,6 +149,7 @@ class HuggingFaceDataModule(DataModule):
     dataset: Dataset = field(init=False)
 
     def __post_init__(self) -> None:
+        path = str(user_path(self.path)) if self.path.startswith("~") else self.path
         columns = self.image_column, self.label_column
-        self.dataset = HuggingFace(self.path, self.name, self.train_split, self.val_split, *columns)
+        self.dataset = HuggingFace(path, self.name, self.train_split, self.val_split, *columns)
         super().__post_init__()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 
 from recviz.data.dataset import Dataset, Split
-from recviz.data.folder import ImageFolder, load_folder, read_excluded
+from recviz.data.folder import ImageFolder, load_folder
+from recviz.data.listing import Folder
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 
@@ -20,23 +20,18 @@ class ImageNet100(ImageFolder):
         return self._chosen(self.layout.train if self.layout.splits else None, "train/")
 
     def held_out(self) -> Split:
-        """The 100 classes of ROOT/val.
-
-        Raises:
-            InputError: no val, or a val without class folders, as ILSVRC's.
-        """
-        unlabelled, train = self.layout.unlabelled, self.layout.train
-        if unlabelled is not None:
-            raise InputError(
-                f"{unlabelled} holds images and no class folders, as ILSVRC's validation images come: sort them into "
-                f"the class folders of {train}"
-            )
+        """The 100 classes of ROOT/val."""
         return self._chosen(self.layout.val, "val/")
 
-    def _chosen(self, folder: Path | None, name: str) -> Split:
+    def _chosen(self, folder: Folder | None, name: str) -> Split:
+        if self.layout.unlabelled is not None:
+            raise InputError(
+                f"{self.layout.unlabelled} holds images and no class folders, as ILSVRC's validation images come: sort "
+                f"them into the class folders of {self.layout.train}"
+            )
         if folder is None:
             raise InputError(f"{self.root} needs train/ and val/ of ImageNet's class folders; {name} is missing")
-        return load_folder(folder, imagenet100_classes(), excluded=read_excluded(self.root, self.exclude))
+        return load_folder(folder, imagenet100_classes())
 
 
 @dataclass(eq=False, repr=False)

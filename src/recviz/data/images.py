@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.preparation import MARGIN, Preparation
 from recviz.augment.view import View
-from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, dim, resize_into
+from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
 from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
 from recviz.launch.seeds import mixed_seed
@@ -115,25 +116,16 @@ class MemoryImages(Images):
         return digest.hexdigest()[:16]
 
 
-class Squares(NamedTuple):
-    """Decoded images of one size."""
-
-    pixels: Tensor
-    """uint8 [n, 3, size, size]."""
-    kept: Tensor
-    """int64 [n], indices of the readable images."""
-    problems: list[str]
-    """One line per unreadable image."""
-
-
 class EncodedImages(Images):
     """Photographs of any size, decoded and cropped for each batch in the data workers.
 
     A subclass reads the bytes. Each photograph is read and decoded once for all its views.
+
+    Attributes:
+        content: a text that identifies the images of the complete dataset.
     """
 
-    cheap = True
-    """Whether an image can be read without copying others."""
+    content: str
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row; OSError if missing."""
@@ -145,10 +137,8 @@ class EncodedImages(Images):
         Raises:
             UnreadableImageError: an unreadable header.
         """
-        try:
+        with self.naming(index):
             return Photo(self.read(int(self.rows[index])))
-        except (UnreadableError, OSError) as error:
-            raise self.unreadable(index, error) from error
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> list[Tensor]:
         """A random crop of each image for each view, uint8 [n, 3, S, S].
@@ -169,10 +159,8 @@ class EncodedImages(Images):
             if min(photo.height, photo.width) >= REDUCTIONS[-1] * largest:
                 tightest = min(min(boxes[v][place][2:]) // size for v, (_, size) in enumerate(views))
                 reduction = next(factor for factor in photo.reductions if factor <= max(1, tightest))
-            try:
+            with self.naming(int(indices[place])):
                 pixels = photo.pixels(reduction)
-            except UnreadableError as error:
-                raise self.unreadable(int(indices[place]), error) from error
             for v, (view, _) in enumerate(views):
                 top, left, height, width = (edge // reduction for edge in boxes[v][place])
                 part = pixels.narrow(1, top, height).narrow(2, left, width)
@@ -186,51 +174,47 @@ class EncodedImages(Images):
             squares[place] = self._square(index, preparation.size, "bilinear", MARGIN)
         return squares
 
-    def squares(self, size: int, skip: bool = False) -> Squares:
+    def squares(self, size: int) -> Tensor:
         """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads.
 
-        Args:
-            size: side in pixels.
-            skip: leave out unreadable images instead of raising.
-
         Raises:
-            UnreadableImageError: an unreadable image, unless `skip`.
+            UnreadableImageError: an unreadable image.
         """
         squares = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
-        def fill(index: int) -> str | None:
-            try:
-                squares[index] = self._square(index, size, "bicubic", 1.0)
-            except UnreadableImageError as error:
-                if not skip:
-                    raise
-                return str(error)
-            return None
+        def fill(index: int) -> None:
+            squares[index] = self._square(index, size, "bicubic", 1.0)
 
-        problems = over_threads(fill, len(self), "reading images into memory")
-        kept = torch.tensor([problem is None for problem in problems], dtype=torch.bool).nonzero().flatten()
-        found = [problem for problem in problems if problem is not None]
-        return Squares(squares[kept] if found else squares, kept, found)
+        over_threads(fill, len(self), "reading images into memory")
+        return squares
 
     def problem(self, index: int) -> str | None:
         """See Images; decodes the complete image."""
         try:
-            self._square(index, 1, "bilinear", 1.0)
+            with self.naming(index):
+                self.open(index).pixels()
         except UnreadableImageError as error:
             return str(error)
         return None
 
-    def unreadable(self, index: int, error: Exception) -> UnreadableImageError:
-        """The error for an unreadable image."""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}")
+    def fingerprint(self, names_only: bool = False) -> str:
+        """Hash of `content` and the used rows."""
+        digest = hashlib.sha256(self.content.encode())
+        digest.update(np.ascontiguousarray(self.rows).data)
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Name the image in errors of reading and decoding, which become UnreadableImageError."""
+        try:
+            yield
+        except (UnreadableError, OSError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}") from error
 
     def _square(self, index: int, size: int, interpolation: str, margin: float) -> Tensor:
-        photo = self.open(index)
-        try:
-            return centre_square(photo, size, interpolation, margin)
-        except UnreadableError as error:
-            raise self.unreadable(index, error) from error
+        with self.naming(index):
+            return centre_square(self.open(index), size, interpolation, margin)
 
 
 class FileImages(EncodedImages):
@@ -254,17 +238,14 @@ class FileImages(EncodedImages):
         """Hash of the files' names and folders, and, unless `names_only`, of sizes and modification times."""
         digest = hashlib.sha256()
         for path in self.paths[self.rows]:
-            about = b"" if names_only else _about(path)
+            about = b""
+            if not names_only:
+                about = b" -"
+                with suppress(OSError):  # of a broken link
+                    stat = os.stat(path)
+                    about = f" {stat.st_size} {stat.st_mtime_ns}".encode()
             digest.update(b"/".join(path.split(b"/")[-2:]) + about + b"\n")
         return digest.hexdigest()[:16]
-
-
-def _about(path: bytes) -> bytes:
-    try:
-        stat = os.stat(path)
-    except OSError:  # a broken link
-        return b" -"
-    return f" {stat.st_size} {stat.st_mtime_ns}".encode()
 
 
 Value = TypeVar("Value")
@@ -273,13 +254,8 @@ Value = TypeVar("Value")
 def over_threads(work: Callable[[int], Value], count: int, what: str, threads: int | None = None) -> list[Value]:
     """`work` of each integer below `count`, in order, on threads (decoders release the GIL).
 
-    The first exception ends the work. Progress is shown, see `recviz.progress`.
-
-    Args:
-        work: the function.
-        count: number of calls.
-        what: description for the progress.
-        threads: None: one per core.
+    The first exception ends the work. `what` describes its progress, see `recviz.progress`. The default is a thread per
+    core.
     """
     results = []
     with ThreadPoolExecutor(threads or usable_cores()) as pool, progress(what, count) as bar:
@@ -291,27 +267,22 @@ def over_threads(work: Callable[[int], Value], count: int, what: str, threads: i
 
 
 def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
-    """A note if 16-bit images use 14 bits or fewer, see photo.dim; checks `most` images."""
-    if not isinstance(images, EncodedImages) or not images.cheap:
+    """A note if 16-bit images use 14 bits or fewer, see Photo.dim; looks at `most` images."""
+    if not isinstance(images, EncodedImages) or images.shards() is not None:  # whole shards would be copied
         return ()
-    found = {}
+    bits: dict[str, int | None] = {}
     for index in torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist():
-        try:
+        with suppress(UnreadableImageError), images.naming(index):
             photo = images.open(index)
-            if photo.bits <= 8:
-                continue
-            photo.pixels()
-        except (UnreadableImageError, UnreadableError):
-            continue
-        found[index] = dim(photo)
-    bits = [each for each in found.values() if each is not None]
-    if not bits or len(bits) < len(found):  # one bright image shows that all 16 bits are used
+            if photo.bits > 8:
+                photo.pixels()
+                bits[shown(images.name(index))] = photo.dim
+    if not bits or None in bits.values():  # one bright image shows that all 16 bits are used
         return ()
-    name = shown(images.name(next(iter(found))))
     return (
-        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of {max(bits)} "
-        f"bits, such as {name}: the upper 8 bits are used, so that they are nearly black; scale their values to 16 "
-        "bits",
+        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of "
+        f"{max(filter(None, bits.values()))} bits, such as {next(iter(bits))}: the upper 8 bits are used, so that they "
+        "are nearly black; scale their values to 16 bits",
     )
 
 

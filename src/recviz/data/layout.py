@@ -3,13 +3,11 @@
 The rules, in order, for a root folder (hidden folders, `__MACOSX` and folders without images do not count):
 
 1. Sub-folders with names of splits are the splits (table `NAMES`; any case). Names may have a common part: `train2017`
-and
-   `val2017`, `seg_train` and `seg_test`, `imagesTr` and `imagesTs`. Words such as `images`, `set` and `data` are
+   and `val2017`, `seg_train` and `seg_test`, `imagesTr` and `imagesTs`. Words such as `images`, `set` and `data` are
    ignored: `train_images` goes with `test`.
 2. A single sub-folder that holds everything is entered, at the root and within a split: `photos/photos/train`.
 3. Other sub-folders are classes. A folder named `train` or `test` that holds images directly and lies among class
-folders
-   is also a class.
+   folders is also a class.
 
 The held-out split is `val` if it exists, else `test`. A layout that can be read in two ways is refused; the message
 says what to rename.
@@ -18,11 +16,9 @@ says what to rename.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import NamedTuple
 
-from recviz.data.images import shown
-from recviz.data.listing import counted, folders_with_images, has_flat_images, list_images, spelled, sub_folders
+from recviz.data.listing import Folder, but, named, spelled
 from recviz.errors import InputError
 
 NAMES = {
@@ -43,51 +39,32 @@ class Layout(NamedTuple):
 
     splits: bool
     """Whether the root has split folders."""
-    train: Path
+    train: Folder
     """Folder of the class folders of the training split, or of its images."""
-    classes: list[str]
-    """Names of those class folders; empty for images without labels."""
-    val: Path | None
+    val: Folder | None
     """The same for the held-out split; None without a labelled one."""
-    unlabelled: Path | None
+    unlabelled: Folder | None
     """A held-out folder without class folders, though the training split has them."""
     notes: tuple[str, ...]
     """Sentences about what a user may not expect."""
 
 
-class _Group(NamedTuple):
-    """Split folders whose names only differ in the split."""
-
-    rest: str
-    folders: dict[str, list[str]]
-    """By split."""
-
-    @property
-    def names(self) -> list[str]:
-        return [name for names in self.folders.values() for name in names]
-
-
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Folder) -> Layout:
     """The splits and classes below `root`; see the module's docstring.
 
     Raises:
-        InputError: not a folder, or an ambiguous layout.
+        InputError: an ambiguous layout.
     """
-    if not root.is_dir():
-        raise InputError(f"data.root {root} is not a folder")
-    here, seen, notes = root, set(), list[str]()
-    while (place := here.resolve()) not in seen:
-        seen.add(place)
-        folders = folders_with_images(here)
-        group = _split_folders(here, folders)
-        empty = [name for name in sub_folders(here) if name not in folders and split_of(name) is not None]
-        notes += [f"{shown(str(here / name))} is not used: it holds no images{_others(here / name)}" for name in empty]
-        if group is not None:
-            return _of_splits(here, group, [name for name in folders if name not in group.names], notes)
-        if len(folders) != 1 or has_flat_images(here):
-            break
-        here = here / folders[0]
-    return Layout(False, here, folders if len(folders) > 1 else [], None, None, (*notes, *_same_within(here, folders)))
+    here, notes = root, list[str]()
+    while True:
+        splits = _split_folders(here)
+        empty = [folder for name, folder in here.folders.items() if name not in here.filled and split_of(name)]
+        notes += [f"{folder} is not used: it holds no images{but(folder)}" for folder in empty]
+        if splits:
+            return _of_splits(here, splits, notes)
+        if len(here.filled) != 1 or here.images:
+            return Layout(False, here, None, None, (*notes, *_same_within(here)))
+        (here,) = here.filled.values()
 
 
 def split_of(name: str) -> tuple[str, str] | None:
@@ -96,121 +73,101 @@ def split_of(name: str) -> tuple[str, str] | None:
     >>> split_of("Training"), split_of("val2017"), split_of("imagesTs"), split_of("test_images"), split_of("trainer")
     (('train', ''), ('val', '2017'), ('test', ''), ('test', ''), None)
     """
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-    match = _PATTERN.fullmatch(words)
-    if match is None:
-        return None
-    return _ROLE[match["split"]], _FILLING.sub("", f"{match['before']} {match['after']}")
+    match = _PATTERN.fullmatch(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+    return match and (_ROLE[match["split"]], _FILLING.sub("", f"{match['before']} {match['after']}"))
 
 
-def class_root(folder: Path, known: frozenset[str] = frozenset()) -> tuple[Path, list[str]]:
-    """The folder of a split's class folders or images, and the names of its folders with images.
+def _entered(folder: Folder, known: frozenset[str] = frozenset()) -> Folder:
+    """The folder of a split's class folders or images.
 
     Args:
         folder: of the split.
         known: `spelled` names of classes; a single folder with such a name is a class, any other is entered.
     """
-    seen = set()
-    while (place := folder.resolve()) not in seen:
-        seen.add(place)
-        folders = folders_with_images(folder)
-        if len(folders) != 1 or spelled(folders[0]) in known or has_flat_images(folder):
-            break
-        folder = folder / folders[0]
-    return folder, folders
+    while len(folder.filled) == 1 and not folder.images and spelled(next(iter(folder.filled))) not in known:
+        (folder,) = folder.filled.values()
+    return folder
 
 
-def _split_folders(here: Path, folders: list[str]) -> _Group | None:
-    """The sub-folders that are splits; None if they are classes or there are none.
+def _split_folders(here: Folder) -> dict[str, list[str]]:
+    """Names of the sub-folders that are splits, by split; empty if they are classes or there are none.
 
     Raises:
         InputError: ambiguous split folders.
     """
-    groups: dict[str, _Group] = {}
-    for name in folders:
-        found = split_of(name)
-        if found is not None:
+    groups: dict[str, dict[str, list[str]]] = {}
+    for name in here.filled:
+        if found := split_of(name):
             role, rest = found
-            groups.setdefault(rest, _Group(rest, {})).folders.setdefault(role, []).append(name)
+            groups.setdefault(rest, {}).setdefault(role, []).append(name)
     # a longer name, such as train_station, is a split only if another split has the same form
-    whole = [group for group in groups.values() if len(group.folders) > 1 or not group.rest]
-    group = next((group for group in whole if "train" in group.folders), None)
-    if group is None:
-        if len(folders) > 1 and whole and all(split_of(name) is not None for name in folders):
-            raise InputError(f"{shown(str(here))} holds {_named(folders)} and no training split: call its folder train")
-        return None
-    others = [name for name in folders if name not in group.names]
-    several = [*(other.folders["train"][0] for other in whole if "train" in other.folders), *group.folders["train"][1:]]
-    if len(several) > 1:
-        raise InputError(
-            f"{shown(str(here))} holds several training splits, {_named(several)}: leave one, or give its own folder"
-        )
-    train = here / group.folders["train"][0]
-    flat = has_flat_images(train)
+    whole = [group for rest, group in groups.items() if len(group) > 1 or not rest]
+    training = [name for group in whole for name in group.get("train", [])]
+    if not training:
+        if len(here.filled) > 1 and whole and all(map(split_of, here.filled)):
+            raise InputError(f"{here} holds {named(list(here.filled))} and no training split: call its folder train")
+        return {}
+    group = next(group for group in whole if "train" in group)
+    names = [name for part in group.values() for name in part]
+    others = [name for name in here.filled if name not in names]
+    if len(training) > 1:
+        raise InputError(f"{here} holds several training splits, {named(training)}: leave one, or give its own folder")
+    train = here.filled[training[0]]
     if not others:
         return group
-    if len(group.folders) == 1:
-        if flat:
-            return None  # a class named train
+    if len(group) == 1:
+        if train.images:
+            return {}  # a class named train
         raise InputError(
-            f"{shown(str(train))} holds folders, and beside it {_named(others)}, none of which is named as a split: "
-            f"name the held-out split val or test, or give data.root {shown(str(train))}"
+            f"{train} holds folders, and beside it {named(others)}, none of which is named as a split: name the "
+            f"held-out split val or test, or give data.root {train}"
         )
-    if flat and all(has_flat_images(here / name) for name in group.names):
-        if len(others) > len(group.names):
-            return None  # classes among others
+    if all(here.filled[name].images for name in names):
+        if len(others) > len(names):
+            return {}  # classes among others
         raise InputError(
-            f"{shown(str(here))} holds {_named(group.names)}, which are the names of splits, beside {_named(others)}: "
-            "if all are classes, rename those; if not, move the others away"
+            f"{here} holds {named(names)}, which are the names of splits, beside {named(others)}: if all are classes, "
+            "rename those; if not, move the others away"
         )
     return group
 
 
-def _of_splits(here: Path, group: _Group, others: list[str], notes: list[str]) -> Layout:
-    train, classes = class_root(here / group.folders["train"][0])
-    known = frozenset(map(spelled, classes)) if len(classes) > 1 else frozenset()
-    held_out = [here / name for role in ("val", "test") for name in group.folders.get(role, [])]
-    roots = [class_root(folder, known) for folder in held_out]
-    labelled = [place for place, (_, names) in enumerate(roots) if len(names) > 1 or known & set(map(spelled, names))]
-    if labelled:
-        notes += [f"{shown(str(folder))} is not used" for i, folder in enumerate(held_out) if i != labelled[0]]
-    elif not known:
-        notes += [f"{shown(str(folder))} is not used" for folder in held_out]
-    notes += [f"{shown(str(here / name))} is not used: its name is that of no split" for name in others]
-    val = roots[labelled[0]][0] if labelled else None
+def _of_splits(here: Folder, splits: dict[str, list[str]], notes: list[str]) -> Layout:
+    train = _entered(here.filled[splits["train"][0]])
+    known = frozenset(map(spelled, train.filled)) if len(train.filled) > 1 else frozenset()
+    held_out = [here.filled[name] for role in ("val", "test") for name in splits.get(role, [])]
+    roots = [_entered(folder, known) for folder in held_out]
+    labelled = [root for root in roots if len(root.filled) > 1 or known & set(map(spelled, root.filled))]
+    if labelled or not known:
+        unused = [folder for folder, root in zip(held_out, roots, strict=True) if root not in labelled[:1]]
+        notes += [f"{folder} is not used" for folder in unused]
+    names = [name for part in splits.values() for name in part]
+    others = [folder for name, folder in here.filled.items() if name not in names]
+    notes += [f"{folder} is not used: its name is that of no split" for folder in others]
+    val = labelled[0] if labelled else None
     unlabelled = held_out[0] if known and held_out and not labelled else None
-    return Layout(True, train, sorted(known), val, unlabelled, (*notes, *_same_within(train, classes)))
+    return Layout(True, train, val, unlabelled, (*notes, *_same_within(train)))
 
 
-def _same_within(folder: Path, classes: list[str]) -> tuple[str, ...]:
+def _same_within(folder: Folder) -> list[str]:
     """A note if all class folders hold the same folders, as splits with unknown names would.
 
     Raises:
         InputError: such folders with names of splits; class folders that hold splits.
     """
-    if len(classes) < 2 or any(has_flat_images(folder / name) for name in classes[:2]):
-        return ()
-    splits = [name for name in folders_with_images(folder / classes[0]) if split_of(name) is not None]
-    if len({found[0] for name in splits if (found := split_of(name)) is not None}) > 1:
+    classes = list(folder.filled.values())
+    if len(classes) < 2 or classes[0].images:
+        return []
+    splits = {found[0]: within for within in classes[0].filled if (found := split_of(within))}
+    if len(splits) > 1:
         raise InputError(
-            f"{shown(str(folder / classes[0]))} holds the splits {_named(splits)}: put the splits above the classes, "
-            f"as in {shown(str(folder / splits[0] / classes[0]))}"
+            f"{classes[0]} holds the splits {named(list(splits.values()))}: put the splits above the classes, as in "
+            f"{folder}/{next(iter(splits.values()))}/{next(iter(folder.filled))}"
         )
-    if len(classes) > 10:
-        return ()
-    within = [folders_with_images(folder / name) for name in classes]
-    if any(len(names) < 2 or names != within[0] for names in within):
-        return ()
-    same = f"each of {_named(classes)} in {shown(str(folder))} holds the folders {_named(within[0])}"
-    if any(split_of(name) is not None for name in classes):
+    within = list(classes[0].filled)
+    if len(within) < 2 or any(list(each.filled) != within for each in classes):
+        return []
+    same = f"each of {named(list(folder.filled))} in {folder} holds the folders {named(within)}"
+    if any(map(split_of, folder.filled)):
         raise InputError(f"{same}: if the first are splits, call them train and val or test; if classes, rename them")
-    return (f"{same}: if the first are splits and not classes, call them train and val or test",)
-
-
-def _others(folder: Path) -> str:
-    others = list_images(folder).left_out
-    return f" but {counted(others)}" if others else ""
-
-
-def _named(names: list[str], most: int = 5) -> str:
-    return f"{', '.join(map(shown, names[:most]))}{', …' * (len(names) > most)}"
+    return [f"{same}: if the first are splits and not classes, call them train and val or test"]

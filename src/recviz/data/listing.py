@@ -1,13 +1,13 @@
-"""Lists the image files of a folder and counts its other files."""
+"""A folder of images, read once: its images, its folders, and the number of its other files."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from recviz.data.images import shown
 from recviz.data.photo import EXTENSIONS
@@ -19,55 +19,99 @@ _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"
 """Folders created by archivers and file systems; some contain files with names of images."""
 
 
-class Listing(NamedTuple):
-    """The files below a folder."""
-
-    flat: list[str]
-    """Images directly in the folder, sorted."""
-    classes: dict[str, list[str]]
-    """By `spelled` name of a sub-folder, in order, the images anywhere below it, sorted; without empty sub-folders."""
-    left_out: Counter[str]
-    """Number of other files by extension, "" for none."""
-    empty: list[str]
-    """Names of the sub-folders without images, sorted."""
-
-    @property
-    def images(self) -> list[str]:
-        """All images, sorted."""
-        return sorted([*self.flat, *(path for paths in self.classes.values() for path in paths)])
-
-
-def list_images(folder: Path) -> Listing:
-    """The images in a folder, by sub-folder, and the number of other files.
+class Folder:
+    """A folder and all below it.
 
     Links to folders are followed, except into their own parents. Hidden files and folders, and those of archivers and
     file systems (__MACOSX), are ignored.
 
+    Args:
+        path: of the folder.
+        excluded: normalised paths of files to leave out.
+        above: the folders above, as device and inode.
+
+    Attributes:
+        images: names of the images directly in it, sorted.
+        folders: its folders by name, sorted.
+        others: number of the other files directly in it: by extension ("" for none), or as named by data.exclude.
+
     Raises:
         InputError: an unreadable folder.
     """
-    flat: list[str] = []
-    classes: dict[str, list[str]] = {}
-    left_out: Counter[str] = Counter()
-    empty: list[str] = []
-    for entry in sorted(_entries(str(folder)), key=lambda entry: entry.name):
-        if is_folder(entry):
-            files = []
-            for path in _files_below(entry.path, {_identity(str(folder))}):
-                if _is_image(path):
-                    files.append(path)
-                else:
-                    left_out[extension(path)] += 1
-            if files:
-                name = spelled(entry.name)
-                classes[name] = sorted([*classes.get(name, []), *files])
+
+    def __init__(
+        self, path: str, excluded: frozenset[str] = frozenset(), above: frozenset[tuple[int, int]] = frozenset()
+    ) -> None:
+        self.path = path
+        self.images: list[str] = []
+        self.folders: dict[str, Folder] = {}
+        self.others: Counter[str] = Counter()
+        try:
+            here = os.stat(path)
+            with os.scandir(path) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            raise InputError(f"cannot read the folder {self}: {error.strerror}") from error
+        if (here.st_dev, here.st_ino) in above:
+            return
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
+                continue
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                self.folders[entry.name] = Folder(entry.path, excluded, above | {(here.st_dev, here.st_ino)})
+            elif not entry.name.lower().endswith(_SUFFIXES):
+                self.others[os.path.splitext(entry.name)[1].lower()] += 1
+            elif excluded and os.path.normpath(entry.path) in excluded:
+                self.others["named by data.exclude"] += 1
             else:
-                empty.append(entry.name)
-        elif _is_image(entry.name):
-            flat.append(entry.path)
-        else:
-            left_out[extension(entry.name)] += 1
-    return Listing(flat, dict(sorted(classes.items())), left_out, empty)
+                self.images.append(entry.name)
+
+    def __str__(self) -> str:
+        return shown(self.path)
+
+    @cached_property
+    def filled(self) -> dict[str, Folder]:
+        """Its folders with an image anywhere below."""
+        return {name: folder for name, folder in self.folders.items() if folder.images or folder.filled}
+
+    @property
+    def paths(self) -> list[str]:
+        """All images below, sorted."""
+        own = [os.path.join(self.path, name) for name in self.images]
+        return sorted([*own, *(path for folder in self.folders.values() for path in folder.paths)])
+
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """By `spelled` name of a folder, in order, the images anywhere below it, sorted; without empty folders."""
+        found: dict[str, list[str]] = {}
+        for name, folder in self.filled.items():
+            found.setdefault(spelled(name), []).extend(folder.paths)
+        return {name: sorted(paths) for name, paths in sorted(found.items())}
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """`others` of it and all folders below."""
+        return sum((folder.left_out for folder in self.folders.values()), self.others)
+
+
+def read_folder(path: Path, excluded: frozenset[str] = frozenset()) -> Folder:
+    """A folder with images, see Folder.
+
+    Raises:
+        InputError: not a folder, or no images in it; the message counts the other files.
+    """
+    if not path.is_dir():
+        raise InputError(f"{path} is not a folder")
+    with working(f"listing the images of {path}"):
+        folder = Folder(str(path), excluded)
+    if not folder.images and not folder.filled:
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}){but(folder)}")
+    return folder
+
+
+def but(folder: Folder) -> str:
+    """The number of a folder's other files, to append to a sentence."""
+    return f" but {counted(folder.left_out)}" if folder.left_out else ""
 
 
 def spelled(name: str) -> str:
@@ -81,142 +125,18 @@ def spelled(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def images_below(folder: Path) -> Listing:
-    """`list_images` of a folder with images.
-
-    Raises:
-        InputError: not a folder, or no images in it; the message counts the other files.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder of images")
-    with working(f"listing the images of {folder}"):
-        listing = list_images(folder)
-    if not listing.flat and not listing.classes:
-        raise InputError(no_images(folder, listing.left_out))
-    return listing
+def named(names: list[str], most: int = 5) -> str:
+    """The first names, on one line."""
+    return f"{', '.join(map(shown, names[:most]))}{', …' * (len(names) > most)}"
 
 
-def no_images(folder: Path, left_out: Counter[str]) -> str:
-    """The message for a folder without images."""
-    others = f" but {counted(left_out)}" if left_out else ""
-    return f"{shown(str(folder))} holds no images ({', '.join(sorted(EXTENSIONS))}){others}"
-
-
-def counted(files: Counter[str]) -> str:
+def counted(files: Mapping[str, int]) -> str:
     """Numbers of files by extension, most frequent first.
 
-    >>> counted(Counter({".heic": 5, "": 1, ".txt": 2}))
+    >>> counted({".heic": 5, "": 1, ".txt": 2})
     '5 .heic, 2 .txt, 1 without extension'
     """
     ranked = sorted(files.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count:,} {shown(suffix) or 'without extension'}" for suffix, count in ranked[:8]]
     rest = sum(count for _, count in ranked[8:])
     return ", ".join([*parts, *([f"{rest:,} others"] if rest else [])])
-
-
-def extension(path: str) -> str:
-    """The extension of a file in lower case, "" without one.
-
-    >>> extension("photos/a.HEIC"), extension("photos.old/README"), extension("b.tar.gz")
-    ('.heic', '', '.gz')
-    """
-    return os.path.splitext(path)[1].lower()
-
-
-def folders_with_images(folder: Path) -> list[str]:
-    """Names of the sub-folders with an image anywhere below, sorted; each is read up to its first image."""
-    above = {_identity(str(folder))}
-    entries = [entry for entry in _entries(str(folder)) if is_folder(entry)]
-    return sorted(entry.name for entry in entries if any(map(_is_image, _files_below(entry.path, above))))
-
-
-def sub_folders(folder: Path) -> list[str]:
-    """Names of the sub-folders, sorted."""
-    return sorted(entry.name for entry in _entries(str(folder)) if is_folder(entry))
-
-
-def has_flat_images(folder: Path) -> bool:
-    """Whether a folder directly contains images."""
-    return any(_is_image(entry.name) and not is_folder(entry) for entry in _entries(str(folder)))
-
-
-def keep_listed(folder: Path, found: dict[str, list[str]], listed: list[str]) -> dict[str, list[str]]:
-    """The listed files of each class; each line is a file name, or class and name.
-
-    Raises:
-        InputError: a line that matches no file or several, a class without a file.
-    """
-    by_name: dict[str, list[tuple[str, str]]] = {}
-    for name, paths in found.items():
-        for path in paths:
-            file = spelled(os.path.basename(path))
-            for key in (file, f"{name}/{file}"):
-                by_name.setdefault(key, []).append((name, path))
-    kept: dict[str, list[str]] = {name: [] for name in found}
-    for line in listed:
-        files = by_name.get(spelled(line), [])
-        if len(files) != 1:
-            raise InputError(
-                f"data.train_list: {shown(line)} matches {len(files)} images in {folder}, expected exactly one"
-            )
-        kept[files[0][0]].append(files[0][1])
-    empty = [name for name, paths in kept.items() if not paths]
-    if empty:
-        raise InputError(
-            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {shown(empty[0])}"
-        )
-    return {name: sorted(set(paths)) for name, paths in kept.items()}
-
-
-def excluded_paths(root: Path, listed: list[str]) -> frozenset[str]:
-    """The files of a list of paths below root, as from `recviz check`; paths are normalised.
-
-    Raises:
-        InputError: a line that is not a file below root.
-    """
-    paths = {os.path.normpath(root / line): line for line in listed}
-    missing = next((line for path, line in paths.items() if not os.path.lexists(path)), None)
-    if missing is not None:
-        raise InputError(f"data.exclude: there is no {shown(missing)} in {root}")
-    return frozenset(paths)
-
-
-def without(paths: list[str], excluded: frozenset[str]) -> list[str]:
-    """The paths without the excluded ones; "./a" is "a"."""
-    return [path for path in paths if os.path.normpath(path) not in excluded]
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a broken link is not."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            yield from (e for e in entries if not e.name.startswith(".") and e.name not in _OF_SYSTEMS)
-    except OSError as error:
-        raise InputError(f"cannot read the folder {shown(folder)}: {error.strerror}") from error
-
-
-def _files_below(folder: str, above: set[tuple[int, int]]) -> Iterator[str]:
-    here = _identity(folder)
-    if here in above:  # a link to a parent
-        return
-    for entry in _entries(folder):
-        if is_folder(entry):
-            yield from _files_below(entry.path, above | {here})
-        else:
-            yield entry.path
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    stat = os.stat(folder)
-    return stat.st_dev, stat.st_ino
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)

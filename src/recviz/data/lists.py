@@ -14,7 +14,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from recviz.data.images import shown
+from recviz.data.listing import Folder, spelled
 from recviz.errors import InputError
+from recviz.files import user_path
 
 
 def list_text(names: Iterable[str]) -> bytes:
@@ -26,12 +29,8 @@ def list_text(names: Iterable[str]) -> bytes:
     return b"".join(_line(name) + b"\n" for name in names)
 
 
-def read_list(path: Path, what: str) -> list[str]:
+def read_list(path: Path) -> list[str]:
     """The names in a list, without empty lines.
-
-    Args:
-        path: the list.
-        what: its content, for messages.
 
     Raises:
         InputError: an unreadable file, or a quoted name that is not a JSON string.
@@ -39,17 +38,56 @@ def read_list(path: Path, what: str) -> list[str]:
     try:
         lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     except OSError as error:
-        raise InputError(f"cannot read the list of {what} {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the list {path}: {error.strerror}") from error
     names = []
     for number, line in enumerate(map(bytes.strip, lines), start=1):
         quoted = len(line) > 1 and line.startswith(b'"') and line.endswith(b'"')
         try:
             names.append(str(json.loads(line)) if quoted else os.fsdecode(line))
         except ValueError as error:
-            raise InputError(
-                f"cannot read the list of {what} {path}: line {number} is no JSON string ({error})"
-            ) from error
+            raise InputError(f"cannot read the list {path}: line {number} is no JSON string ({error})") from error
     return [name for name in names if name]
+
+
+def keep_listed(folder: Folder, found: dict[str, list[str]], listed: list[str]) -> dict[str, list[str]]:
+    """The listed files of each class; each line is a file name, or class and name.
+
+    Raises:
+        InputError: a line that matches no file or several, a class without a file.
+    """
+    by_name: dict[str, list[tuple[str, str]]] = {}
+    for name, paths in found.items():
+        for path in paths:
+            file = spelled(os.path.basename(path))
+            for key in (file, f"{name}/{file}"):
+                by_name.setdefault(key, []).append((name, path))
+    kept: dict[str, set[str]] = {name: set() for name in found}
+    for line in listed:
+        files = by_name.get(spelled(line), [])
+        if len(files) != 1:
+            raise InputError(
+                f"data.train_list: {shown(line)} matches {len(files)} images in {folder}, expected exactly one"
+            )
+        kept[files[0][0]].add(files[0][1])
+    empty = [name for name, paths in kept.items() if not paths]
+    if empty:
+        raise InputError(
+            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {shown(empty[0])}"
+        )
+    return {name: sorted(paths) for name, paths in kept.items()}
+
+
+def excluded_paths(root: Path, exclude: str | None) -> frozenset[str]:
+    """The files in the list at `exclude`, which are below root, as normalised paths; empty without a list.
+
+    Raises:
+        InputError: a line that is not a file below root.
+    """
+    listed = [] if exclude is None else read_list(user_path(exclude))
+    missing = next((line for line in listed if not os.path.lexists(root / line)), None)
+    if missing is not None:
+        raise InputError(f"data.exclude: there is no {shown(missing)} in {root}")
+    return frozenset(os.path.normpath(root / line) for line in listed)
 
 
 def _line(name: str) -> bytes:

@@ -16,13 +16,20 @@ from torch.utils.data import DataLoader
 from recviz.augment.picture import grid
 from recviz.augment.preparation import Preparation
 from recviz.augment.views import TwoViews
-from recviz.data.batches import Batches, OnError, RawBatch, readable, report
-from recviz.data.dataset import Dataset, Split
+from recviz.data.batches import (
+    WORKER_TIMEOUT,
+    Batches,
+    OnError,
+    RawBatch,
+    deaf,
+    default_workers,
+    readable,
+    report,
+)
+from recviz.data.dataset import Dataset, Split, aligned, hold_out, keep_classes, stratified_fraction
 from recviz.data.images import EncodedImages, MemoryImages, dim_images
-from recviz.data.listing import counted
+from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
-from recviz.data.splits import aligned, hold_out, keep_classes, named, stratified_fraction
-from recviz.data.workers import WORKER_TIMEOUT, deaf, default_workers
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.runs.position import position
@@ -126,7 +133,7 @@ class DataModule(LightningDataModule):
         classes = f" of {_classes(train.class_names)}" if train.labels is not None else " without labels"
         lines = [f"{type(self).__name__}: {_images(train)}{classes}{_from(train)}"]
         lines.append(f"held out: {_images(val)}{_from(val)}" if val is not None else "held out: nothing")
-        if left_out := self._left_out():
+        if left_out := self.record["left_out"]:
             lines.append(f"left out: {counted(left_out)}")
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
@@ -141,7 +148,7 @@ class DataModule(LightningDataModule):
             "class_names": train.class_names,
             "source": train.source,
             "held_out": None if val is None else {"images": len(val.images), "source": val.source},
-            "left_out": dict(self._left_out()),
+            "left_out": dict(train.left_out + (val.left_out if val is not None else Counter())),
             "notes": self.notes,
         }
 
@@ -167,12 +174,14 @@ class DataModule(LightningDataModule):
             InputError: missing or unreadable data, held-out classes that the training split lacks.
         """
         train, val = self.dataset.train(), self.dataset.held_out()
-        self.notes = [*train.notes, *(val.notes if val is not None else ())]
+        self.notes = list(train.notes)
         if val is None and train.labels is not None:
             train, val = hold_out(train, self.val_fraction)
         elif val is not None and val.labels is None:
-            note = f"{val.source} has no labels: nothing is held out and no probe can run on these data"
-            self.notes += () if val.notes else (note,)
+            self.notes.append(
+                f"{val.source} has no class folders or labels: nothing is held out and no probe can run on these data; "
+                "sort its images into class folders, or move it away to hold out a fraction of the training images"
+            )
             val = None
         elif val is not None and train.labels is None:
             self.notes.append(f"no probe can run on {val.source}, since the training images have no labels")
@@ -217,17 +226,15 @@ class DataModule(LightningDataModule):
             )
 
     def decoded(self, split: Split, evaluated: bool = False) -> Split:
-        """The split in memory if requested; an evaluated split without unreadable images if these are skipped."""
-        images = split.images
-        if not isinstance(images, EncodedImages):
-            return split
-        if split.memory_size is not None:
-            squares = images.squares(split.memory_size, skip=self.on_error == "skip")
-            for problem in squares.problems:
-                report(problem)
-            return replace(split.without_problems(squares.kept), images=MemoryImages(squares.pixels))
-        if evaluated and self.on_error == "skip":
-            return split.without_problems(readable(images))
+        """The split in memory if requested; without unreadable images if these are skipped and it is evaluated or kept.
+
+        Training images are otherwise read when their batch is due.
+        """
+        encoded = isinstance(split.images, EncodedImages)
+        if encoded and self.on_error == "skip" and (evaluated or split.memory_size is not None):
+            split = readable(split)
+        if split.memory_size is not None and isinstance(split.images, EncodedImages):
+            split = replace(split, images=MemoryImages(split.images.squares(split.memory_size)))
         return split
 
     def train_dataloader(self) -> DataLoader[RawBatch]:
@@ -236,25 +243,25 @@ class DataModule(LightningDataModule):
         Raises:
             InputError: trainer.overfit_batches, for which Lightning replaces the sampler, and with it the views' seeds.
         """
-        overfit = getattr(self.trainer, "overfit_batches", 0)
-        if overfit:
+        if overfit := getattr(self.trainer, "overfit_batches", 0):
             raise InputError(
                 f"trainer.overfit_batches {overfit}: train on few images by data.fraction, or on few batches an epoch "
                 "by trainer.limit_train_batches"
             )
         train = self._loaded_train()
+        batches, count = self.batches(train), len(train.images)
         seed = self.seed if self.seed is not None else int(os.environ.get("PL_GLOBAL_SEED", "0"))
         if self.whole_epochs is not None:
-            least = self.whole_epochs[1]
-            return self._loader(train, EpochBatches(len(train.images), self.whole_epochs[0], seed, least))
-        sampler = TrainBatches(len(train.images), self.batch_size, seed, *(train.images.shards() or (None, 1)))
+            global_batch, least = self.whole_epochs
+            return self._loader(batches, EpochBatches(count, global_batch, seed, least))
+        sampler = TrainBatches(count, self.batch_size, seed, *(train.images.shards() or (None, 1)))
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self._resumed is None or epoch > self._resumed["epoch"]:  # also if loaders are made again each epoch
             sampler.set_epoch(epoch)
         else:
             self.check_same(self._resumed)
             sampler.go_on(self._resumed["epoch"], self._resumed["batches"])
-        return self._loader(train, sampler)
+        return self._loader(batches, sampler)
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
         """The held-out split in order; an empty list without one."""
@@ -271,8 +278,8 @@ class DataModule(LightningDataModule):
             drop_unreadable: leave out unreadable images instead of raising: a batch may be empty, and has one line in
                 `skipped` for each.
         """
-        sampler = OrderedBatches(len(split.images), self.batch_size)
-        return self._loader(split, sampler, preparation, drop_unreadable)
+        batches = self.batches(split, preparation, drop_unreadable)
+        return self._loader(batches, OrderedBatches(len(split.images), self.batch_size))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Make the views of a training batch, or prepare the images of others; other loaders pass unchanged."""
@@ -291,9 +298,9 @@ class DataModule(LightningDataModule):
         return self.views(images, torch.Generator(device).manual_seed(seed)), labels
 
     def preview(self, rows: int = 8) -> Tensor:
-        """A picture of `rows` training images of different classes with their views: uint8 [3, H, W]."""
+        """A picture of `rows` training images, evenly spaced, with their views: uint8 [3, H, W]."""
         train = self._loaded_train()
-        indices = train.varied(rows)
+        indices = torch.linspace(0, len(train.images) - 1, min(rows, len(train.images))).long()
         batch = self.batches(train)[Draw(indices, 0)]
         views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
         images = train.images.clean(batch.indices, self.preparation)
@@ -352,25 +359,18 @@ class DataModule(LightningDataModule):
                 "an epoch with as many processes"
             )
 
-    def _left_out(self) -> Counter[str]:
-        return self._loaded_train().left_out + (self.val.left_out if self.val is not None else Counter())
-
     def _loaded_train(self) -> Split:
         if self.train is None:
             raise InputError(f"{type(self).__name__} has no data yet: call setup() first")
         return self.train
 
-    def _loader(
-        self,
-        split: Split,
-        sampler: TrainBatches | EpochBatches | OrderedBatches,
-        preparation: Preparation | None = None,
-        drop_unreadable: bool = False,
-    ) -> DataLoader[RawBatch]:
-        several = isinstance(split.images, EncodedImages) and len(split.images) > self.batch_size
-        workers = self._workers() if several else 0
+    def _loader(self, batches: Batches, sampler: TrainBatches | EpochBatches | OrderedBatches) -> DataLoader[RawBatch]:
+        workers = 0
+        if isinstance(batches.images, EncodedImages) and len(batches) > self.batch_size:
+            processes = 1 if self.trainer is None else self.trainer.num_devices
+            workers = default_workers(processes, self._on_gpu()) if self.num_workers is None else self.num_workers
         return DataLoader(
-            self.batches(split, preparation, drop_unreadable),
+            batches,
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
@@ -380,11 +380,6 @@ class DataModule(LightningDataModule):
             timeout=WORKER_TIMEOUT if workers else 0,
             generator=torch.Generator(),  # otherwise each iterator would draw from the global generator
         )
-
-    def _workers(self) -> int:
-        if self.num_workers is not None:
-            return self.num_workers
-        return default_workers(1 if self.trainer is None else self.trainer.num_devices, self._on_gpu())
 
     def _on_gpu(self) -> bool:
         """Whether training runs on a CUDA GPU; without a trainer, whether there is one."""

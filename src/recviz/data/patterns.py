@@ -17,19 +17,16 @@ PATTERNS = ["rows", "columns", "checks", "dots", "weave", "zigzag", "lattice", "
 SIZE = 32
 
 
+@dataclass
 class Patterns(Dataset):
     """Drawn images of 32×32 with one of ten repeating patterns in two random colours; deterministic.
 
     Only the pattern depends on the class. Colours, shading, period, position and noise are random, so raw pixels carry
-    little information on it.
-
-    Args:
-        train_size: number of training images, at least 10.
-        val_size: number of held-out images, drawn with another seed.
+    little information on it. See PatternsDataModule.
     """
 
-    def __init__(self, train_size: int = 5000, val_size: int = 2000) -> None:
-        self.train_size, self.val_size = train_size, val_size
+    train_size: int
+    val_size: int
 
     def train(self) -> Split:
         """`train_size` drawings."""
@@ -69,15 +66,7 @@ def _split(count: int, seed: int) -> Split:
 
 
 def draw_patterns(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """One drawing per label.
-
-    Args:
-        labels: int64 [N], indices into PATTERNS.
-        generator: source of all other choices.
-
-    Returns:
-        uint8 [N, 3, 32, 32].
-    """
+    """One drawing per label, uint8 [N, 3, 32, 32]; labels int64 [N] are indices into PATTERNS."""
     n = len(labels)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:

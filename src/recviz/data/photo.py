@@ -11,28 +11,19 @@ from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from recviz.errors import InputError
 
-SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png", ".apng"),
-    "WEBP": (".webp",),
-    "AVIF": (".avif", ".avifs"),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""Formats that Pillow may open, for any file name, and their extensions.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "PPM")
+"""Formats that Pillow may open, for any file name. Its other readers may start programs."""
 
-Its other readers may start programs."""
-
-FORMATS = tuple(name for name in SUFFIXES if name != "AVIF" or features.check("avif"))
-EXTENSIONS = frozenset(suffix for name in FORMATS for suffix in SUFFIXES[name])
+EXTENSIONS = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".tif", ".tiff",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+}  # fmt: skip
 
 MAX_PIXELS = 2**28
 """Images of more pixels are refused, as decompression bombs; the environment variable RECVIZ_MAX_PIXELS changes it."""
@@ -40,7 +31,7 @@ MAX_PIXELS = 2**28
 REDUCTIONS = (8, 4)
 """Useful reductions of a JPEG's sides in decoding; Pillow at a half is no faster than torchvision in full."""
 
-_RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which lacks `out`
+_RESIZE = {  # what torch.nn.functional.interpolate(antialias=True) calls, which lacks `out` and takes twice as long
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.out,
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.out,
 }
@@ -48,7 +39,6 @@ _ORIENTATION = 0x0112  # EXIF's tag
 _TURNED_PNG = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 """Chunks of a PNG that may hold its orientation; without one, it need not be decoded to find out."""
 
-_OF_FRAMES = ("WEBP", "GIF", "PNG", "AVIF", "TIFF")
 _LARGE = threading.RLock()
 _JPEG = ("JPEG", "MPO")  # the second is Pillow's name for a JPEG file with several pictures
 
@@ -68,8 +58,10 @@ class Photo:
 
     Attributes:
         height, width: in pixels, upright.
+        upright: whether the pixels are stored upright.
         bits: stored bits per channel: 8 or 16; others for TIFF.
-        peak: largest value that `pixels` found in an image of more than 8 bits; None before.
+        dim: after `pixels`, the bits of the values of a 16-bit image if 14 or fewer, which makes it nearly black in 8
+            bits; else None. Cameras and microscopes of 10, 12 and 14 bits often store such values.
 
     Raises:
         UnreadableError: not an image, an image of more than `max_pixels()`, or of 32 bits per channel.
@@ -79,23 +71,16 @@ class Photo:
         if not data:
             raise UnreadableError("the file is empty")
         self.data = data
-        self.peak: int | None = None
-        self._image: Image.Image | None = None  # the file opened for its header is used once
+        self.dim: int | None = None
         with _reasons():
             image = _opened(data)
-            self._orientation = _orientation(image, data)
-            self.frames = int(getattr(image, "n_frames", 1)) if image.format in _OF_FRAMES else 1
+            orientation = _orientation(image, data)
             self.bits = _bits(image, data)
-        self._image = image
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")
-        self.format, self.mode, self.transparent = str(image.format), image.mode, "transparency" in image.info
-        self.width, self.height = image.size[::-1] if self._orientation in (5, 6, 7, 8) else image.size
-
-    @property
-    def upright(self) -> bool:
-        """Whether the pixels are stored upright."""
-        return self._orientation == 1
+        self.format, self.mode, self.upright = str(image.format), image.mode, orientation == 1
+        self.width, self.height = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        self._image: Image.Image | None = image  # the file opened for its header is used once
 
     @property
     def reductions(self) -> tuple[int, ...]:
@@ -117,25 +102,27 @@ class Photo:
                 encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
                 pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB)
             else:
-                image: Image.Image = self._opened()
-                if reduction > 1:
-                    image.draft("RGB", (image.width // reduction, image.height // reduction))
-                if not self.upright:
-                    ImageOps.exif_transpose(image, in_place=True)
-                if image.mode.startswith("I"):  # Pillow would clip values above 255 to white
-                    values = np.asarray(image)
-                    self.peak = int(values.max())
-                    image = Image.fromarray((values >> (self.bits - 8)).astype(np.uint8))
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-                if self.bits > 8 and self.peak is None:
-                    self.peak = int(pixels.max()) << (self.bits - 8)  # Pillow has dropped the lower bits
+                pixels = self._by_pillow(reduction)
         if reduction == 1 and pixels.shape[1:] != (self.height, self.width):
             raise UnreadableError(f"its header says {self.height}×{self.width}, and it has {tuple(pixels.shape[1:])}")
         return pixels
 
-    def _opened(self) -> Image.Image:
-        image, self._image = self._image, None
-        return image or _opened(self.data)
+    def _by_pillow(self, reduction: int) -> Tensor:
+        image, self._image = self._image or _opened(self.data), None
+        if reduction > 1:
+            image.draft("RGB", (image.width // reduction, image.height // reduction))
+        if not self.upright:
+            ImageOps.exif_transpose(image, in_place=True)
+        peak = 0
+        if image.mode.startswith("I"):  # Pillow would clip values above 255 to white
+            values = np.asarray(image)
+            peak = int(values.max())
+            image = Image.fromarray((values >> (self.bits - 8)).astype(np.uint8))
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        if self.bits == 16:
+            peak = peak or int(pixels.max()) << 8  # Pillow drops the lower bits of colours
+            self.dim = max(8, peak.bit_length()) if 0 < peak < 1 << 14 else None
+        return pixels
 
 
 def max_pixels() -> int:
@@ -152,14 +139,6 @@ def max_pixels() -> int:
     return int(value)
 
 
-def _check_size(height: int, width: int) -> None:
-    if height * width > max_pixels():
-        raise UnreadableError(
-            f"it has {height * width:,} pixels, and more than {max_pixels():,} are refused; if you trust the file, set "
-            f"the environment variable RECVIZ_MAX_PIXELS={height * width}"
-        )
-
-
 def _opened(data: bytes) -> Image.Image:
     """Image.open with `max_pixels` instead of Pillow's global limit, which warns at half of it."""
     try:
@@ -167,7 +146,12 @@ def _opened(data: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableError(f"it is none of {', '.join(FORMATS)}, or broken at its beginning") from error
-    _check_size(*image.size)
+    pixels = image.width * image.height
+    if pixels > max_pixels():
+        raise UnreadableError(
+            f"it has {pixels:,} pixels, and more than {max_pixels():,} are refused; if you trust the file, set the "
+            f"environment variable RECVIZ_MAX_PIXELS={pixels}"
+        )
     return image
 
 
@@ -192,33 +176,15 @@ def _bits(image: Image.Image, data: bytes) -> int:
     return 16 if image.mode.startswith("I") else 8
 
 
-def dim(photo: Photo) -> int | None:
-    """Bits of the values of a 16-bit image if 14 or fewer, which makes it nearly black in 8 bits; else None.
-
-    Cameras and microscopes of 10, 12 and 14 bits often store such values.
-    """
-    if photo.bits != 16 or photo.peak is None or not 0 < photo.peak < 1 << 14:
-        return None
-    return max(8, photo.peak.bit_length())
-
-
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
     """Resize an image uint8 [3, H, W] to [3, height, width], antialiased; "bicubic" or "bilinear"."""
-    if pixels.shape[1:] == (height, width):
-        return pixels
     out = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
     resize_into(out, pixels, interpolation)
     return out
 
 
 def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
-    """`resized`, written to `out`.
-
-    Args:
-        out: uint8 [3, height, width], channels-last: the layout of torch's fastest kernels.
-        pixels: uint8 [3, H, W].
-        interpolation: "bicubic" or "bilinear".
-    """
+    """`resized`, written to `out`: uint8 [3, height, width], channels-last, for which torch's kernels are fastest."""
     if pixels.shape == out.shape:
         out.copy_(pixels)
     else:

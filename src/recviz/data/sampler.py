@@ -48,10 +48,6 @@ class _OwnBatches(DistributedSampler[int]):
         """Generator of the order of the epoch, the same on every process."""
         return torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
 
-    def permutation(self) -> Tensor:
-        """Order of the epoch, [length], the same on every process."""
-        return torch.randperm(self.length, generator=self.generator())
-
     def draw(self, indices: Tensor, batch: int) -> Draw:
         """A batch whose views depend on (seed, rank, epoch, batch)."""
         return Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch))
@@ -77,7 +73,7 @@ class TrainBatches(_OwnBatches):
         self.batch_size = batch_size
         self.shards = shards
         self.window = window
-        self._first = 0  # first batch of the next iteration
+        self._first = 0  # first batch of the next iteration, see go_on
 
     def __len__(self) -> int:
         return self.length // (self.batch_size * self.num_replicas)
@@ -98,7 +94,7 @@ class TrainBatches(_OwnBatches):
         count = len(self) * self.batch_size
         if self.shards is not None:
             return shard_order(self.shards, self.window, count, self.rank, self.generator())
-        order = self.permutation()[: count * self.num_replicas]
+        order = torch.randperm(self.length, generator=self.generator())[: count * self.num_replicas]
         return order.view(-1, self.num_replicas, self.batch_size)[:, self.rank].reshape(-1)
 
 
@@ -125,7 +121,7 @@ class EpochBatches(_OwnBatches):
         return whole + (rest >= self.least * self.num_replicas)
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        batches = torch.split(self.permutation(), self.global_batch)
+        batches = torch.split(torch.randperm(self.length, generator=self.generator()), self.global_batch)
         for batch, indices in enumerate(batches[: len(self)]):
             yield self.draw(indices.tensor_split(self.num_replicas)[self.rank], batch)
 
@@ -145,15 +141,14 @@ class OrderedBatches(_OwnBatches):
         return -(-self.length // (self.batch_size * self.num_replicas))
 
     def __iter__(self) -> Iterator[Draw]:  # type: ignore[override]
-        return (Draw(part, None) for part in self._parts()[self.rank :: self.num_replicas])
+        return (Draw(part, None) for part in self._parts(self.rank))
 
     def gathered(self) -> Tensor:
         """Dataset indices [length] in the order of rows gathered by rank."""
-        parts = self._parts()
-        return torch.cat([part for rank in range(self.num_replicas) for part in parts[rank :: self.num_replicas]])
+        return torch.cat([part for rank in range(self.num_replicas) for part in self._parts(rank)])
 
-    def _parts(self) -> tuple[Tensor, ...]:
-        return torch.arange(self.length).tensor_split(len(self) * self.num_replicas)
+    def _parts(self, rank: int) -> tuple[Tensor, ...]:
+        return torch.arange(self.length).tensor_split(len(self) * self.num_replicas)[rank :: self.num_replicas]
 
 
 def shard_order(shards: Tensor, window: int, count: int, rank: int, generator: torch.Generator) -> Tensor:

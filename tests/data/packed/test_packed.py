@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from recviz import PackedDataModule
 from recviz.augment.views import TwoViews
 from recviz.commands.pack import read_source
-from recviz.data import PackedDataModule
 from recviz.data.batches import OnError
 from recviz.data.packed import writing as packing_module
 from recviz.data.packed.writing import Packing, encode, pack

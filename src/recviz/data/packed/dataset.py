@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from torch import Tensor
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages
 from recviz.data.module import DataModule
-from recviz.data.packed.manifest import Manifest, read_index, read_manifest
-from recviz.data.packed.store import Shard, ShardStore
+from recviz.data.packed.store import Manifest, Shard, ShardStore
 from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import cache_folder
@@ -30,20 +29,18 @@ class PackedImages(EncodedImages):
         window: number of shards to mix. None: any order.
     """
 
-    def __init__(
-        self, store: ShardStore, shards: list[Shard], index: dict[str, Tensor], window: int | None = None
-    ) -> None:
+    def __init__(self, store: ShardStore, shards: list[Shard], index: dict[str, Tensor], window: int | None) -> None:
         super().__init__(sum(shard.images for shard in shards))
         self.store = store
         self.files = shards
         self.window = window
+        self.content = "".join(shard.sha256 for shard in shards)
         self.ends = np.cumsum([shard.images for shard in shards])  # rows before and in each shard
         self.offset, self.length, self.crc32 = (index[name].numpy() for name in ("offset", "length", "crc32"))
-        self.cheap = not store.remote  # complete shards are copied from an address
 
     def read(self, row: int) -> bytes:
         """See EncodedImages."""
-        shard = self.files[int(np.searchsorted(self.ends, row, side="right"))]
+        shard = self.files[int(self._shards(row))]
         data = self.store.read(shard, int(self.offset[row]), int(self.length[row]))
         if zlib.crc32(data) != self.crc32[row]:
             raise OSError("its checksum differs from the index's")
@@ -52,27 +49,19 @@ class PackedImages(EncodedImages):
     def name(self, index: int) -> str:
         """Shard and index."""
         row = int(self.rows[index])
-        shard = int(np.searchsorted(self.ends, row, side="right"))
+        shard = int(self._shards(row))
         return f"{row - (self.ends[shard - 1] if shard else 0)} of {self.store.root}/{self.files[shard].file}"
 
     def shards(self) -> tuple[Tensor, int] | None:
         """See Images."""
-        if self.window is None:
-            return None
-        return torch.from_numpy(np.searchsorted(self.ends, self.rows, side="right")), self.window
+        return None if self.window is None else (torch.from_numpy(self._shards(self.rows)), self.window)
 
-    def fingerprint(self, names_only: bool = False) -> str:
-        """Hash of the shards' checksums and the used rows."""
-        digest = hashlib.sha256("".join(shard.sha256 for shard in self.files).encode())
-        digest.update(np.ascontiguousarray(self.rows).data)
-        return digest.hexdigest()[:16]
+    def _shards(self, rows: Any) -> Any:
+        return np.searchsorted(self.ends, rows, side="right")
 
 
 class Packed(Dataset):
-    """A dataset of `recviz pack`, from a folder or a bucket.
-
-    Args: see PackedDataModule.
-    """
+    """A dataset of `recviz pack`; see PackedDataModule."""
 
     def __init__(
         self, root: str, shuffle_shards: int | None = None, cache_dir: str | None = None, cache_gb: float = 100.0
@@ -85,19 +74,18 @@ class Packed(Dataset):
 
     def train(self) -> Split:
         """The split "train"."""
-        return self._split(read_manifest(self.store), "train")
+        return self._split(self.store.manifest(), "train")
 
     def held_out(self) -> Split | None:
         """The split "val", if packed."""
-        manifest = read_manifest(self.store)
+        manifest = self.store.manifest()
         return self._split(manifest, "val") if "val" in manifest.shards else None
 
     def _split(self, manifest: Manifest, name: str) -> Split:
-        index = read_index(self.store, manifest, name)
-        labels = index.get("label")
+        index = self.store.index(manifest, name)
         images = PackedImages(self.store, manifest.shards[name], index, self.window)
-        names = manifest.class_names if labels is not None else []
-        return Split(images, labels, names, f"{self.root}, split {name}")
+        names = manifest.class_names if "label" in index else []
+        return Split(images, index.get("label"), names, f"{self.root}, split {name}")
 
 
 @dataclass(eq=False, repr=False)

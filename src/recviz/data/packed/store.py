@@ -1,9 +1,13 @@
-"""The shards of a packed dataset: in a folder, or copied from a bucket on demand."""
+"""The files of a packed dataset, in a folder or copied from a bucket on demand.
+
+manifest.json holds names, sizes and checksums. Shards are tar files. The index of a split has the offset of each image.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import time
@@ -11,11 +15,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+import torch
 from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 
 from recviz.errors import InputError
 from recviz.files import remove_oldest, whole_file
 
+FORMAT = "recviz packed images, version 1"
+MANIFEST = "manifest.json"
 _TRIES = 4
 _BLOCK = 1 << 20
 
@@ -28,6 +38,16 @@ class Shard(NamedTuple):
     images: int
     bytes: int
     sha256: str
+
+
+class Manifest(NamedTuple):
+    """The contents of a packed dataset."""
+
+    class_names: list[str]
+    shards: dict[str, list[Shard]]
+    """By split, "train" and optionally "val"."""
+    indices: dict[str, Shard]
+    """By split, the file with the offsets of images."""
 
 
 class ShardStore:
@@ -48,17 +68,57 @@ class ShardStore:
         self.cache_dir = cache_dir
         self.cache_gb = cache_gb
 
-    def text(self, file: str) -> str:
-        """The content of a small file.
+    def manifest(self) -> Manifest:
+        """Read and check manifest.json.
 
         Raises:
-            InputError: a missing file.
+            InputError: a missing manifest, or another format.
         """
+        where = f"{self.root}/{MANIFEST}"
         try:
-            with fsspec.open(f"{self.root}/{file}", "rt", encoding="utf-8") as stream:
-                return str(stream.read())
+            with fsspec.open(where, "rt", encoding="utf-8") as stream:
+                text = stream.read()
         except Exception as error:  # of fsspec's many backends
-            raise InputError(f"cannot read {self.root}/{file}: {_reason(error)}") from error
+            raise InputError(f"cannot read {where}: {_reason(error)}; recviz pack writes such a dataset") from error
+        try:
+            content = json.loads(text)
+            if content["format"] != FORMAT:
+                raise ValueError(f"it is of the format {content['format']!r}, and this recviz reads {FORMAT!r}")
+            splits = content["splits"]
+            shards = {name: [_shard(entry) for entry in split["shards"]] for name, split in splits.items()}
+            indices = {name: _shard(split["index"]) for name, split in splits.items()}
+            names = [str(name) for name in content["class_names"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{where} is not of a packed dataset: {_reason(error)}") from error
+        if "train" not in shards or not any(shards.values()):
+            raise InputError(f"{where} lists no training images")
+        return Manifest(names, shards, indices)
+
+    def index(self, manifest: Manifest, split: str) -> dict[str, Tensor]:
+        """The index of a split: int64 [N] "offset", "length", "crc32", and "label" if labelled.
+
+        Raises:
+            InputError: a missing file, or one that does not match the manifest.
+        """
+        path, shards = self.path(manifest.indices[split]), manifest.shards[split]
+        try:
+            index = load_file(path)
+            offset, length, _ = columns = [index[name] for name in ("offset", "length", "crc32")]
+            columns += [index["label"]] if "label" in index else []
+            count = sum(shard.images for shard in shards)
+            if any(column.shape != (count,) or column.dtype != torch.int64 for column in columns):
+                raise ValueError(f"it must have {count} whole numbers in each column")
+            lacking = [] if self.remote else [s.file for s in shards if not (Path(self.root) / s.file).is_file()]
+            if lacking:
+                raise ValueError(f"{lacking[0]} is missing beside it; recviz check names all that is")
+            sizes, images = (torch.tensor([getattr(shard, name) for shard in shards]) for name in ("bytes", "images"))
+            outside = (offset < 0) | (length < 0) | (offset + length > sizes.repeat_interleave(images))
+            labels = index.get("label", torch.zeros(0))
+            if outside.any() or ((labels < 0) | (labels >= len(manifest.class_names))).any():
+                raise ValueError("it points outside of the shards or of the classes")
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise InputError(f"{path} is not the index of {self.root}: {_reason(error)}") from error
+        return index
 
     def path(self, shard: Shard) -> Path:
         """The local file, copied if missing.
@@ -97,24 +157,23 @@ class ShardStore:
 
     def _fetch(self, shard: Shard, copy: Path) -> None:
         """Copy a shard, with retries after network failures."""
+        where = f"{self.root}/{shard.file}"
         for attempt in range(_TRIES):
             try:
                 with whole_file(copy) as part:
-                    system, path = fsspec.core.url_to_fs(f"{self.root}/{shard.file}")
+                    system, path = fsspec.core.url_to_fs(where)
                     system.get_file(path, str(part))  # which also takes servers that give files whole only
-                    found = sha256_of(part)
-                    if found != shard.sha256:
+                    if (found := sha256_of(part)) != shard.sha256:
                         raise InputError(
-                            f"{self.root}/{shard.file} has the checksum {found[:16]}…, and the manifest says "
-                            f"{shard.sha256[:16]}…: it is broken or of another packing"
+                            f"{where} has the checksum {found[:16]}…, and the manifest says {shard.sha256[:16]}…: it "
+                            "is broken or of another packing"
                         )
                 return
             except Exception as error:  # of fsspec's many backends
-                if attempt == _TRIES - 1 and isinstance(error, InputError):
-                    raise
                 if attempt == _TRIES - 1:
-                    where = f"{self.root}/{shard.file} to {self.cache_dir}"
-                    raise InputError(f"cannot copy {where}: {_reason(error)}") from error
+                    if isinstance(error, InputError):
+                        raise
+                    raise InputError(f"cannot copy {where} to {self.cache_dir}: {_reason(error)}") from error
             time.sleep(0.5 * 2**attempt)
 
 
@@ -138,6 +197,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _shard(entry: dict[str, Any]) -> Shard:
+    images, size, digest = int(entry["images"]), int(entry["bytes"]), str(entry["sha256"])
+    if images < 0 or size < 0 or len(digest) != 64 or not digest.isalnum():
+        raise ValueError(f"{entry} is no entry of a file")
+    return Shard(plain_name(entry["file"]), images, size, digest)
+
+
 def _reason(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).splitlines()[0]
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    return str(getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

@@ -19,9 +19,8 @@ from torch import Tensor
 
 from recviz.data.batches import OnError, report
 from recviz.data.dataset import Split
-from recviz.data.images import EncodedImages, Images, UnreadableImageError, shown
-from recviz.data.packed.manifest import FORMAT, MANIFEST
-from recviz.data.packed.store import Shard, sha256_of
+from recviz.data.images import EncodedImages, UnreadableImageError, shown
+from recviz.data.packed.store import FORMAT, MANIFEST, Shard, sha256_of
 from recviz.data.photo import Photo, UnreadableError, resized
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
@@ -80,7 +79,8 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
         if not any(shard["images"] for shard in entries["train"]["shards"]):
             raise InputError("none of the training images could be read")
         names = next((split.class_names for split in splits.values() if split.labels is not None), [])
-        _write(folder / MANIFEST, {"format": FORMAT, **identity, "class_names": names, "splits": entries})
+        manifest = {"format": FORMAT, **identity, "class_names": names, "splits": entries}
+        write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
     finally:
@@ -92,16 +92,12 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
 
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     """Claim the folder for this packing, or check that it is."""
-    note = folder / SETTINGS
+    note, text = folder / SETTINGS, json.dumps(identity, indent=1)
     if not note.exists():
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty and no packed dataset: give a new folder")
-        _write(note, identity)
-    try:
-        found = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError:  # damaged
-        found = None
-    if found != identity:
+        write_whole(note, text)
+    if note.read_text(encoding="utf-8", errors="replace") != text:
         raise InputError(
             f"{folder} holds a packing of other images, with other settings or by another version: "
             "give a new folder, or remove it"
@@ -111,14 +107,17 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
 def _pack_split(
     name: str, split: Split, folder: Path, packing: Packing, workers: int, on_error: OnError, bar: Any
 ) -> dict[str, Any]:
-    order = torch.randperm(len(split.images), generator=torch.Generator().manual_seed(0)).tolist()
+    images = split.images
+    assert isinstance(images, EncodedImages)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     shards: list[Shard] = []
     places: list[_Place] = []
 
     def encoded(place: int) -> tuple[str, bytes] | None:
         """Suffix and bytes of one image; None if skipped."""
         try:
-            return _encoded(split.images, order[place], packing)
+            with images.naming(order[place]):
+                return encode(images.open(order[place]), packing)
         except UnreadableImageError as error:
             if on_error == "raise":
                 raise
@@ -142,17 +141,9 @@ def _pack_split(
                 bar.update(len(members))
             found_places = list(_places(path))
             places += found_places
-            shards.append(Shard(path.name, len(found_places), path.stat().st_size, sha256_of(path)))
-    return {"shards": [shard._asdict() for shard in shards], "index": _write_index(folder, name, split, order, places)}
-
-
-def _encoded(images: Images, index: int, packing: Packing) -> tuple[str, bytes]:
-    assert isinstance(images, EncodedImages)
-    photo = images.open(index)
-    try:
-        return encode(photo, packing)
-    except UnreadableError as error:
-        raise images.unreadable(index, error) from error
+            shards.append(_file(path, len(found_places)))
+    index = _write_index(folder / f"{name}.safetensors", split, order, places)
+    return {"shards": [shard._asdict() for shard in shards], "index": index._asdict()}
 
 
 def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
@@ -163,7 +154,7 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     """
     short = min(photo.height, photo.width)
     larger = packing.size is not None and short > packing.size
-    if not larger and photo.format in _KEPT and photo.upright and photo.frames == 1:
+    if not larger and photo.format in _KEPT and photo.upright:
         photo.pixels()  # raises for a broken file
         return _KEPT[photo.format], photo.data
     size = packing.size if packing.size is not None and larger else short
@@ -203,8 +194,8 @@ def _places(path: Path) -> Iterator[_Place]:
                 yield _Place(int(number), member.offset_data, member.size, zlib.crc32(file.read(member.size)))
 
 
-def _write_index(folder: Path, name: str, split: Split, order: list[int], places: list[_Place]) -> dict[str, Any]:
-    """The columns of `manifest.read_index`, and the images' names under "path" and "path_end"."""
+def _write_index(path: Path, split: Split, order: list[int], places: list[_Place]) -> Shard:
+    """The columns of `ShardStore.index`, and the images' names under "path" and "path_end"."""
     table = torch.tensor(places, dtype=torch.int64).view(-1, 4)
     chosen = torch.tensor(order, dtype=torch.int64)[table[:, 0]]
     columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
@@ -213,11 +204,10 @@ def _write_index(folder: Path, name: str, split: Split, order: list[int], places
     names = ["/".join(Path(shown(split.images.name(index))).parts[-2:]).encode() for index in chosen.tolist()]
     columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
     columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
-    path = folder / f"{name}.safetensors"
     with whole_file(path) as part:
         part.write_bytes(save({key: column.contiguous() for key, column in columns.items()}))
-    return Shard(path.name, len(places), path.stat().st_size, sha256_of(path))._asdict()
+    return _file(path, len(places))
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=1))
+def _file(path: Path, images: int) -> Shard:
+    return Shard(path.name, images, path.stat().st_size, sha256_of(path))
