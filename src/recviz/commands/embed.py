@@ -13,10 +13,9 @@ from recviz.commands.parsing import (
     instantiate,
     new_parser,
     parse,
-    set_defaults,
     unless_misspelt,
 )
-from recviz.commands.run_data import data_default
+from recviz.commands.run_data import parse_with_data, run_data
 from recviz.data.dataset import Split
 from recviz.data.folder import LooseImages
 from recviz.data.module import DataModule
@@ -60,10 +59,9 @@ def run(argv: list[str]) -> None:
         source = Path(given.ckpt_path or newest_checkpoint())
     with working(f"reading {source}"):
         backbone, origin = read_backbone(source)
-    if given.data is None and given.images is None and origin.config:
-        own = data_default(origin.config["data"], origin.preparation, argv)
-        set_defaults(parser, {"data": own}, source or "the newest run")
-    config = parse(parser, argv, GROUPS)
+    alone = given.data is None and given.images is None and origin.config
+    own = run_data(origin.config["data"], origin.preparation) if alone else None
+    config = parse_with_data(parser, argv, GROUPS, own, source)
     data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")
