@@ -110,7 +110,7 @@ def embedded(run: Path, photos: Path) -> torch.Tensor:
 def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     trained: Path, recviz_command: Command, form: str
 ) -> None:
-    """The programs of the card are executed in an empty scope, on all the photos."""
+    """The program of the card is executed in an empty scope, on all the photos."""
     needs(form)
     out = FORMS.get(form, "folder")
     run = trained / "plain"
@@ -123,7 +123,7 @@ def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     names = draw_photos(Path("photos"))
     expected = embedded(run, Path("photos"))
     found = programs(card)
-    assert len(found) == (2 if form in ("state_dict", "safetensors") else 1)
+    assert len(found) == 1
     for program in found:
         assert '["photo.jpg"]' in program
         scope: dict[str, Any] = {}

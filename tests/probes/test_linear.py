@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.probes.cache import FeatureCache, weights_hash
+from recviz.probes.cache import feature_file, load_features, save_features, weights_hash
 from recviz.probes.functional import (
     Features,
     _folds,
@@ -140,52 +140,47 @@ def test_features_that_are_not_finite_are_not_scored() -> None:
 # The cache
 
 
-def test_the_cache_gives_back_what_it_was_given_and_knows_other_keys(tmp_path: Path) -> None:
-    cache, features = FeatureCache(tmp_path / "new"), clusters(9, 3, 2, 1.0)
-    path = cache.path(weights="w", data="d", precision="32")
-    assert cache.load(path) is None
-    cache.save(path, features)
-    found = cache.load(path)
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "recviz/features"
+
+
+def test_the_cache_gives_back_what_it_was_given_and_knows_other_keys(cache: Path) -> None:
+    features, key = clusters(9, 3, 2, 1.0), {"weights": "w", "data": "d", "precision": "32"}
+    path = feature_file(**key)
+    assert load_features(path) is None
+    save_features(path, features)
+    found = load_features(path)
     assert found is not None
     assert torch.equal(found.features, features.features)
     assert torch.equal(found.labels, features.labels)
-    for key in ({"weights": "x"}, {"data": "x"}, {"precision": "x"}):
-        assert cache.load(cache.path(**{"weights": "w", "data": "d", "precision": "32", **key})) is None
-    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".safetensors"]  # no part is left
+    for change in ({"weights": "x"}, {"data": "x"}, {"precision": "x"}):
+        assert load_features(feature_file(**{**key, **change})) is None
+    assert [p.suffix for p in cache.iterdir()] == [".safetensors"]  # no part is left
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes | None) -> None:
-    cache = FeatureCache(tmp_path)
-    path = cache.path(a=1)
-    assert path is not None
-    cache.save(path, clusters(9, 3, 2, 1.0))
+    path = tmp_path / "a.safetensors"
+    save_features(path, clusters(9, 3, 2, 1.0))
     path.write_bytes(path.read_bytes()[:100] if content is None else content)
-    assert cache.load(path) is None
+    assert load_features(path) is None
 
 
 def test_a_cache_that_cannot_be_written_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
-    cache = FeatureCache(tmp_path / "file" / "features")
-    cache.save(cache.path(a=1), clusters(9, 3, 2, 1.0))
+    save_features(tmp_path / "file/features/a.safetensors", clusters(9, 3, 2, 1.0))
     assert "features are not cached" in caplog.text
 
 
 def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, limit_gb=25e-6)  # for two files of 10 kB
-    paths = [cache.path(a=i) for i in range(4)]
+    paths = [tmp_path / f"{i}.safetensors" for i in range(4)]
     for age, path in zip((30, 20, 10, 0), paths, strict=True):
-        assert path is not None
-        cache.save(path, Features(torch.zeros(100, 25), torch.zeros(100, dtype=torch.int64)))
+        rows = Features(torch.zeros(100, 25), torch.zeros(100, dtype=torch.int64))
+        save_features(path, rows, limit_gb=25e-6)  # for two files of 10 kB
         os.utime(path, (time.time() - age,) * 2)
-    assert [cache.load(path) is not None for path in paths] == [False, False, True, True]
-
-
-def test_without_a_folder_nothing_is_kept() -> None:
-    cache = FeatureCache(None)
-    assert cache.path(a=1) is None
-    cache.save(None, clusters(9, 3, 2, 1.0))
-    assert cache.load(None) is None
+    assert [load_features(path) is not None for path in paths] == [False, False, True, True]
 
 
 def test_a_hash_is_of_every_weight_and_of_the_architecture() -> None:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from recviz import OnlineProbe, TwoViews
 from recviz.errors import InputError, TrainingError
 from recviz.probes.final import FinalProbe
+from recviz.probes.functional import extract_features
 from recviz.probes.linear import FeatureProbe
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
@@ -297,8 +298,6 @@ def test_final_probe_measures_all_three_and_learns_something() -> None:
 
 def test_tiny_backbone_restores_its_mode() -> None:
     backbone = TinyBackbone().train()
-    from recviz.probes import extract_features
-
     extract_features(backbone, [(torch.zeros(2, 3, 32, 32), torch.zeros(2))], lambda images: images)
     assert all(part.training for part in backbone.modules())
 

@@ -8,7 +8,7 @@ from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.probes.result import Accuracy
 from recviz.progress import working
-from recviz.reports.export import FORMATS, card_path, export
+from recviz.reports.export import SUFFIXES, card_path, export
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 from recviz.runs.results import heading
@@ -19,8 +19,6 @@ takes images in 0..1 and normalises them itself. A model card beside it says how
 
 The default is the newest run below ./runs. The export is read back and its features are compared."""
 
-SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
-
 
 def run(argv: list[str]) -> None:
     """Parse, write, check, and print the path.
@@ -30,7 +28,7 @@ def run(argv: list[str]) -> None:
     """
     parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
-    parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="safetensors", help="default: safetensors")
     parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")
     config = parse(parser, argv)
     source = Path(config.ckpt_path or newest_checkpoint())

@@ -39,8 +39,9 @@ from recviz.launch.failures import refusals
 from recviz.launch.machine import typed_command
 from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.cache import weights_hash
+from recviz.probes.linear import Linear
+from recviz.probes.offline import Finetune, Official
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
-from recviz.probes.protocols import PROTOCOLS
 from recviz.probes.result import Result
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
@@ -55,6 +56,9 @@ from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_chec
 from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file
 from recviz.runs.written import settings_text
+
+PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"linear": Linear, "official": Official, "finetune": Finetune}
+"""Protocols by name; a new one is a file in probes/ and its name here."""
 
 DESCRIPTION = """Evaluate the backbone of a checkpoint (by default the newest run's), or any other backbone.
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from recviz.files import own_part, remove_oldest, whole_file
+from recviz.launch.machine import cache_folder
 from recviz.probes.functional import Features
 
 _log = logging.getLogger(__name__)
@@ -27,43 +28,26 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-class FeatureCache:
-    """A folder of features, one file per key.
+def feature_file(**key: object) -> Path:
+    """The file of features of a key: weights, data, transform, precision; any change gives another file."""
+    text = repr(sorted(key.items()))
+    return cache_folder() / "features" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
-    Args:
-        folder: created with the first file. None: no cache.
-        limit_gb: above it, the oldest features are removed.
-    """
 
-    def __init__(self, folder: Path | None, limit_gb: float = 50.0) -> None:
-        self.folder = folder
-        self.limit_gb = limit_gb
+def load_features(path: Path) -> Features | None:
+    """The cached features, or None if missing or damaged."""
+    try:
+        return Features(**load_file(path))
+    except (SafetensorError, TypeError, OSError):
+        return None
 
-    def path(self, **key: object) -> Path | None:
-        """The file of a key: weights, data, transform, precision; any change gives another file."""
-        if self.folder is None:
-            return None
-        text = repr(sorted(key.items()))
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.safetensors"
 
-    def load(self, path: Path | None) -> Features | None:
-        """The cached features, or None if missing or damaged."""
-        if path is None or not path.is_file():
-            return None
-        try:
-            tensors = load_file(path)
-            return Features(tensors["features"], tensors["labels"])
-        except (SafetensorError, KeyError, OSError):
-            return None
-
-    def save(self, path: Path | None, features: Features) -> None:
-        """Write the features atomically; a failure is logged in one line."""
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            remove_oldest(path.parent, "*.safetensors", self.limit_gb * 1e9 - features.features.nbytes)
-            with whole_file(path, own_part(path)) as part:
-                save_file({"features": features.features.cpu(), "labels": features.labels.cpu()}, part)
-        except (OSError, SafetensorError) as error:
-            _log.warning("features are not cached, since %s cannot be written: %s", path, error)
+def save_features(path: Path, features: Features, limit_gb: float = 50.0) -> None:
+    """Write features atomically, and remove the oldest above the limit; a failure is logged in one line."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_oldest(path.parent, "*.safetensors", limit_gb * 1e9 - features.features.nbytes)
+        with whole_file(path, own_part(path)) as part:
+            save_file({name: rows.cpu() for name, rows in features._asdict().items()}, part)
+    except (OSError, SafetensorError) as error:
+        _log.warning("features are not cached, since %s cannot be written: %s", path, error)

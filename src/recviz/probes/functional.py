@@ -280,7 +280,7 @@ def vote(neighbours: Neighbours, bank_labels: Tensor, num_classes: int, temperat
         InputError: a temperature that is not positive.
     """
     if temperature is not None and temperature <= 0:
-        raise InputError(f"k-NN needs a positive temperature, got {temperature}")
+        raise InputError(f"k-NN needs a positive temperature, got temperature={temperature}")
     similarities = neighbours.similarities
     if temperature is None:
         votes = torch.ones_like(similarities)
@@ -302,19 +302,12 @@ def knn_predict(
     """Class scores [Q, C] by nearest neighbours in cosine similarity.
 
     Args:
-        queries: [Q, D].
-        bank: [N, D].
-        k: neighbours, see nearest_neighbours.
-        chunk: queries at a time.
-        bank_labels: int64 [N], see vote.
-        num_classes: see vote.
-        temperature: see vote.
+        queries, bank, k, chunk: see nearest_neighbours.
+        bank_labels, num_classes, temperature: see vote.
 
     Raises:
         InputError: an empty bank, or k or temperature that are not positive.
     """
-    if k < 1 or (temperature is not None and temperature <= 0):
-        raise InputError(f"k-NN needs positive k and temperature, got k={k}, temperature={temperature}")
     return vote(nearest_neighbours(queries, bank, k, chunk), bank_labels, num_classes, temperature)
 
 

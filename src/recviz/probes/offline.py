@@ -27,9 +27,6 @@ from recviz.probes.result import Accuracy, Result, accuracy_table
 BATCH = 256
 """The authors' batch size over all processes, which their learning rates assume."""
 
-PRECISION = "32-true"
-"""The authors' precision."""
-
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 """Largest fraction of labels, and the authors' learning rates of backbone and head: for 1% (used up to 3%) and 10%."""
 
@@ -49,9 +46,6 @@ class Official:
     epochs: int = 100
     head_lr: float = 0.02
     weight_decay: float = 1e-6
-
-    def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
@@ -76,9 +70,6 @@ class Finetune:
     backbone_lr: float | None = None
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
-
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
         check_backbone(subject.backbone, subject.data.preparation.size, train=True)
@@ -94,11 +85,6 @@ class Finetune:
         return _trained("finetune", subject, hardware, self.epochs, rates, evaluations=2)
 
 
-def _check_epochs(epochs: int) -> None:
-    if epochs < 1:
-        raise InputError(f"--epochs must be at least 1, got {epochs}")
-
-
 def _trained(
     name: str,
     subject: Subject,
@@ -108,7 +94,9 @@ def _trained(
     evaluations: int = 1,
 ) -> Result | None:
     """Train with augmentation; accuracies are those of the last epoch."""
-    settings = {**asdict(hardware), "precision": hardware.precision or PRECISION}
+    if epochs < 1:
+        raise InputError(f"--epochs must be at least 1, got {epochs}")
+    settings = {**asdict(hardware), "precision": hardware.precision or "32-true"}  # the authors'
     data, bar = subject.data, sys.stdout.isatty()
     module = LinearProbe(subject.backbone, len(data.class_names), *rates)
     with refusals("trainer"):

@@ -50,7 +50,7 @@ class Subject(NamedTuple):
 
 
 class EvaluationProtocol(Protocol):
-    """A dataclass whose fields are its settings; a new one is a file and a name in probes.protocols.
+    """A dataclass whose fields are its settings; a new one is a file and a name in commands/probe.py.
 
     The first line of its docstring is its help in `--protocol`.
     """

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,8 +23,8 @@ from recviz.files import made_folder, whole_file, write_whole
 from recviz.reports.cards import arguments, model_card
 from recviz.runs.checkpoints import EXPORT_KEY, Origin
 
-Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
-FORMATS: tuple[str, ...] = get_args(Format)
+SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
+"""Suffix of the file of each format; timm's is a folder."""
 
 
 class Normalized(nn.Module):
@@ -160,6 +160,7 @@ def _exporting(what: str) -> Iterator[None]:
         raise InputError(f"this backbone cannot be written as {what}: {reason[:300]}") from error
 
 
+@torch.no_grad()
 def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expected: Tensor) -> float:
     """Write a folder for timm.create_model("local-dir:FOLDER"); InputError if timm does not have the network."""
     if importlib.util.find_spec("timm") is None:
@@ -177,13 +178,13 @@ def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expec
     except (RuntimeError, TypeError) as error:  # other names, shapes or arguments
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"timm's {name} is another network than this one ({reason}): {other}") from error
-    _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+    _compared(Normalized(again, origin.preparation)(images), expected, f"timm's {name}")
     content = timm_config(name, settings, origin, int(expected.shape[1]))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     write_whole(folder / "config.json", json.dumps(content, indent=1))
     again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    return _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+    return _compared(Normalized(again, origin.preparation)(images), expected, f"timm's {name}")
 
 
 def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim: int) -> dict[str, Any]:
@@ -207,12 +208,6 @@ def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim
         },
         **({"model_args": settings} if settings else {}),
     }  # fmt: skip
-
-
-@torch.no_grad()
-def _encoded(backbone: nn.Module, origin: Origin, images: Tensor) -> Tensor:
-    features: Tensor = Normalized(backbone, origin.preparation)(images)
-    return features
 
 
 def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]]:

@@ -28,7 +28,7 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:rows].tolist()
     shown = sorted({index for row in chosen for index in (row, *nearest.indices[row].tolist())})
     place = {index: at for at, index in enumerate(shown)}
-    address, across = sprite(embedded.thumbnails[shown])
+    style, across = sprite(embedded.thumbnails[shown])
 
     def cell(index: int, query: int, similarity: str) -> str:
         x, y = (place[index] % across) * THUMBNAIL, (place[index] // across) * THUMBNAIL
@@ -62,14 +62,8 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
         text="".join(lines),
         ranks=ranks,
         rows="".join(body),
-        **thumbnail_style(embedded, address, across),
+        **style,
     )
-
-
-def thumbnail_style(embedded: Embedded, address: str, across: int) -> dict[str, str]:
-    """Page parts with which an element <i> shows a thumbnail, by background-position in units of THUMBNAIL."""
-    sharp = "image-rendering: pixelated" if embedded.thumbnails.shape[2] < THUMBNAIL else ""
-    return {"sprite": address, "width": str(across * THUMBNAIL), "sharp": sharp}
 
 
 def short(name: str, length: int = 40) -> str:

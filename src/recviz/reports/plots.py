@@ -38,10 +38,13 @@ def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Pl
         f"{online[0]}." if len(online) == 1 else "each panel's data."
     )
     about += " The tables may be of other images, classes and probes."
-    terms, collapse = ({f"train/{term}": term for term in _TERMS}, _COLLAPSE)
+    probed = [(str(data), [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE)
+              for data in online]  # fmt: skip
+    terms = [(term, runs, f"train/{term}") for term in _TERMS]
+    collapse = [(title, runs, name) for name, title in _COLLAPSE.items()]
     drawn = {
-        "accuracy-epochs": ("Online linear probe by epochs", about, _online(runs, online, "epoch")),
-        "accuracy-hours": ("Online linear probe by hours", about, _online(runs, online, "hours")),
+        "accuracy-epochs": ("Online linear probe by epochs", about, _curves(probed, "epoch", accuracy=True)),
+        "accuracy-hours": ("Online linear probe by hours", about, _curves(probed, "hours", accuracy=True)),
         "accuracy-compute": (
             "Linear probe by training compute",
             "Multiply-adds of forward and backward passes of both views through the backbone.",
@@ -52,62 +55,41 @@ def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Pl
             "Lines join the runs of one method and one backbone.",
             _scatter(runs, headings, "images", "pretraining images"),
         ),
-        "loss-terms": ("Terms of the loss", "Of single training batches.", _metrics(runs, terms)),
-        "collapse": ("Collapse", "Of single training batches.", _metrics(runs, collapse)),
+        "loss-terms": ("Terms of the loss", "Of single training batches.", _curves(terms, "epoch")),
+        "collapse": ("Collapse", "Of single training batches.", _curves(collapse, "epoch")),
     }
     return {name: Plot(*parts) for name, parts in drawn.items() if parts[2] is not None}
 
 
-def _color(place: int) -> str:
-    return f"C{place % 10}"
+def _pen(place: int) -> dict[str, Any]:
+    return {"color": f"C{place % 10}", "linestyle": ("-", "--", ":", "-.")[place // 10 % 4]}
 
 
-def _style(place: int) -> str:
-    return ("-", "--", ":", "-.")[place // 10 % 4]
-
-
-def _online(runs: Sequence[Run], online: Sequence[str | None], axis: str) -> Any:
-    """A panel for each dataset of an online probe."""
-    able = [data for data in online if any(_points(run, _ONLINE, axis) for run in runs if run.online == data)]
+def _curves(wanted: Sequence[tuple[str, Sequence[Run], str]], axis: str, accuracy: bool = False) -> Any:
+    """A panel with one line per run for each title, runs and metric that have data; None if none has."""
+    able = [(title, runs, name) for title, runs, name in wanted if any(_points(run, name, axis) for run in runs)]
     if not able:
         return None
-    figure, axes = panels(len(able), width=6.4, height=4.2)
-    for place, data in zip(axes, able, strict=True):
-        _lines(place, [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE, axis)
-        place.set_title(_safe(str(data)) if len(able) > 1 else "", fontsize="medium")
-        place.set_ylabel("top-1")
-        percent(place.yaxis)
-    _legend(figure, axes)
-    return figure
-
-
-def _metrics(runs: Sequence[Run], names: Mapping[str, str]) -> Any:
-    """A panel for each metric."""
-    present = [name for name in names if any(_points(run, name, "epoch") for run in runs)]
-    if not present:
-        return None
-    figure, axes = panels(len(present), width=4.4, height=3.4, columns=3)
-    for place, name in zip(axes, present, strict=True):
-        _lines(place, runs, name, "epoch")
-        place.set_title(names[name], fontsize="medium")
-    _legend(figure, axes)
+    size = {"width": 6.4, "height": 4.2} if accuracy else {"width": 4.4, "height": 3.4, "columns": 3}
+    figure, all_axes = panels(len(able), **size)  # type: ignore[arg-type]
+    for axes, (title, runs, name) in zip(all_axes, able, strict=True):
+        for place, run in enumerate(run for run in runs if run.kind == "run"):
+            if points := _points(run, name, axis):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, **_pen(place), marker="." if len(x) < 30 else "", label=_safe(run.name))
+        axes.set_xlabel(axis)
+        axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_title("" if accuracy and len(able) == 1 else _safe(title), fontsize="medium")
+        if accuracy:
+            axes.set_ylabel("top-1")
+            percent(axes.yaxis)
+    _legend(figure, all_axes)
     return figure
 
 
 def _points(run: Run, name: str, axis: str) -> list[tuple[float, float]]:
     return [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
-
-
-def _lines(axes: Any, runs: Sequence[Run], name: str, axis: str) -> None:
-    """One line per run."""
-    for place, run in enumerate(run for run in runs if run.kind == "run"):
-        if points := _points(run, name, axis):
-            x, y = zip(*points, strict=True)
-            marker = "." if len(x) < 30 else ""
-            axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=_safe(run.name))
-    axes.set_xlabel(axis)
-    axes.grid(alpha=0.3)
-    axes.locator_params(axis="x", nbins=6)
 
 
 def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label: str) -> Any:
@@ -167,8 +149,7 @@ def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> No
     below = [0.0 if top.low is None else max(0.0, top.value - top.low) for top in tops]
     above = [0.0 if top.high is None else max(0.0, top.high - top.value) for top in tops]
     x, y = [getattr(run, what) for run in members], [top.value for top in tops]
-    style = {"color": _color(place), "linestyle": _style(place), "marker": "o", "capsize": 2}
-    axes.errorbar(x, y, [below, above], label=_safe(name), **style)
+    axes.errorbar(x, y, [below, above], label=_safe(name), marker="o", capsize=2, **_pen(place))
 
 
 def _safe(text: str) -> str:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
-from recviz.reports.gallery import thumbnail_style
 from recviz.reports.page import filled
 from recviz.reports.panels import panels as panels_of
 
@@ -98,7 +97,7 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         embedded: the images.
         source: which run or file the backbone is of.
     """
-    address, across = sprite(embedded.thumbnails)
+    style, across = sprite(embedded.thumbnails)
     count = len(embedded.names)
     colors = class_colors(len(embedded.class_names))
     content = {
@@ -126,5 +125,5 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         methods=methods,
         legend=legend,
         content=text,
-        **thumbnail_style(embedded, address, across),
+        **style,
     )
