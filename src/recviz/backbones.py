@@ -75,15 +75,6 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = channels
-        self._initialise()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features [N, feature_dim] of images [N, 3, H, W]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return torch.flatten(self.avgpool(x), 1)
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -91,6 +82,12 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn2.weight)
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)
 
 
 def _stage(

@@ -25,7 +25,7 @@ from recviz.data import DataModule
 from recviz.data.folder import LooseImages
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
-from recviz.reports.embedding import Embedded, embed, others, precision_at
+from recviz.reports.embedding import embed, others
 from recviz.reports.export import export, timm_config
 from recviz.runs.checkpoints import Origin, make_backbone, read_backbone
 from tests.datasets import make_flat, make_folder, picture
@@ -213,7 +213,7 @@ def test_torch_hub_finds_the_entries(trained: Path) -> None:
 
 
 def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Command) -> None:
-    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")
+    code, _, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")
     assert (code, err) == (0, "")
     tensors = load_file("e/features.safetensors")
     assert tensors["features"].shape == (22, 64)
@@ -224,7 +224,6 @@ def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Co
     pixels = torch.from_numpy(np.asarray(Image.open(names[3])).copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         assert torch.allclose(backbone(origin.preparation(pixels))[0], tensors["features"][3], atol=1e-4)
-    assert re.search(r"precision at 1: [\d.]+%", out)
     assert Path("e/projection.png").stat().st_size > 1000
     for page in ("projection.html", "neighbours.html"):
         text = Path("e", page).read_text()
@@ -242,24 +241,17 @@ def test_embed_of_the_share_that_was_trained_on(trained: Path, recviz_command: C
 def test_embed_of_any_folder_without_labels(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "mine" / "deep" / "er", 5)
     Image.fromarray(picture(0, 9, (50, 30))).save(tmp_path / "mine" / "<b>&.jpg")
-    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--images", "mine", "--out", "e")
+    code, _, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--images", "mine", "--out", "e")
     assert (code, err) == (0, "")
-    assert "precision" not in out
     assert set(load_file("e/features.safetensors")) == {"features"}
     assert "<b>" not in Path("e/neighbours.html").read_text()
     assert "<b>" not in Path("e/projection.html").read_text()
 
 
-def test_precision_and_others() -> None:
+def test_a_row_is_never_its_own_neighbour() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.99], [1.0, 0.02]])
     assert others(rows, 2).indices[0].tolist() == [1, 4]
-    labels = torch.tensor([0, 0, 1, 1, 1])
-    embedded = Embedded(
-        rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8), torch.arange(5)
-    )
-    found = precision_at(embedded, (1, 9))
-    assert found == {1: pytest.approx(3 / 5)}
-    same = torch.ones(4, 2)  # all alike: a row is never its own neighbour
+    same = torch.ones(4, 2)
     assert all(index not in row for index, row in enumerate(others(same, 2).indices.tolist()))
 
 

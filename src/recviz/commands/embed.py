@@ -23,7 +23,7 @@ from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
-from recviz.reports.embedding import embed, precision_at, save, skipped_too
+from recviz.reports.embedding import embed, save, skipped_too
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 
@@ -85,23 +85,15 @@ def run(argv: list[str]) -> None:
         places = projections.project(embedded.features)
     of = "held-out" if config.split == "val" else "training"
     images = config.images or f"{of} images of {type(data).__name__.removesuffix('DataModule')}"
-    title = f"{run_name(source)} on {images}"
+    folder = RunFolder.of(source)
+    title = f"{folder if source == folder.last else source} on {images}"
     projections.draw(places, embedded, title, out / "projection.png")
     write_whole(out / "projection.html", projections.page(places, embedded, title))
-    precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
-    write_whole(out / "neighbours.html", gallery.page(embedded, precision, title))
+    write_whole(out / "neighbours.html", gallery.page(embedded, title))
     count, width = embedded.features.shape
     print(f"{count:,} images, {width} features each, in {out}/features.safetensors{skipped_too(embedded)}")
-    for k, value in precision.items():
-        print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
     missing = "" if importlib.util.find_spec("umap") else " (UMAP: pip install umap-learn)"
     print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
-
-
-def run_name(source: Path) -> str:
-    """The run folder of its last checkpoint; any other path unchanged."""
-    folder = RunFolder.of(source)
-    return str(folder if source == folder.last else source)
 
 
 def chosen_split(data: DataModule, name: str, whole: bool, limit: int) -> Split:

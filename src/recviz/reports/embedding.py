@@ -128,14 +128,6 @@ def save(embedded: Embedded, folder: Path) -> None:
         part.write_bytes(list_text(embedded.names))
 
 
-def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
-    """Fraction of each image's k nearest others (cosine similarity) with its class; mean over the images."""
-    assert embedded.labels is not None
-    own = others(embedded.features, min(max(ks), len(embedded.features) - 1)).indices
-    same = embedded.labels[own] == embedded.labels[:, None]  # [N, k]
-    return {k: float(same[:, :k].float().mean()) for k in ks if k <= own.shape[1]}
-
-
 def others(features: Tensor, k: int) -> Neighbours:
     """The k nearest other rows of each row, nearest first; [N, k]."""
     found = nearest_neighbours(features, features, k + 1)  # [N, k + 1], usually with the row itself

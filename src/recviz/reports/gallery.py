@@ -13,12 +13,11 @@ from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
 from recviz.reports.page import filled
 
 
-def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 10, rows: int = 50) -> str:
+def page(embedded: Embedded, source: str, k: int = 10, rows: int = 50) -> str:
     """A page with one row per query, drawn at random: the image and its k nearest others.
 
     Args:
         embedded: at least 2 images.
-        precision: by k, see embedding.precision_at; empty without labels.
         source: run or file of the backbone.
         k: neighbours in a row.
         rows: of the page.
@@ -45,21 +44,19 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
         pairs = zip(nearest.indices[row].tolist(), nearest.similarities[row].tolist(), strict=True)
         body.append(f"<tr>{cell(row, row, '')}{''.join(cell(at, row, f'{value:.3f}') for at, value in pairs)}</tr>")
     ranks = "".join(f'<th scope="col">{rank}</th>' for rank in range(1, nearest.indices.shape[1] + 1))
-    quality = ", ".join(f"{value:.1%} at {k}" for k, value in precision.items())
-    lines = [
-        f"<p>{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
+    labelled = embedded.labels is not None
+    text = (
+        f"{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
         "the images whose features are most similar to it. Below each: its "
-        f"{'class, its ' * bool(precision)}name, and the cosine similarity to the query.</p>",
-        "<p>Precision, the fraction of the nearest that are of the query's class, over all images: "
-        f'{quality}. <span class="other">Red</span>: of another class than the query.</p>'
-        if precision
-        else "",
-    ]
+        f"{'class, its ' * labelled}name, and the cosine similarity to the query."
+        + ' <span class="other">Red</span>: of another class than the query.'
+        * labelled
+    )
     return filled(
         "neighbours",
         "images",
         title=escape(f"Nearest neighbours: {source}"),
-        text="".join(lines),
+        text=f"<p>{text}</p>",
         ranks=ranks,
         rows="".join(body),
         **style,

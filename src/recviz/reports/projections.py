@@ -14,7 +14,7 @@ from torch import Tensor
 from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
 from recviz.reports.page import filled
-from recviz.reports.panels import panels as panels_of
+from recviz.reports.plots import panels as panels_of
 
 
 def project(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
