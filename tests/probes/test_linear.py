@@ -20,7 +20,7 @@ from recviz.probes.functional import (
     knn_predict,
     nearest_neighbours,
 )
-from recviz.probes.linear import FeatureProbe, measure
+from recviz.probes.linear import measure, probe_features
 from recviz.probes.result import Accuracy
 
 
@@ -115,17 +115,16 @@ def test_no_penalty_can_be_chosen_from_one_sample_a_class() -> None:
 
 def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     train, test = clusters(300, 8, 4, 1.0), clusters(200, 8, 4, 1.0, seed=1)
-    probe = FeatureProbe()
-    result = probe.measure(train, test, 4)
+    result = probe_features(train, test, 4)
     nearest = {"knn/k=20, T=0.07", "knn/k=20, plain", "knn/k=200, T=0.07", "knn/k=200, plain"}
     assert set(result.metrics) == {"top1", "top5", *nearest}
     assert all(0.5 < result.number(name) <= 1 for name in result.metrics)
-    again = probe.measure(train, test, 4)
+    again = probe_features(train, test, 4)
     assert (result.metrics, result.table, result.about) == (again.metrics, again.table, again.about)
     assert result.about["converged"]
     assert torch.equal(result.state["head.weight"], again.state["head.weight"])
     shuffled = Features(test.features, test.labels.roll(1))
-    other = probe.measure(train, shuffled, 4)
+    other = probe_features(train, shuffled, 4)
     assert other.number("top1") < 0.3
     assert other.about["l2"] == result.about["l2"]  # the test split decides nothing
 
@@ -134,7 +133,7 @@ def test_features_that_are_not_finite_are_not_scored() -> None:
     train, test = clusters(100, 4, 3, 1.0), clusters(50, 4, 3, 1.0, seed=1)
     test.features[::2, 1] = float("nan")
     with pytest.raises(InputError, match="got non-finite ones for 25 of 50 test images"):
-        FeatureProbe().measure(train, test, 3)
+        probe_features(train, test, 3)
 
 
 # The cache

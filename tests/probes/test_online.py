@@ -18,7 +18,7 @@ from recviz import OnlineProbe, TwoViews
 from recviz.errors import InputError, TrainingError
 from recviz.probes.final import FinalProbe
 from recviz.probes.functional import extract_features
-from recviz.probes.linear import FeatureProbe
+from recviz.probes.linear import probe_features
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
@@ -248,8 +248,8 @@ def test_without_labels_nothing_is_logged() -> None:
 
 
 def test_every_n_epochs_with_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure, times = FeatureProbe.measure, []
-    monkeypatch.setattr(FeatureProbe, "measure", lambda *args: times.append(1) or measure(*args))
+    times = []
+    monkeypatch.setattr("recviz.probes.online.probe_features", lambda *args: times.append(1) or probe_features(*args))
     probe = OnlineProbe(data=tiny_data(), every_n_epochs=2)
     tiny_trainer(probe, epochs=5).fit(tiny_vicreg(), datamodule=tiny_data())
     assert len(times) == 2

@@ -23,7 +23,7 @@ from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
-from recviz.reports.embedding import embed, save, skipped_too
+from recviz.reports.embedding import embed, save
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 
@@ -91,7 +91,7 @@ def run(argv: list[str]) -> None:
     write_whole(out / "projection.html", projections.page(places, embedded, title))
     write_whole(out / "neighbours.html", gallery.page(embedded, title))
     count, width = embedded.features.shape
-    print(f"{count:,} images, {width} features each, in {out}/features.safetensors{skipped_too(embedded)}")
+    print(f"{count:,} images, {width} features each, in {out}/features.safetensors{embedded.left_out}")
     missing = "" if importlib.util.find_spec("umap") else " (UMAP: pip install umap-learn)"
     print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
 

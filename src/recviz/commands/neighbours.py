@@ -11,7 +11,7 @@ from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
 from recviz.progress import working
-from recviz.reports.embedding import embed, skipped_too
+from recviz.reports.embedding import embed
 from recviz.reports.gallery import Hit, picture
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import newest_checkpoint
@@ -64,4 +64,4 @@ def run(argv: list[str]) -> None:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     for hit in hits:
         print(f"{hit.similarity:.3f}  {hit.name}")
-    print(f"picture: {out}{skipped_too(known)}")
+    print(f"picture: {out}{known.left_out}")

@@ -14,7 +14,7 @@ from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.progress import working
-from recviz.reports.embedding import embed, skipped_too
+from recviz.reports.embedding import embed
 from recviz.runs.checkpoints import load_classifier
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
@@ -53,4 +53,4 @@ def run(argv: list[str]) -> None:
                 writer.writerow([name, classifier.class_names[int(label)], f"{float(value):.4f}"])
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    print(f"{len(embedded.names):,} images in {out}{skipped_too(embedded)}")
+    print(f"{len(embedded.names):,} images in {out}{embedded.left_out}")

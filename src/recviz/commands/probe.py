@@ -32,7 +32,6 @@ from recviz.commands.parsing import (
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
 from recviz.commands.run_data import parse_with_data, run_data, seen_as
-from recviz.data.dataset import Split
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -139,7 +138,14 @@ def read_subject(probed: Probed) -> Subject:
     check_writable(probed.results)
     if config.save is not None and Path(config.save).suffix != CHECKPOINT:
         raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
-    train, test = labelled_splits(data)
+    data.prepare_data()
+    data.setup("validate")
+    train, test = data.train, data.val
+    if test is None or train.labels is None or test.labels is None or len(train.class_names) < 2:
+        raise InputError(
+            "a probe needs labelled images of at least two classes and a held-out split, which these data lack: give "
+            f"another --data or --data.root ({'; '.join(data.notes) or data.description[0]})"
+        )
     fingerprints = train.fingerprint(), test.fingerprint()
     return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, probed.batch_size)
 
@@ -245,7 +251,9 @@ def parse(argv: Sequence[str]) -> Probed:
     given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
     checkpoint, path, precision = None, None, None
     recipe = None if given.config is None else find_recipe(given.config)
-    data = None if recipe is None else recipe_data(recipe)
+    data = None if recipe is None else read_settings_file(recipe).get("data")
+    if recipe is not None and not isinstance(data, dict):
+        raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
     if given.backbone is not None:
         rest = ["--backbone", given.backbone, *rest]
         if given.ckpt_path is not None:
@@ -287,34 +295,3 @@ def parse(argv: Sequence[str]) -> Probed:
     folder = RunFolder("runs") if path is None else RunFolder.of(path)
     results = Path(config.results or folder.results)
     return Probed(config, checkpoint, path, made(**chosen), precision, own_data, batch_size, results)
-
-
-def recipe_data(recipe: Path) -> dict[str, Any]:
-    """The data of a recipe.
-
-    Raises:
-        InputError: an unreadable recipe, or one without data.
-    """
-    data = read_settings_file(recipe).get("data")
-    if not isinstance(data, dict):
-        raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
-    return data
-
-
-def labelled_splits(data: DataModule) -> tuple[Split, Split]:
-    """The training and the held-out split, set up.
-
-    Raises:
-        InputError: data without labels or without a held-out split.
-    """
-    data.prepare_data()
-    data.setup("validate")
-    train, test = data.train, data.val
-    if train is None or test is None or train.labels is None or test.labels is None:
-        raise InputError(
-            "a probe needs labelled images and a held-out split, which these data lack: give another --data or "
-            f"--data.root ({'; '.join(data.notes) or data.description[0]})"
-        )
-    if len(train.class_names) < 2:
-        raise InputError(f"a probe needs two classes to tell apart, and these data have {train.class_names}")
-    return train, test

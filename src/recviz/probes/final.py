@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 from recviz.probes.encoding import encode_splits
-from recviz.probes.linear import FeatureProbe, knn_name
+from recviz.probes.linear import knn_name, probe_features
 from recviz.progress import working
 
 TRAINED = "final/trained_"
@@ -21,7 +21,7 @@ Accuracies = dict[str, float]
 
 
 class FinalProbe(Callback):
-    """Linear probe and k-NN (FeatureProbe) of raw pixels, the untrained and the trained backbone.
+    """Linear probe and k-NN (probe_features) of raw pixels, the untrained and the trained backbone.
 
     All use the same protocol: frozen, eval mode, images without augmentation, fitted on the training split of the
     pretraining data and measured on its held-out split after the last epoch. Metrics are logged as final/…. A linear
@@ -100,7 +100,6 @@ class FinalProbe(Callback):
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(encode, data, device, f"{what}, ")
         with working(f"{what}, linear classifier and k-NN"):
-            probe = FeatureProbe((self.k,), (self.temperature,))
-            result = probe.measure(train, test, len(data.class_names), what)
+            result = probe_features(train, test, len(data.class_names), [self.k], [self.temperature], name=what)
         names = {"linear": "top1", "knn": knn_name(self.k, self.temperature)}
         return {kind: result.number(name) for kind, name in names.items()}

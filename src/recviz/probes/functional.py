@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +11,6 @@ from torch.nn import functional as F
 
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
-
-_log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
@@ -46,14 +43,6 @@ class LinearClassifier(NamedTuple):
         """Logits float32 [N, C] of features [N, D], on the features' device."""
         logits = features.to(self.weight) @ self.weight + self.bias
         return logits.to(features.device, torch.float32)
-
-    def warn_unless_converged(self, what: str) -> None:
-        """Log one warning line if the solver did not reach the optimum; `what` names the probe."""
-        if not self.converged:
-            _log.warning(
-                "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not "
-                "that of the optimum", what, self.steps, self.gradient,
-            )  # fmt: skip
 
 
 @torch.no_grad()

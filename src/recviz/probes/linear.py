@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, ClassVar, NamedTuple
@@ -21,6 +23,8 @@ from recviz.probes.protocol import Hardware, Subject
 from recviz.probes.result import Accuracy, Result, accuracy_table
 from recviz.progress import working
 from recviz.version import __version__
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Precisions of frozen features; weights stay in float32."""
@@ -48,59 +52,62 @@ def measure(scores: Tensor, labels: Tensor) -> Measured:
     return Measured(Accuracy.of(top1, count), Accuracy.of(top5, count), per_class.tolist(), confusion.tolist())
 
 
-@dataclass
-class FeatureProbe:
-    """Fits a linear classifier and k-NN on training features and measures both on test features.
+def probe_features(
+    train: Features,
+    test: Features,
+    classes: int,
+    ks: Sequence[int] = (20, 200),
+    temperatures: Sequence[float | None] = (0.07, None),
+    l2: float | Sequence[float] = L2_PATH,
+    name: str = "",
+) -> Result:
+    """Fit a linear classifier and k-NN on training features, and measure both on test features.
 
     Args:
+        train: training features.
+        test: test features.
+        classes: C.
         ks: numbers of neighbours.
         temperatures: of their votes; None: unweighted.
-        l2: L2 penalty of the linear classifier; several are compared by cross-validation within the training features.
+        l2: see fit_linear.
+        name: of the probe, for the warning that the solver did not converge; "": no warning, only the table.
+
+    Returns:
+        Metrics top1 and top5 of the linear classifier, and knn/… for each setting.
+
+    Raises:
+        InputError: see fit_linear and nearest_neighbours.
     """
-
-    ks: tuple[int, ...] = (20, 200)
-    temperatures: tuple[float | None, ...] = (0.07, None)
-    l2: float | tuple[float, ...] = L2_PATH
-
-    def measure(self, train: Features, test: Features, classes: int, name: str = "") -> Result:
-        """Metrics top1 and top5 of the linear classifier, and knn/… for each setting.
-
-        Args:
-            train: training features.
-            test: test features.
-            classes: C.
-            name: of the probe, for the warning that the solver did not converge; "": no warning, only the table.
-
-        Raises:
-            InputError: see fit_linear and nearest_neighbours.
-        """
-        bad = int((~test.features.isfinite()).any(dim=1).sum())
-        if bad:
-            raise InputError(
-                f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
-            )
-        with torch.autocast(test.features.device.type, enabled=False):
-            classifier = fit_linear(train.features, train.labels, classes, self.l2)
-            linear = measure(classifier(test.features), test.labels)
-            nearest = nearest_neighbours(test.features, train.features, max(self.ks))
-        if name and rank() == 0:
-            classifier.warn_unless_converged(name)
-        knn = {}
-        for k, temperature in product(self.ks, self.temperatures):
-            scores = vote(Neighbours(*(part[:, :k] for part in nearest)), train.labels, classes, temperature)
-            right = float((scores.argmax(dim=1) == test.labels).float().mean())
-            knn[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
-        about = {
-            **{name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")},
-            "per_class": linear.per_class,
-            "confusion": linear.confusion,
-        }
-        state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
-        ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
-        note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
-        rows = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
-        table = accuracy_table([("linear probe", linear.top1, linear.top5, note), *rows])
-        return Result({"top1": linear.top1, "top5": linear.top5, **knn}, table, state, about)
+    bad = int((~test.features.isfinite()).any(dim=1).sum())
+    if bad:
+        raise InputError(
+            f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
+        )
+    with torch.autocast(test.features.device.type, enabled=False):
+        classifier = fit_linear(train.features, train.labels, classes, l2)
+        linear = measure(classifier(test.features), test.labels)
+        nearest = nearest_neighbours(test.features, train.features, max(ks))
+    if name and rank() == 0 and not classifier.converged:
+        _log.warning(
+            "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not that "
+            "of the optimum", name, classifier.steps, classifier.gradient,
+        )  # fmt: skip
+    knn = {}
+    for k, temperature in product(ks, temperatures):
+        scores = vote(Neighbours(*(part[:, :k] for part in nearest)), train.labels, classes, temperature)
+        right = float((scores.argmax(dim=1) == test.labels).float().mean())
+        knn[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
+    about = {
+        **{name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")},
+        "per_class": linear.per_class,
+        "confusion": linear.confusion,
+    }
+    state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
+    ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
+    note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
+    rows = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
+    table = accuracy_table([("linear probe", linear.top1, linear.top5, note), *rows])
+    return Result({"top1": linear.top1, "top5": linear.top5, **knn}, table, state, about)
 
 
 def knn_name(k: int, temperature: float | None) -> str:
@@ -137,7 +144,7 @@ class Linear:
             return None
         train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in splits)
         with working(f"linear probe and k-NN of {len(train.labels):,} features"):
-            result = FeatureProbe().measure(train, test, len(subject.data.class_names))
+            result = probe_features(train, test, len(subject.data.class_names))
         backbone = {f"backbone.{name}": value for name, value in subject.backbone.state_dict().items()}
         about: dict[str, Any] = {"feature_dim": train.features.shape[1], **result.about}
         return result._replace(state={**backbone, **result.state}, about=about)

@@ -16,7 +16,7 @@ from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, 
 from recviz.errors import InputError, TrainingError
 from recviz.probes.encoding import encode_splits
 from recviz.probes.functional import Features, knn_predict
-from recviz.probes.linear import FeatureProbe, knn_name
+from recviz.probes.linear import knn_name, probe_features
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class OnlineProbe(Callback):
     This adds almost no time, and lags behind the backbone.
 
     With `data`, any labelled data, it encodes both splits with the frozen backbone after every `every_n_epochs` epochs;
-    FeatureProbe (l2 = 1e-4) fits the training split and measures the held-out split. This is for pretraining data
+    probe_features (l2 = 1e-4) fits the training split and measures the held-out split. This is for pretraining data
     without labels. A solver that did not converge gives a warning.
 
     It does not affect training: gradients, BatchNorm statistics, schedule and random numbers are untouched. Under DDP,
@@ -129,12 +129,6 @@ class OnlineProbe(Callback):
             self._check_range(rows.labels)
         self._stream.learn(*rows)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin counting."""
-        if self._stream is not None:
-            for metric in self._stream.metrics.values():
-                metric.reset()  # type: ignore[operator]
-
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -170,13 +164,16 @@ class OnlineProbe(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracies."""
-        if self._stream is None or trainer.sanity_checking:
+        if self._stream is None:
             return
         metrics: dict[str, Any] = dict(self._stream.metrics.items())
         if not host_max(metrics["knn"].update_count):
-            return self._warn(trainer, pl_module, "validation_step")
+            self._warn(trainer, pl_module, "validation_step")
+            return
         for name, metric in metrics.items():
-            pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True, prog_bar=name != "linear_top5")
+            if not trainer.sanity_checking:
+                pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True, prog_bar=name != "linear_top5")
+            metric.reset()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Encode, fit and classify `data`."""
@@ -189,8 +186,7 @@ class OnlineProbe(Callback):
         name, device = f"online probe, epoch {trainer.current_epoch + 1}", pl_module.device
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(pl_module, self.data, device, "online probe: ", self._preparation)
-        probe = FeatureProbe((self.k,), (self.temperature,), l2=1e-4)
-        result = probe.measure(train, test, self.num_classes, name)
+        result = probe_features(train, test, self.num_classes, [self.k], [self.temperature], 1e-4, name)
         names = {"linear_top1": "top1", "linear_top5": "top5", "knn": knn_name(self.k, self.temperature)}
         for short, metric in names.items():
             pl_module.log(f"probe/{short}", result.number(metric), sync_dist=True, prog_bar=short != "linear_top5")

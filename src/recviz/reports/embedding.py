@@ -49,10 +49,8 @@ class Embedded(NamedTuple):
     """uint8 [N, 3, S, S], S at most THUMBNAIL and the short side of the images."""
     indices: Tensor
     """int64 [N], indices in the split; unreadable images are missing."""
-    skipped: tuple[str, ...] = ()
-    """One line per unreadable image."""
     left_out: str = ""
-    """Numbers of other files, by extension."""
+    """Numbers of unreadable images and other files, to append to a line."""
 
     def name(self, index: int) -> str:
         """The name of an image, for display."""
@@ -103,15 +101,9 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
     indices = torch.cat(kept)
     names = [split.images.name(index) for index in indices.tolist()]
     labels = None if split.labels is None else found.labels.cpu()
-    thumbs = torch.cat(thumbnails)
-    left_out = counted(split.left_out)
-    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, tuple(skipped), left_out)
-
-
-def skipped_too(embedded: Embedded) -> str:
-    """Numbers of unreadable images and other files, to append to a line; "" if there are none."""
-    skipped = f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
-    return skipped + (f"; left out: {embedded.left_out}" if embedded.left_out else "")
+    left_out = f"; {len(skipped):,} skipped, since they cannot be read" if skipped else ""
+    left_out += f"; left out: {counted(split.left_out)}" if split.left_out else ""
+    return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails), indices, left_out)
 
 
 def save(embedded: Embedded, folder: Path) -> None:

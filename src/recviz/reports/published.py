@@ -37,9 +37,7 @@ def published(data: str, classes: int, group: str) -> list[Run]:
             method=method,
             backbone=backbone,
             data=data,
-            metrics={
-                name: Accuracy(value / 100) for name, value in zip(("top1", "top5", "knn"), percent, strict=False)
-            },
+            metrics={key: Accuracy(value / 100) for key, value in zip(_METRICS, percent, strict=False)},
             probe=f"published: {protocol}",
             group=group,
         )
