@@ -264,7 +264,8 @@ def test_neighbours_of_a_photo(trained: Path, recviz_command: Command, tmp_path:
     lines = out.splitlines()
     assert lines[0] == "1.000  mine/copy.png"  # not the photo itself
     assert len(lines) == 4
-    assert Image.open("found.png").size == (4 * 170 + 30, 216)
+    width, height = Image.open("found.png").size
+    assert width > 3 * height
 
 
 def test_probe_saves_a_classifier_and_predict_uses_it(

@@ -38,13 +38,6 @@ def parse_with_data(
 
     If the options name another dataset, by class or path, settings that select among the run's images (SELECTION:
     classes, fraction, lists of files, splits) are not carried over.
-
-    Args:
-        parser: of the command.
-        argv: its options.
-        groups: see parsing.parse.
-        data: see run_data.
-        source: of the data, for error messages.
     """
     set_defaults(parser, {"data": data}, source)
     config = parse(parser, argv, groups)

@@ -56,15 +56,7 @@ with torch.inference_mode():
 
 
 def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: list[str]) -> str:
-    """Markdown of a model card. Its program runs unchanged on a file photo.jpg.
-
-    Args:
-        origin: description of the backbone.
-        form: of the export, see reports.export.
-        out: the file or folder.
-        feature_dim: D.
-        figures: lines of results.
-    """
+    """Markdown of the model card of an export. Its program runs unchanged on a file photo.jpg."""
     name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
     images = origin.preparation
     model, data = origin.config.get("model") or {}, origin.config.get("data") or {}

@@ -95,13 +95,7 @@ class Table(NamedTuple):
 
 
 def write_report(runs: Sequence[Run], tables: Sequence[Table], out: Path) -> int:
-    """Write OUT, the tables as .md, and each plot as .svg and .png; return the number of plots.
-
-    Args:
-        runs: in the order of their colours.
-        tables: of these runs, see tables_of.
-        out: path that ends in .html.
-    """
+    """Write OUT, the tables as .md, and each plot as .svg and .png; return the number of plots."""
     out.parent.mkdir(parents=True, exist_ok=True)
     drawings = []
     rows = [run for table in tables for run in table.rows]
@@ -204,12 +198,7 @@ def _with_notes(rows: list[Run]) -> list[Run]:
 
 
 def terminal_table(table: Table, width: int) -> str:
-    """A table of aligned columns, from the left as many as fit `width` characters.
-
-    Args:
-        table: one of `write_report`.
-        width: of the terminal.
-    """
+    """A table of aligned columns, from the left as many as fit `width` characters."""
     cells = [[_short(text) for text in _cells(column, table.rows)] for column in table.columns]
     widths = [max(map(len, texts)) for texts in cells]
     shown = max((n for n in range(1, len(cells) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)

@@ -188,14 +188,7 @@ def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expec
 
 
 def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim: int) -> dict[str, Any]:
-    """The content of timm's config.json; its transform resizes larger images as recviz's evaluation does.
-
-    Args:
-        name: of timm's model.
-        settings: its arguments.
-        origin: description of the backbone.
-        feature_dim: D.
-    """
+    """The config.json of timm's model `name`; its transform resizes larger images as recviz's evaluation does."""
     size, mean, std = origin.preparation.as_dict().values()
     return {
         "architecture": name,

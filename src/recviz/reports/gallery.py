@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
 from recviz.reports.page import filled
+from recviz.reports.plots import literal, panels
 
 
 def page(embedded: Embedded, source: str, k: int = 10, rows: int = 50) -> str:
-    """A page with one row per query, drawn at random: the image and its k nearest others.
-
-    Args:
-        embedded: at least 2 images.
-        source: run or file of the backbone.
-        k: neighbours in a row.
-        rows: of the page.
-    """
+    """A page with one row for each of `rows` queries, drawn at random: the image and its k nearest others."""
     count = len(embedded.names)
     nearest = others(embedded.features, min(k, count - 1))
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:rows].tolist()
@@ -69,37 +63,21 @@ def short(name: str, length: int = 40) -> str:
     return last if len(last) <= length else f"{last[: length // 2]}…{last[-(length // 2) + 1 :]}"
 
 
-class Hit(NamedTuple):
-    """Name and cosine similarity of a neighbour."""
-
-    name: str
-    similarity: float
-
-
-def picture(query: Tensor, found: Tensor, name: str, hits: list[Hit], side: int = 160, gap: int = 10) -> Image.Image:
-    """The query, framed, and its neighbours to the right of it in rows of at most 8, each with its name below.
+def picture(tiles: Tensor, names: Sequence[str], similarities: Sequence[float]) -> Any:
+    """A matplotlib Figure of the query, framed, and its neighbours, nearest first, each with similarity and name.
 
     Args:
-        query: uint8 [3, S, S].
-        found: uint8 [k, 3, S, S], nearest first.
-        name: of the query.
-        hits: of `found`.
-        side: of each image, in pixels.
-        gap: between them.
+        tiles: uint8 [1 + k, 3, S, S], the query first.
+        names: of all tiles.
+        similarities: of the neighbours.
     """
-    across = min(8, len(hits))
-    width, height = side + gap, side + gap + 2 * 18
-    sheet = Image.new("RGB", ((1 + across) * width + 3 * gap, -(-len(hits) // across) * height + gap), "white")
-    brush, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    tiles = [(query, "query", name), *((found[i], f"{hit.similarity:.3f}", hit.name) for i, hit in enumerate(hits))]
-    for place, (image, above, below) in enumerate(tiles):
-        left = gap if place == 0 else 3 * gap + (1 + (place - 1) % across) * width
-        top = gap if place == 0 else gap + (place - 1) // across * height
-        tile = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (left, top))
-        for line, text in enumerate((above, short(below, 22))):
-            while brush.textlength(text, font) > side:
-                text = f"{text[: len(text) // 2 - 1]}…{text[len(text) // 2 + 1 :]}"
-            brush.text((left, top + side + 4 + line * 17), text, fill="black", font=font)
-    brush.rectangle((gap - 4, gap - 4, gap + side + 3, gap + side + 3), outline="#1f6fb2", width=4)
-    return sheet
+    figure, axes = panels(len(tiles), width=1.7, height=2.0, columns=9)
+    titles = ["query", *(f"{similarity:.3f}" for similarity in similarities)]
+    for place, tile, name, title in zip(axes, tiles, names, titles, strict=True):
+        place.imshow(tile.permute(1, 2, 0).numpy())
+        place.set(xticks=[], yticks=[], frame_on=title == "query")
+        place.set_title(title, fontsize="small")
+        place.set_xlabel(literal(short(name, 22)), fontsize="x-small")
+    for line in axes[0].spines.values():
+        line.set(edgecolor="#1f6fb2", linewidth=4)
+    return figure

@@ -27,12 +27,7 @@ class Plot(NamedTuple):
 
 
 def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Plot]:
-    """The plots that have data, by name.
-
-    Args:
-        runs: in the order of their colours.
-        headings: headings of the tables, by group.
-    """
+    """The plots that have data, by name; `headings` are those of the tables, by group."""
     online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
         f"{online[0]}." if len(online) == 1 else "each panel's data."
@@ -62,13 +57,7 @@ def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Pl
 
 
 def panels(count: int, width: float = 5.2, height: float = 3.6, columns: int = 2) -> tuple[Any, list[Any]]:
-    """A matplotlib Figure of `count` axes, in rows.
-
-    Args:
-        count: at least 1.
-        width, height: of each, in inches.
-        columns: maximum per row.
-    """
+    """A matplotlib Figure of `count` axes in rows of at most `columns`, each of `width` × `height` inches."""
     from matplotlib.figure import Figure  # a slow import, only needed here
 
     across = min(count, columns)
@@ -107,11 +96,11 @@ def _curves(wanted: Sequence[tuple[str, Sequence[Run], str]], axis: str, accurac
         for place, run in enumerate(run for run in runs if run.kind == "run"):
             if points := _points(run, name, axis):
                 x, y = zip(*points, strict=True)
-                axes.plot(x, y, **_pen(place), marker="." if len(x) < 30 else "", label=_safe(run.name))
+                axes.plot(x, y, **_pen(place), marker="." if len(x) < 30 else "", label=literal(run.name))
         axes.set_xlabel(axis)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", nbins=6)
-        axes.set_title("" if accuracy and len(able) == 1 else _safe(title), fontsize="medium")
+        axes.set_title("" if accuracy and len(able) == 1 else literal(title), fontsize="medium")
         if accuracy:
             axes.set_ylabel("top-1")
             percent(axes.yaxis)
@@ -151,10 +140,10 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
         levels = {run.name: run.top1.value for run in others if run.top1 is not None}
         for place, (name, level) in enumerate(levels.items()):
             dashes = (0, (1 + 2 * place, 2))
-            axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=_safe(name))
+            axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=literal(name))
         _cost_axis(axes, costs[group], label)
         axes.set_ylabel("linear probe, top-1 (95% interval)")
-        axes.set_title(_safe(headings[group]) if len(groups) > 1 else "", fontsize="medium")
+        axes.set_title(literal(headings[group]) if len(groups) > 1 else "", fontsize="medium")
         percent(axes.yaxis)
         axes.grid(alpha=0.3)
     _legend(figure, all_axes)
@@ -180,11 +169,11 @@ def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> No
     below = [0.0 if top.low is None else max(0.0, top.value - top.low) for top in tops]
     above = [0.0 if top.high is None else max(0.0, top.high - top.value) for top in tops]
     x, y = [getattr(run, what) for run in members], [top.value for top in tops]
-    axes.errorbar(x, y, [below, above], label=_safe(name), marker="o", capsize=2, **_pen(place))
+    axes.errorbar(x, y, [below, above], label=literal(name), marker="o", capsize=2, **_pen(place))
 
 
-def _safe(text: str) -> str:
-    """Escape a label, so that matplotlib shows it literally."""
+def literal(text: str) -> str:
+    """A label that matplotlib shows as it is."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

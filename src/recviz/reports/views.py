@@ -25,13 +25,7 @@ class StepReport(NamedTuple):
 
 
 def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
-    """Time each step of each view; the median of five runs after one warm-up.
-
-    Args:
-        views: on the device of the images.
-        images: as for TwoViews.
-        generator: source of random numbers, on that device.
-    """
+    """Time each step of each view of a batch, on its device; the median of five runs after one warm-up."""
     reports = []
     cropped = not isinstance(images, Tensor)
     for (name, view, size), source in zip(views.each(), views.sources(images), strict=True):
