@@ -25,7 +25,7 @@ import torch
 from peers.memory import peak_of
 from torch.nn import functional as F
 
-from recviz.probes.cache import load_features
+from recviz.probes.encoding import load_features
 from recviz.probes.functional import Features, _folds, accuracy, fit_linear, knn_predict
 
 

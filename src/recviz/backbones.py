@@ -247,12 +247,7 @@ def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
 
 
 def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tensor:
-    """Check the output of a backbone and return it.
-
-    Args:
-        backbone: the module, for feature_dim and the message.
-        features: its output.
-        mode: "train" or "eval", for the message.
+    """Check the output of a backbone and return it; `mode` is "train" or "eval", for the message.
 
     Raises:
         InputError: a backbone without feature_dim, or anything but one float tensor [N, feature_dim].

@@ -76,7 +76,6 @@ def test_alone_it_probes_the_newest_run_and_repeats_itself_bit_for_bit(
     assert first["settings"]["data"]["init_args"]["train_size"] == 300
     assert first["input"] == {"size": 32, "mean": [0.5] * 3, "std": [0.25] * 3}
     assert first["metrics"]["top1"]["samples"] == 100
-    assert sum(map(sum, first["confusion"])) == 100
 
 
 def test_settings_of_the_data_may_be_others(recviz_command: Command, run_folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Measures of frozen features: intervals, confusion, k-NN against scikit-learn, the choice of the ridge, the cache."""
+"""Measures of frozen features: intervals, k-NN against scikit-learn, the choice of the ridge, the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.probes.cache import feature_file, load_features, save_features, weights_hash
+from recviz.probes.encoding import feature_file, load_features, save_features, weights_hash
 from recviz.probes.functional import (
     Features,
     _folds,
@@ -20,7 +20,7 @@ from recviz.probes.functional import (
     knn_predict,
     nearest_neighbours,
 )
-from recviz.probes.linear import measure, probe_features
+from recviz.probes.linear import accuracies, probe_features
 from recviz.probes.result import Accuracy
 
 
@@ -42,14 +42,11 @@ def test_intervals_are_wilsons(value: float, count: int, low: float, high: float
     assert share.high == pytest.approx(high, abs=1e-4)
 
 
-def test_measures_on_numbers_worked_by_hand() -> None:
+def test_accuracies_on_numbers_worked_by_hand() -> None:
     scores = torch.tensor([[3.0, 1, 2, 0, 0, 0], [0, 3, 1, 2, 0, 0], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 1, 2]])
-    measured = measure(scores, torch.tensor([0, 2, 5, 5]))
-    assert measured.top1.value == 0.5
-    assert measured.top5.value == 0.75  # of [9, …, 4], the last class is not among the first five
-    assert measured.per_class == [1, 0, 0, 0, 0, 0.5]
-    assert measured.confusion[5] == [1, 0, 0, 0, 0, 1]
-    assert measured.confusion[2] == [0, 1, 0, 0, 0, 0]
+    found = accuracies(scores, torch.tensor([0, 2, 5, 5]))
+    assert found["top1"].value == 0.5
+    assert found["top5"].value == 0.75  # of [9, …, 4], the last class is not among the first five
 
 
 @pytest.mark.parametrize("bank_chunk", [1, 7, 100, 65536])

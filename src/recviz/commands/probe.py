@@ -37,7 +37,7 @@ from recviz.errors import InputError
 from recviz.launch.failures import refusals
 from recviz.launch.machine import typed_command
 from recviz.launch.ranks import ranks_to_start, run_ranks
-from recviz.probes.cache import weights_hash
+from recviz.probes.encoding import weights_hash
 from recviz.probes.linear import Linear
 from recviz.probes.offline import Finetune, Official
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject

@@ -6,18 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from recviz.distributed import part_company, rank
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
-from recviz.probes.cache import feature_file, load_features, save_features
-from recviz.probes.encoding import encode_splits
+from recviz.probes.encoding import encode_splits, feature_file, load_features, save_features
 from recviz.probes.functional import L2_PATH, Features, Neighbours, fit_linear, nearest_neighbours, vote
 from recviz.probes.protocol import Hardware, Subject
 from recviz.probes.result import Accuracy, Result, accuracy_table
@@ -30,26 +29,15 @@ PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Precisions of frozen features; weights stay in float32."""
 
 
-class Measured(NamedTuple):
-    """Accuracies and confusion of scores [N, C] with labels [N]."""
-
-    top1: Accuracy
-    top5: Accuracy
-    per_class: list[float]
-    """Fraction of correctly classified samples of each class."""
-    confusion: list[list[int]]
-    """Row: class; column: predicted class."""
-
-
-def measure(scores: Tensor, labels: Tensor) -> Measured:
-    """Accuracies and confusion of scores [N, C]; the first of equal scores counts as the highest."""
+def accuracies(scores: Tensor, labels: Tensor) -> dict[str, Accuracy]:
+    """Top1 and top5 of scores [N, C]; the first of equal scores counts as the highest."""
     count, classes = scores.shape
-    top1, top5 = (
-        float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))) for top in (1, 5)
-    )
-    confusion = multiclass_confusion_matrix(scores.argmax(dim=1), labels, classes)
-    per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
-    return Measured(Accuracy.of(top1, count), Accuracy.of(top5, count), per_class.tolist(), confusion.tolist())
+    return {
+        f"top{top}": Accuracy.of(
+            float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))), count
+        )
+        for top in (1, 5)
+    }
 
 
 def probe_features(
@@ -85,7 +73,7 @@ def probe_features(
         )
     with torch.autocast(test.features.device.type, enabled=False):
         classifier = fit_linear(train.features, train.labels, classes, l2)
-        linear = measure(classifier(test.features), test.labels)
+        linear = accuracies(classifier(test.features), test.labels)
         nearest = nearest_neighbours(test.features, train.features, max(ks))
     if name and rank() == 0 and not classifier.converged:
         _log.warning(
@@ -97,17 +85,13 @@ def probe_features(
         scores = vote(Neighbours(*(part[:, :k] for part in nearest)), train.labels, classes, temperature)
         right = float((scores.argmax(dim=1) == test.labels).float().mean())
         knn[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
-    about = {
-        **{name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")},
-        "per_class": linear.per_class,
-        "confusion": linear.confusion,
-    }
+    about = {name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")}
     state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
     ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
     note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
     rows = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
-    table = accuracy_table([("linear probe", linear.top1, linear.top5, note), *rows])
-    return Result({"top1": linear.top1, "top5": linear.top5, **knn}, table, state, about)
+    table = accuracy_table([("linear probe", linear["top1"], linear["top5"], note), *rows])
+    return Result({**linear, **knn}, table, state, about)
 
 
 def knn_name(k: int, temperature: float | None) -> str:

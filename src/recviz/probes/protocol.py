@@ -38,7 +38,7 @@ class Subject(NamedTuple):
     data: Any
     """A DataModule of recviz, set up, with labels, a held-out split and the backbone's preparation."""
     weights: str
-    """Hash of the backbone's weights, see probes.cache.weights_hash."""
+    """Hash of the backbone's weights, see probes.encoding.weights_hash."""
     train: str
     """Fingerprint of the training split."""
     test: str
