@@ -291,41 +291,18 @@ def test_probe_saves_a_classifier_and_predict_uses_it(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["export", "--ckpt_path", "nowhere"], "no checkpoint at nowhere"),
         (["export"], "no checkpoint below runs/"),
-        (["export", "--ckpt_path", "RUN", "--format", "onx", "--out", "b.onnx"], "format"),
-        (["export", "--ckpt_path", "RUN", "--format", "onnx", "--out", "b.pth"], "--out must end in .onnx"),
         (["export", "--ckpt_path", "RUN", "--format", "timm", "--out", "text.txt"], "--out text.txt is a file"),
-        (["export", "--ckpt_path", "RUN", "--out", "text.txt/b.safetensors"], "cannot write text.txt/b.safetensors"),
         (["export", "--ckpt_path", "other.safetensors"], "not a safetensors file that recviz exported"),
-        (["export", "--ckpt_path", "text.txt"], "text.txt is not a checkpoint"),
         (["embed", "--ckpt_path", "RUN", "--images", "nowhere"], "nowhere is not a folder of images"),
-        (["embed", "--ckpt_path", "RUN", "--images", "empty"], "empty holds no images"),
-        (["embed", "--ckpt_path", "RUN", "--images", "two"], "at least 3 images, got 2"),
-        (["embed", "--ckpt_path", "RUN", "--limit", "-1"], "--limit must not be negative"),
-        (["embed", "--ckpt_path", "RUN", "--split", "train", "--out", "text.txt"], "cannot write to text.txt"),
         (["embed", "--ckpt_path", "RUN", "--split", "test"], "split"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two"], "query"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "no.jpg"], "there is no image no.jpg"),
-        (
-            ["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "text.txt"],
-            "cannot read the image text.txt",
-        ),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--k", "0"], "--k must be"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--out", "x.gif"], "--out"),
-        (["predict", "two"], "ckpt_path"),
-        (["predict", "--ckpt_path", "LAST", "two"], "holds no classifier: recviz probe --save"),
-        (["probe", "--ckpt_path", "LAST", "--save", "probe.pt"], "--save must end in .ckpt"),
     ],
 )
 def test_bad_input_costs_one_line(trained: Path, recviz_command: Command, args: list[str], said: str) -> None:
-    Path("empty").mkdir()
-    make_flat(Path("two"), 2)
     Path("text.txt").write_text("hello")
     save_file({"x": torch.zeros(1)}, "other.safetensors")
     before = sorted(map(str, Path().rglob("*")))
-    names = {"RUN": str(trained / "cifar"), "LAST": str(trained / "cifar/checkpoints/last.ckpt")}
-    code, _, err = recviz_command(*[names.get(arg, arg) for arg in args])
+    code, _, err = recviz_command(*[str(trained / "cifar") if arg == "RUN" else arg for arg in args])
     assert code == 2, err
     assert said in err
     assert err.count("\n") == 1

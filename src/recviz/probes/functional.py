@@ -240,7 +240,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
         raise InputError("k-NN needs at least one row in its bank, got none")
     if k < 1:
         raise InputError(f"k-NN needs a positive k, got k={k}")
-    best: list[Neighbours] = [Neighbours(queries.new_empty(0), queries.new_empty(0))] * len(torch.split(queries, chunk))
+    best: list[Neighbours] = []
     for start in range(0, len(bank), bank_chunk):
         rows = F.normalize(bank[start : start + bank_chunk].float(), dim=1).T.contiguous()  # [D, b]
         for i, part in enumerate(torch.split(queries, chunk)):
@@ -251,7 +251,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
                 indices = torch.cat([best[i].indices, indices], dim=1)
                 top = similarities.topk(min(k, similarities.shape[1]), dim=1)
                 similarities, indices = top.values, indices.gather(1, top.indices)
-            best[i] = Neighbours(similarities, indices)
+            best[i : i + 1] = [Neighbours(similarities, indices)]
     return Neighbours(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
 

@@ -73,7 +73,7 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
                 difference = _timm(whole, origin, out, images, expected)
             else:
                 with whole_file(out) as part:
-                    difference = _compared(_WRITERS[form](whole, origin, part, images), expected, form)
+                    difference = _compared(_written(form, whole, origin, part, images), expected, form)
             write_whole(card_path(out, form), model_card(origin, form, out, int(expected.shape[1]), figures))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
@@ -101,26 +101,28 @@ def _weights(backbone: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in backbone.state_dict().items()}
 
 
-def _again(whole: Normalized, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Features from weights read back."""
+def _written(form: str, whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+    """Write a file, and return the features of what is read back."""
+    if form == "torch_export":
+        return _torch_export(whole, path, images)
+    if form == "onnx":
+        return _onnx(whole, path, images)
+    if form == "safetensors":
+        about = {"backbone": origin.backbone, "preparation": origin.preparation.as_dict()}
+        save_file(_weights(whole.backbone), path, {"format": "pt", EXPORT_KEY: json.dumps(about)})
+        path.chmod(0o644)
+        weights = load_file(path)
+    else:
+        torch.save(_weights(whole.backbone), path)
+        weights = torch.load(path, weights_only=True)
     with torch.no_grad():
-        features: Tensor = torch.func.functional_call(whole, {f"backbone.{k}": v for k, v in weights.items()}, images)
+        features: Tensor = torch.func.functional_call(
+            whole, {f"backbone.{name}": value for name, value in weights.items()}, images
+        )
     return features
 
 
-def _state_dict(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
-    torch.save(_weights(whole.backbone), path)
-    return _again(whole, torch.load(path, weights_only=True), images)
-
-
-def _safetensors(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
-    about = {"backbone": origin.backbone, "preparation": origin.preparation.as_dict()}
-    save_file(_weights(whole.backbone), path, {"format": "pt", EXPORT_KEY: json.dumps(about)})
-    path.chmod(0o644)
-    return _again(whole, load_file(path), images)
-
-
-def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+def _torch_export(whole: Normalized, path: Path, images: Tensor) -> Tensor:
     batch = torch.export.Dim("batch", min=1)
     with _exporting("a program of torch.export"):
         program = torch.export.export(whole, (images[:2],), dynamic_shapes={"images": {0: batch}})
@@ -130,7 +132,7 @@ def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor)
     return features
 
 
-def _onnx(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+def _onnx(whole: Normalized, path: Path, images: Tensor) -> Tensor:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"--format onnx needs packages that are not installed: pip install {' '.join(missing)}")
@@ -222,11 +224,3 @@ def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]
         return function, {}
     beside = {*inspect.signature(timm.create_model).parameters, "num_classes"}  # they do not change the network
     return about["architecture"], {name: value for name, value in given.items() if name not in beside}
-
-
-_WRITERS: dict[str, Any] = {
-    "state_dict": _state_dict,
-    "safetensors": _safetensors,
-    "torch_export": _torch_export,
-    "onnx": _onnx,
-}
