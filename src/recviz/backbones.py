@@ -273,15 +273,21 @@ def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
     example = next(backbone.parameters(), torch.empty(0))
     noise = torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    modes = [(module, module.training) for module in backbone.modules()]
     devices = [example.device] if example.is_cuda else []
+    with in_mode(backbone, train), torch.no_grad(), torch.random.fork_rng(devices):
+        return functional_call(backbone, buffers, (noise,))
+
+
+@contextlib.contextmanager
+def in_mode(module: nn.Module, train: bool) -> Iterator[None]:
+    """Train or eval mode, after which each part has its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.train(train)
     try:
-        backbone.train(train)
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            return functional_call(backbone, buffers, (noise,))
+        yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for part, training in modes:
+            part.training = training
 
 
 def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:

@@ -19,11 +19,7 @@ the runs differ, as many as fit the terminal."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, read the runs, write the report.
-
-    Raises:
-        InputError: a path that is not a run, an output that cannot be written.
-    """
+    """Parse, read the runs, write the report."""
     parser = new_parser("compare", DESCRIPTION)
     parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
     parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")

@@ -40,11 +40,7 @@ GROUPS = {"data": DataModule}
 
 
 def run(argv: list[str]) -> None:
-    """Parse, encode, write.
-
-    Raises:
-        InputError: an invalid checkpoint, data or output.
-    """
+    """Parse, encode, write."""
     parser = new_parser("embed", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--data", type=DataModule | None, default=None, help="default: what the run trained on")

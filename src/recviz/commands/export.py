@@ -21,11 +21,7 @@ The default is the newest run below ./runs. The export is read back and its feat
 
 
 def run(argv: list[str]) -> None:
-    """Parse, write, check, and print the path.
-
-    Raises:
-        InputError: an unreadable checkpoint, a format that does not support the backbone, a missing package.
-    """
+    """Parse, write, check, and print the path."""
     parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
     parser.add_argument("--format", choices=tuple(SUFFIXES), default="safetensors", help="default: safetensors")

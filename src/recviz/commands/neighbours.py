@@ -24,11 +24,7 @@ Unreadable images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, encode, print the nearest and draw them.
-
-    Raises:
-        InputError: an unreadable checkpoint, folder or image, an output that cannot be written.
-    """
+    """Parse, encode, print the nearest and draw them."""
     parser = new_parser("neighbours", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--images", type=str, required=True, help="the folder to look in")

@@ -24,11 +24,7 @@ images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, classify, write.
-
-    Raises:
-        InputError: a file that is not a classifier, a folder without a readable image, an unwritable output.
-    """
+    """Parse, classify, write."""
     parser = new_parser("predict", DESCRIPTION)
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
     parser.add_argument("--ckpt_path", type=str, required=True, help="what recviz probe --save wrote")

@@ -93,11 +93,7 @@ class Probed(NamedTuple):
 
 
 def run(argv: list[str]) -> None:
-    """Parse, rebuild the backbone, measure, print the table and append to results.json.
-
-    Raises:
-        InputError: an invalid checkpoint, backbone, data or setting.
-    """
+    """Parse, rebuild the backbone, measure, print the table and append to results.json."""
     quiet_lightning()
     with working("reading the checkpoint and the data"):
         probed = parse(argv)

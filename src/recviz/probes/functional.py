@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recviz.backbones import in_mode
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
 
@@ -63,28 +65,21 @@ def extract_features(
     Raises:
         InputError: no batches, batches without labels, features that are not [n, D].
     """
-    modes = [(module, module.training) for module in backbone.modules()] if isinstance(backbone, nn.Module) else []
-    if isinstance(backbone, nn.Module):
-        backbone.eval()
-    try:
-        rows: list[Tensor] = []
-        labels: list[Tensor] = []
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    with in_mode(backbone, train=False) if isinstance(backbone, nn.Module) else nullcontext():
         for batch in batches:
             if batch[1] is None:
                 raise InputError("a probe needs labels, but these images have none")
-            images = transform(batch[0].to(device, non_blocking=True))
-            features = backbone(images)
+            features = backbone(transform(batch[0].to(device, non_blocking=True)))
             if not isinstance(features, Tensor) or features.ndim != 2:
                 got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
                 raise InputError(f"a backbone must return features [N, D], got {got}")
             rows.append(features.float())
             labels.append(batch[1].to(device))
-        if not rows:
-            raise InputError("a probe needs at least one batch, but there are no images")
-        return Features(torch.cat(rows), torch.cat(labels))
-    finally:
-        for module, training in modes:
-            module.training = training
+    if not rows:
+        raise InputError("a probe needs at least one batch, but there are no images")
+    return Features(torch.cat(rows), torch.cat(labels))
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
