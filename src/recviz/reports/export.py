@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recviz.augment.preparation import Preparation
-from recviz.backbones import ResNet
 from recviz.errors import InputError, missing_package
 from recviz.files import made_folder, whole_file, write_whole
 from recviz.reports.cards import arguments, model_card
@@ -212,13 +211,6 @@ def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]
     given, function = arguments(origin.backbone), str(origin.backbone["class_path"]).rpartition(".")[2]
     if origin.backbone["class_path"] == "torchvision.models.get_model":
         function = str(given.pop("name"))
-    if isinstance(backbone, ResNet):
-        stem, width = given.get("stem", "imagenet"), given.get("width", 1)
-        if stem != "imagenet" or width != 1:
-            raise InputError(
-                f"timm has no {function} with {stem} stem and width {width}: use --format torch_export or safetensors"
-            )
-        return function, {}
     about = getattr(backbone, "pretrained_cfg", None)  # timm's models
     if not isinstance(about, dict) or not isinstance(about.get("architecture"), str):
         return function, {}
