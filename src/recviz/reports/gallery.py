@@ -38,13 +38,13 @@ def page(embedded: Embedded, source: str, k: int = 10, rows: int = 50) -> str:
         pairs = zip(nearest.indices[row].tolist(), nearest.similarities[row].tolist(), strict=True)
         body.append(f"<tr>{cell(row, row, '')}{''.join(cell(at, row, f'{value:.3f}') for at, value in pairs)}</tr>")
     ranks = "".join(f'<th scope="col">{rank}</th>' for rank in range(1, nearest.indices.shape[1] + 1))
-    labelled = embedded.labels is not None
+    classes, red = "", ""
+    if embedded.labels is not None:
+        classes, red = "class, its ", ' <span class="other">Red</span>: of another class than the query.'
     text = (
         f"{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
-        "the images whose features are most similar to it. Below each: its "
-        f"{'class, its ' * labelled}name, and the cosine similarity to the query."
-        + ' <span class="other">Red</span>: of another class than the query.'
-        * labelled
+        f"the images whose features are most similar to it. Below each: its {classes}name, and the cosine similarity "
+        f"to the query.{red}"
     )
     return filled(
         "neighbours",
