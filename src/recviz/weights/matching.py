@@ -54,9 +54,8 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
         InputError: a file that is missing, unreadable or without weights, or whose names or shapes do not match the
             backbone; the message names them.
     """
-    found = read_tensors(source)
-    own = {_uncompiled(name): weight for name, weight in backbone.state_dict().items()}
-    saved = {_uncompiled(name): name for name in backbone.state_dict()}
+    found = {name.replace("_orig_mod.", ""): tensor for name, tensor in read_tensors(source).items()}  # torch.compile's
+    own = backbone.state_dict()
     matches = [_match(own, {respelled(name): name for name in found}, found) for respelled in _spellings(backbone)]
     match = max(matches, key=lambda match: match.fitting)  # the first of equals: unchanged names
     lacking = [name for name in own if name not in match.names and not name.endswith("num_batches_tracked")]
@@ -74,12 +73,10 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
         raise InputError(f"{other}: beyond the backbone's layers it has {_shown(inside)}")
     if match.copies:
         _log.warning("%s holds the backbone %d times: taken is %r", source, 1 + len(match.copies), match.prefix)
-    weights = {saved[name]: found[there] for name, there in match.names.items()}
-    state = backbone.state_dict()  # which says what the module's versions are; BatchNorm's counts may lack in a file
-    state.update(weights)
-    backbone.load_state_dict(state)
+    own.update({name: found[there] for name, there in match.names.items()})  # BatchNorm's counts may lack in a file
+    backbone.load_state_dict(own)
     left_out = sorted(found.keys() - set(match.names.values()))
-    _log.info("%s: %d tensors under %r; left out: %s", source, len(weights), match.prefix, _shown(left_out))
+    _log.info("%s: %d tensors under %r; left out: %s", source, len(match.names), match.prefix, _shown(left_out))
     return LoadedWeights(match.prefix, left_out)
 
 
@@ -146,12 +143,7 @@ def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
         """torchvision's published DenseNets: denselayer1.norm.1.weight becomes denselayer1.norm1.weight."""
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", name)
 
-    return [_uncompiled, lambda name: cut(_uncompiled(name)), lambda name: dense(_uncompiled(name))]
-
-
-def _uncompiled(name: str) -> str:
-    """The name without torch.compile's prefix, at any place."""
-    return name.replace("_orig_mod.", "")
+    return [str, cut, dense]
 
 
 def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
@@ -161,9 +153,9 @@ def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: di
     children = dict(backbone.named_children())
     if first not in children:
         return not first.isdecimal() or _is_linear(layer, beside, found)  # a Sequential may be followed by a classifier
-    if name in {_uncompiled(buffer) for buffer, _ in backbone.named_buffers()}:  # not saved
+    if name in dict(backbone.named_buffers()):  # not saved
         return True
-    gone = {_uncompiled(path) for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
+    gone = {path for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
     return first in HEADS and any(prefix.rstrip(".") in gone for prefix, _ in _splits(name))
 
 
