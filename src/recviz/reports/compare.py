@@ -33,7 +33,8 @@ class Column(NamedTuple):
         return "" if value is None else self.show(value)
 
 
-def _metric(value: Accuracy | float) -> str:
+def metric_text(value: Accuracy | float) -> str:
+    """A metric with its interval, if known."""
     if not isinstance(value, Accuracy):
         return f"{value:.4g}"
     interval = "" if value.low is None or value.high is None else f" ({value.low:.1%} to {value.high:.1%})"
@@ -41,7 +42,7 @@ def _metric(value: Accuracy | float) -> str:
 
 
 def _measured(title: str, name: str) -> Column:
-    return Column(title, lambda run: run.metrics.get(name), _metric, always=True)
+    return Column(title, lambda run: run.metrics.get(name), metric_text, always=True)
 
 
 def _epochs(run: Run) -> str | None:
