@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recviz.reports.compare import markdown_text
 from recviz.runs.checkpoints import Origin
 from recviz.version import __version__
 
@@ -76,7 +77,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
         ("normalised by", f"mean {list(images.mean)}, standard deviation {list(images.std)}"),
     ]
     lines = [f"# {name.rpartition('.')[2]}, pretrained without labels", ""]
-    lines += ["| | |", "|---|---|", *(f"| {what} | {_cell(value)} |" for what, value in rows), ""]
+    lines += ["| | |", "|---|---|", *(f"| {what} | {markdown_text(value)} |" for what, value in rows), ""]
     lines += ["## How good it is", "", *(figures or ["Not probed yet: `recviz probe` measures it."]), ""]
     lines += ["## How to load it", ""]
     lines += ["```python", _program(origin, form, out, feature_dim), "```", ""]
@@ -111,7 +112,3 @@ def _program(origin: Origin, form: str, out: Path, feature_dim: int) -> str:
         path=str(out), local=f"local-dir:{out}", size=images.size, side=images.short_side,
         mean=list(images.mean), std=list(images.std), dim=feature_dim, make=make, modules="\nimport ".join(modules),
     )  # fmt: skip
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -230,12 +230,13 @@ def _markdown(tables: Sequence[Table]) -> str:
     lines = []
     for table in tables:
         cells = zip(*(_cells(column, table.rows) for column in columns), strict=True)
-        head, *rows = (f"| {' | '.join(map(_markdown_text, row))} |" for row in cells)
-        lines += [f"### {_markdown_text(table.heading)}", "", head, "|---" * len(columns) + "|", *rows, ""]
+        head, *rows = (f"| {' | '.join(map(markdown_text, row))} |" for row in cells)
+        lines += [f"### {markdown_text(table.heading)}", "", head, "|---" * len(columns) + "|", *rows, ""]
     return "\n".join(lines)
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """A text as it stands in a cell of a Markdown table."""
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
