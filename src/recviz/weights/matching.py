@@ -95,13 +95,7 @@ class _Match(NamedTuple):
 
 
 def _match(own: dict[str, Tensor], spelled: dict[str, str], found: dict[str, Tensor]) -> _Match:
-    """The prefix with the most matching shapes and names.
-
-    Args:
-        own: tensors of the backbone.
-        spelled: from respelled names to names in the file.
-        found: tensors of the file.
-    """
+    """The prefix with the most matching shapes and names; `spelled` is from respelled names to names in the file."""
     fitting: dict[str, tuple[int, int]] = {"": (0, 0)}
     for name, there in spelled.items():
         for prefix, rest in _splits(name):
