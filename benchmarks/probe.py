@@ -25,7 +25,7 @@ import torch
 from peers.memory import peak_of
 from torch.nn import functional as F
 
-from recviz.probes.cache import FeatureCache
+from recviz.probes.encoding import load_features
 from recviz.probes.functional import Features, _folds, accuracy, fit_linear, knn_predict
 
 
@@ -51,7 +51,7 @@ def protocols(options: list[str]) -> None:
         ratio = seconds["official"] / seconds["linear, features kept"]
         print(f"\non kept features: {ratio:.0f} times faster (target 20)\n")
         kept = sorted((Path(folder) / "recviz" / "features").iterdir(), key=lambda path: path.stat().st_size)
-        test, train = (FeatureCache(None).load(path) for path in kept[-2:])
+        test, train = (load_features(path) for path in kept[-2:])
         if train is not None and test is not None:
             fits(train, test)
 

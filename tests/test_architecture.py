@@ -87,7 +87,7 @@ NAMES = {"config.yaml", "run.json", "metrics.csv", "results.json", "curves.png",
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_run_folder_alone_spells_the_names_of_a_runs_files(path: Path) -> None:
-    if module_name(path) in ("runs.folder", "weights.published"):  # the latter is torch.hub's folder
+    if module_name(path) in ("runs.folder", "backbones"):  # the latter's is torch.hub's folder
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -136,7 +136,7 @@ ADDITIONS = {  # each by a word of it: the files of src/recviz that know it
     "a method": ("SimCLR", {"methods/simclr.py", "__init__.py"}),
     "a method with an EMA teacher": ("BYOL", {"methods/byol.py", "losses/byol.py", "__init__.py"}),
     "a dataset": ("ImageNet100", {"data/imagenet100.py", "__init__.py"}),
-    "an evaluation protocol": ("Finetune", {"probes/offline.py", "probes/protocols.py"}),
+    "an evaluation protocol": ("Finetune", {"probes/offline.py", "commands/probe.py"}),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,12 +15,17 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from recviz.errors import InputError
 from recviz.weights.matching import HEADS, load_backbone_weights
-from recviz.weights.published import vicreg_weights
 
 TRIED = 2
 """Number of images in the trial of a backbone; BatchNorm in train mode requires more than one."""
 
 Stem = Literal["imagenet", "cifar", "solo-learn"]
+PUBLISHED = "https://dl.fbaipublicfiles.com/vicreg/{name}.pth"
+"""Where VICReg's authors publish resnet50, resnet50x2 and resnet200x2, without checksums."""
+
+PUBLISHED_SIZE = 224
+"""Size of the images that they were trained on, in pixels."""
+
 STEMS = {"imagenet": (7, 2, 3), "cifar": (3, 1, 1), "solo-learn": (3, 1, 2)}
 """Kernel, stride and padding of the first convolution."""
 
@@ -68,16 +75,6 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = channels
-        self.trained_at: int | None = None
-        self._initialise()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features [N, feature_dim] of images [N, 3, H, W]."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return torch.flatten(self.avgpool(x), 1)
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -85,6 +82,12 @@ class ResNet(nn.Module):
                 nn.init.zeros_(module.bn2.weight)
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return torch.flatten(self.avgpool(x), 1)
 
 
 def _stage(
@@ -142,14 +145,20 @@ def resnet200x2(weights: str | None = None) -> ResNet:
 
 
 def _filled(backbone: ResNet, name: str, width: float, weights: str | None) -> ResNet:
-    """The backbone with the requested weights; "vicreg" sets `trained_at`, its image size in pixels."""
+    """The backbone with the requested weights; "vicreg" downloads them once to torch's hub folder."""
     if weights == "vicreg":
         published = name + ("" if width == 1 else f"x{width:g}")
         if published not in ("resnet50", "resnet50x2", "resnet200x2"):
             raise InputError(f"VICReg's authors published resnet50, resnet50x2 and resnet200x2, not {published}")
-        load_backbone_weights(backbone, vicreg_weights(published))
-        backbone.trained_at = 224
-    elif weights is not None:
+        url, path = PUBLISHED.format(name=published), Path(torch.hub.get_dir()) / f"checkpoints/vicreg_{published}.pth"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.is_file():
+                torch.hub.download_url_to_file(url, str(path), progress=False)
+        except OSError as error:
+            raise InputError(f"cannot download {url} ({error}): put the file at {path}, or give its path") from error
+        weights = str(path)
+    if weights is not None:
         load_backbone_weights(backbone, weights)
     return backbone
 
@@ -238,12 +247,7 @@ def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
 
 
 def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tensor:
-    """Check the output of a backbone and return it.
-
-    Args:
-        backbone: the module, for feature_dim and the message.
-        features: its output.
-        mode: "train" or "eval", for the message.
+    """Check the output of a backbone and return it; `mode` is "train" or "eval", for the message.
 
     Raises:
         InputError: a backbone without feature_dim, or anything but one float tensor [N, feature_dim].
@@ -267,32 +271,33 @@ def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tens
 def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
     """The backbone's output for two images of noise; BatchNorm updates copies of the buffers."""
     example = next(backbone.parameters(), torch.empty(0))
-    noise = _noise(size).to(example.device)
+    noise = torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
-    modes = [(module, module.training) for module in backbone.modules()]
     devices = [example.device] if example.is_cuda else []
+    with in_mode(backbone, train), torch.no_grad(), torch.random.fork_rng(devices):
+        return functional_call(backbone, buffers, (noise,))
+
+
+@contextlib.contextmanager
+def in_mode(module: nn.Module, train: bool) -> Iterator[None]:
+    """Train or eval mode, after which each part has its own mode again."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.train(train)
     try:
-        backbone.train(train)
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            return functional_call(backbone, buffers, (noise,))
+        yield
     finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _noise(size: int) -> Tensor:
-    return torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0))
+        for part, training in modes:
+            part.training = training
 
 
 def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:
     """An image size that works although `size` fails; None if there is none, or if `size` works on a second try."""
 
     def works(side: int) -> bool:
-        try:
+        with contextlib.suppress(Exception):
             _trial(backbone, side, train)
-        except Exception:
-            return False
-        return True
+            return True
+        return False
 
     other = next((side for side in _usual_sizes(backbone) if side != size and works(side)), None)
     return None if other is None or works(size) else other

@@ -236,7 +236,7 @@ CASES = {
         "export under another ending": Bad("export --ckpt_path run --format onnx --out a.pt", "must end in .onnx"),
         "export of others": Bad("export --ckpt_path other.ckpt", "was not written by recviz fit"),
         "export into a file": Bad("export --ckpt_path run --out text.ckpt/a.safetensors", "text.ckpt"),
-        "export to timm of a narrow network": Bad("export --ckpt_path run --format timm --out t", "timm has no"),
+        "export to timm of a narrow network": Bad("export --ckpt_path run --format timm --out t", "another network"),
         "embed without a run": Bad("embed --ckpt_path nowhere --images photos", "nowhere"),
         "embed of two things": Bad("embed --ckpt_path run --images flat --data recviz.PatternsDataModule", "not both"),
         "embed of no images": Bad("embed --ckpt_path run --images empty", "empty holds no images"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonargparse import Namespace
 
 from recviz.augment import Preparation
 from recviz.cli import main
-from recviz.commands.run_data import data_default, seen_as
+from recviz.commands import probe
+from recviz.commands.run_data import parse_with_data, run_data
 from recviz.errors import InputError
 from recviz.files import user_path, with_home
 
@@ -29,7 +32,12 @@ OWN: dict[str, Any] = {
         "memory_size": 32,
     },
 }
-KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32, "views": seen_as(SMALL)}
+DATA = run_data(OWN, SMALL)
+
+
+def parsed(options: str) -> Namespace:
+    """The data of recviz probe for a run with the settings OWN."""
+    return parse_with_data(probe.options(), options.split(), probe.TYPES, DATA, "run").data
 
 
 @pytest.mark.parametrize(
@@ -43,11 +51,16 @@ KEPT = {"root": "photos", "batch_size": 8, "on_error": "skip", "memory_size": 32
         "--data recviz.ImageNet100DataModule --data.root photos",
         "--data recviz.data.packed.dataset.PackedDataModule --data.root photos",
         "--data.class_path recviz.PackedDataModule",
-        "--data.path other",
+        "--data recviz.HuggingFaceDataModule --data.path other",
     ],
 )
 def test_what_chooses_among_the_runs_images_is_not_carried_to_others(options: str) -> None:
-    assert data_default(OWN, SMALL, options.split())["init_args"]  # type: ignore[index] == KEPT
+    data = parsed(options).init_args
+    assert {data.get(name) for name in ("exclude", "train_list")} == {None}
+    assert data.get("classes") != "0-4"
+    assert data.fraction == 1
+    assert (data.batch_size, data.on_error) == (8, "skip")
+    assert data.views.init_args.size == SMALL.size
 
 
 @pytest.mark.parametrize(
@@ -55,8 +68,14 @@ def test_what_chooses_among_the_runs_images_is_not_carried_to_others(options: st
     ["", "--data.batch_size 4", "--data.root photos", "--data.root ./photos/", "--data recviz.ImageFolderDataModule"],
 )
 def test_the_runs_own_data_are_as_they_were(options: str) -> None:
-    kept = data_default(OWN, SMALL, options.split())["init_args"]  # type: ignore[index]
-    assert kept == {**OWN["init_args"], "views": seen_as(SMALL)}
+    found = parsed(options).init_args
+    changes = set(re.findall(r"--data\.(\w+)", options))
+    assert all(found[name] == value for name, value in OWN["init_args"].items() if name not in changes)
+    assert found.views.init_args.size == SMALL.size
+
+
+def test_options_that_choose_among_other_images_are_kept() -> None:
+    assert parsed("--data.root other --data.classes 0-4").init_args.classes == "0-4"
 
 
 @pytest.mark.parametrize("option", ["--run_dir={}", "--data.root={}", "{}", "--ckpt_path={}"])

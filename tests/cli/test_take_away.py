@@ -25,7 +25,7 @@ from recviz.data import DataModule
 from recviz.data.folder import LooseImages
 from recviz.errors import InputError
 from recviz.launch.machine import typed_command
-from recviz.reports.embedding import Embedded, embed, others, precision_at
+from recviz.reports.embedding import embed, others
 from recviz.reports.export import export, timm_config
 from recviz.runs.checkpoints import Origin, make_backbone, read_backbone
 from tests.datasets import make_flat, make_folder, picture
@@ -110,7 +110,7 @@ def embedded(run: Path, photos: Path) -> torch.Tensor:
 def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     trained: Path, recviz_command: Command, form: str
 ) -> None:
-    """The programs of the card are executed in an empty scope, on all the photos."""
+    """The program of the card is executed in an empty scope, on all the photos."""
     needs(form)
     out = FORMS.get(form, "folder")
     run = trained / "plain"
@@ -123,7 +123,7 @@ def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     names = draw_photos(Path("photos"))
     expected = embedded(run, Path("photos"))
     found = programs(card)
-    assert len(found) == (2 if form in ("state_dict", "safetensors") else 1)
+    assert len(found) == 1
     for program in found:
         assert '["photo.jpg"]' in program
         scope: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def test_what_timm_and_onnx_do_not_have_is_said(trained: Path, recviz_command: C
     cifar = ["--ckpt_path", str(trained / "cifar")]
     code, _, err = recviz_command("export", *cifar, "--format", "timm", "--out", "folder")
     assert code == 2
-    assert "timm has no resnet18 with cifar stem and width 0.125" in err
+    assert "timm's resnet18 is another network than this one" in err
     assert not Path("folder").exists()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     packages = "onnx onnxscript onnxruntime"
@@ -213,7 +213,7 @@ def test_torch_hub_finds_the_entries(trained: Path) -> None:
 
 
 def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Command) -> None:
-    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")
+    code, _, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")
     assert (code, err) == (0, "")
     tensors = load_file("e/features.safetensors")
     assert tensors["features"].shape == (22, 64)
@@ -224,7 +224,6 @@ def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Co
     pixels = torch.from_numpy(np.asarray(Image.open(names[3])).copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         assert torch.allclose(backbone(origin.preparation(pixels))[0], tensors["features"][3], atol=1e-4)
-    assert re.search(r"precision at 1: [\d.]+%", out)
     assert Path("e/projection.png").stat().st_size > 1000
     for page in ("projection.html", "neighbours.html"):
         text = Path("e", page).read_text()
@@ -242,24 +241,17 @@ def test_embed_of_the_share_that_was_trained_on(trained: Path, recviz_command: C
 def test_embed_of_any_folder_without_labels(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "mine" / "deep" / "er", 5)
     Image.fromarray(picture(0, 9, (50, 30))).save(tmp_path / "mine" / "<b>&.jpg")
-    code, out, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--images", "mine", "--out", "e")
+    code, _, err = recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--images", "mine", "--out", "e")
     assert (code, err) == (0, "")
-    assert "precision" not in out
     assert set(load_file("e/features.safetensors")) == {"features"}
     assert "<b>" not in Path("e/neighbours.html").read_text()
     assert "<b>" not in Path("e/projection.html").read_text()
 
 
-def test_precision_and_others() -> None:
+def test_a_row_is_never_its_own_neighbour() -> None:
     rows = torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.01, 0.99], [1.0, 0.02]])
     assert others(rows, 2).indices[0].tolist() == [1, 4]
-    labels = torch.tensor([0, 0, 1, 1, 1])
-    embedded = Embedded(
-        rows, labels, ["x"] * 5, ["a", "b"], torch.zeros(5, 3, 40, 40, dtype=torch.uint8), torch.arange(5)
-    )
-    found = precision_at(embedded, (1, 9))
-    assert found == {1: pytest.approx(3 / 5)}
-    same = torch.ones(4, 2)  # all alike: a row is never its own neighbour
+    same = torch.ones(4, 2)
     assert all(index not in row for index, row in enumerate(others(same, 2).indices.tolist()))
 
 
@@ -272,7 +264,8 @@ def test_neighbours_of_a_photo(trained: Path, recviz_command: Command, tmp_path:
     lines = out.splitlines()
     assert lines[0] == "1.000  mine/copy.png"  # not the photo itself
     assert len(lines) == 4
-    assert Image.open("found.png").size == (4 * 170 + 30, 216)
+    width, height = Image.open("found.png").size
+    assert width > 3 * height
 
 
 def test_probe_saves_a_classifier_and_predict_uses_it(
@@ -298,41 +291,18 @@ def test_probe_saves_a_classifier_and_predict_uses_it(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["export", "--ckpt_path", "nowhere"], "no checkpoint at nowhere"),
         (["export"], "no checkpoint below runs/"),
-        (["export", "--ckpt_path", "RUN", "--format", "onx", "--out", "b.onnx"], "format"),
-        (["export", "--ckpt_path", "RUN", "--format", "onnx", "--out", "b.pth"], "--out must end in .onnx"),
         (["export", "--ckpt_path", "RUN", "--format", "timm", "--out", "text.txt"], "--out text.txt is a file"),
-        (["export", "--ckpt_path", "RUN", "--out", "text.txt/b.safetensors"], "cannot write text.txt/b.safetensors"),
         (["export", "--ckpt_path", "other.safetensors"], "not a safetensors file that recviz exported"),
-        (["export", "--ckpt_path", "text.txt"], "text.txt is not a checkpoint"),
         (["embed", "--ckpt_path", "RUN", "--images", "nowhere"], "nowhere is not a folder"),
-        (["embed", "--ckpt_path", "RUN", "--images", "empty"], "empty holds no images"),
-        (["embed", "--ckpt_path", "RUN", "--images", "two"], "at least 3 images, got 2"),
-        (["embed", "--ckpt_path", "RUN", "--limit", "-1"], "--limit must not be negative"),
-        (["embed", "--ckpt_path", "RUN", "--split", "train", "--out", "text.txt"], "cannot write to text.txt"),
         (["embed", "--ckpt_path", "RUN", "--split", "test"], "split"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two"], "query"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "no.jpg"], "there is no image no.jpg"),
-        (
-            ["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "text.txt"],
-            "cannot read the image text.txt",
-        ),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--k", "0"], "--k must be"),
-        (["neighbours", "--ckpt_path", "RUN", "--images", "two", "--query", "two/000.png", "--out", "x.gif"], "--out"),
-        (["predict", "two"], "ckpt_path"),
-        (["predict", "--ckpt_path", "LAST", "two"], "holds no classifier: recviz probe --save"),
-        (["probe", "--ckpt_path", "LAST", "--save", "probe.pt"], "--save must end in .ckpt"),
     ],
 )
 def test_bad_input_costs_one_line(trained: Path, recviz_command: Command, args: list[str], said: str) -> None:
-    Path("empty").mkdir()
-    make_flat(Path("two"), 2)
     Path("text.txt").write_text("hello")
     save_file({"x": torch.zeros(1)}, "other.safetensors")
     before = sorted(map(str, Path().rglob("*")))
-    names = {"RUN": str(trained / "cifar"), "LAST": str(trained / "cifar/checkpoints/last.ckpt")}
-    code, _, err = recviz_command(*[names.get(arg, arg) for arg in args])
+    code, _, err = recviz_command(*[str(trained / "cifar") if arg == "RUN" else arg for arg in args])
     assert code == 2, err
     assert said in err
     assert err.count("\n") == 1

@@ -31,8 +31,9 @@ def _probe_steps(_: int, batch_size: int) -> dict[str, Any]:
 
     output = {"features": features[mine], "labels": labels[mine]}
     probe.on_validation_batch_end(Trainer(), None, output, None, 0)  # type: ignore[arg-type]
-    accuracies = {name: float(metric.compute()) for name, metric in probe._metrics.items()}
-    return {**accuracies, "weight": probe._head[0], "bank": probe._bank}
+    assert probe._stream is not None
+    accuracies = {name: float(metric.compute()) for name, metric in probe._stream.metrics.items()}  # type: ignore[operator]
+    return {**accuracies, "weight": probe._stream.weight.detach(), "bank": probe._stream.bank}
 
 
 def _rows(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:

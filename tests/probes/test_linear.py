@@ -1,4 +1,4 @@
-"""Measures of frozen features: intervals, confusion, k-NN against scikit-learn, the choice of the ridge, the cache."""
+"""Measures of frozen features: intervals, k-NN against scikit-learn, the choice of the ridge, the cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.probes.cache import FeatureCache, weights_hash
+from recviz.probes.encoding import feature_file, load_features, save_features, weights_hash
 from recviz.probes.functional import (
     Features,
     _folds,
@@ -20,7 +20,7 @@ from recviz.probes.functional import (
     knn_predict,
     nearest_neighbours,
 )
-from recviz.probes.linear import FeatureProbe, measure
+from recviz.probes.linear import accuracies, probe_features
 from recviz.probes.result import Accuracy
 
 
@@ -42,14 +42,11 @@ def test_intervals_are_wilsons(value: float, count: int, low: float, high: float
     assert share.high == pytest.approx(high, abs=1e-4)
 
 
-def test_measures_on_numbers_worked_by_hand() -> None:
+def test_accuracies_on_numbers_worked_by_hand() -> None:
     scores = torch.tensor([[3.0, 1, 2, 0, 0, 0], [0, 3, 1, 2, 0, 0], [9, 8, 7, 6, 5, 4], [0, 0, 0, 0, 1, 2]])
-    measured = measure(scores, torch.tensor([0, 2, 5, 5]))
-    assert measured.top1.value == 0.5
-    assert measured.top5.value == 0.75  # of [9, …, 4], the last class is not among the first five
-    assert measured.per_class == [1, 0, 0, 0, 0, 0.5]
-    assert measured.confusion[5] == [1, 0, 0, 0, 0, 1]
-    assert measured.confusion[2] == [0, 1, 0, 0, 0, 0]
+    found = accuracies(scores, torch.tensor([0, 2, 5, 5]))
+    assert found["top1"].value == 0.5
+    assert found["top5"].value == 0.75  # of [9, …, 4], the last class is not among the first five
 
 
 @pytest.mark.parametrize("bank_chunk", [1, 7, 100, 65536])
@@ -115,17 +112,16 @@ def test_no_penalty_can_be_chosen_from_one_sample_a_class() -> None:
 
 def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     train, test = clusters(300, 8, 4, 1.0), clusters(200, 8, 4, 1.0, seed=1)
-    probe = FeatureProbe()
-    result = probe.measure(train, test, 4)
+    result = probe_features(train, test, 4)
     nearest = {"knn/k=20, T=0.07", "knn/k=20, plain", "knn/k=200, T=0.07", "knn/k=200, plain"}
     assert set(result.metrics) == {"top1", "top5", *nearest}
     assert all(0.5 < result.number(name) <= 1 for name in result.metrics)
-    again = probe.measure(train, test, 4)
+    again = probe_features(train, test, 4)
     assert (result.metrics, result.table, result.about) == (again.metrics, again.table, again.about)
     assert result.about["converged"]
     assert torch.equal(result.state["head.weight"], again.state["head.weight"])
     shuffled = Features(test.features, test.labels.roll(1))
-    other = probe.measure(train, shuffled, 4)
+    other = probe_features(train, shuffled, 4)
     assert other.number("top1") < 0.3
     assert other.about["l2"] == result.about["l2"]  # the test split decides nothing
 
@@ -134,58 +130,53 @@ def test_features_that_are_not_finite_are_not_scored() -> None:
     train, test = clusters(100, 4, 3, 1.0), clusters(50, 4, 3, 1.0, seed=1)
     test.features[::2, 1] = float("nan")
     with pytest.raises(InputError, match="got non-finite ones for 25 of 50 test images"):
-        FeatureProbe().measure(train, test, 3)
+        probe_features(train, test, 3)
 
 
 # The cache
 
 
-def test_the_cache_gives_back_what_it_was_given_and_knows_other_keys(tmp_path: Path) -> None:
-    cache, features = FeatureCache(tmp_path / "new"), clusters(9, 3, 2, 1.0)
-    path = cache.path(weights="w", data="d", precision="32")
-    assert cache.load(path) is None
-    cache.save(path, features)
-    found = cache.load(path)
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "recviz/features"
+
+
+def test_the_cache_gives_back_what_it_was_given_and_knows_other_keys(cache: Path) -> None:
+    features, key = clusters(9, 3, 2, 1.0), {"weights": "w", "data": "d", "precision": "32"}
+    path = feature_file(**key)
+    assert load_features(path) is None
+    save_features(path, features)
+    found = load_features(path)
     assert found is not None
     assert torch.equal(found.features, features.features)
     assert torch.equal(found.labels, features.labels)
-    for key in ({"weights": "x"}, {"data": "x"}, {"precision": "x"}):
-        assert cache.load(cache.path(**{"weights": "w", "data": "d", "precision": "32", **key})) is None
-    assert [p.suffix for p in (tmp_path / "new").iterdir()] == [".safetensors"]  # no part is left
+    for change in ({"weights": "x"}, {"data": "x"}, {"precision": "x"}):
+        assert load_features(feature_file(**{**key, **change})) is None
+    assert [p.suffix for p in cache.iterdir()] == [".safetensors"]  # no part is left
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", None])
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: bytes | None) -> None:
-    cache = FeatureCache(tmp_path)
-    path = cache.path(a=1)
-    assert path is not None
-    cache.save(path, clusters(9, 3, 2, 1.0))
+    path = tmp_path / "a.safetensors"
+    save_features(path, clusters(9, 3, 2, 1.0))
     path.write_bytes(path.read_bytes()[:100] if content is None else content)
-    assert cache.load(path) is None
+    assert load_features(path) is None
 
 
 def test_a_cache_that_cannot_be_written_costs_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
-    cache = FeatureCache(tmp_path / "file" / "features")
-    cache.save(cache.path(a=1), clusters(9, 3, 2, 1.0))
+    save_features(tmp_path / "file/features/a.safetensors", clusters(9, 3, 2, 1.0))
     assert "features are not cached" in caplog.text
 
 
 def test_the_oldest_features_make_room_for_new_ones(tmp_path: Path) -> None:
-    cache = FeatureCache(tmp_path, limit_gb=25e-6)  # for two files of 10 kB
-    paths = [cache.path(a=i) for i in range(4)]
+    paths = [tmp_path / f"{i}.safetensors" for i in range(4)]
     for age, path in zip((30, 20, 10, 0), paths, strict=True):
-        assert path is not None
-        cache.save(path, Features(torch.zeros(100, 25), torch.zeros(100, dtype=torch.int64)))
+        rows = Features(torch.zeros(100, 25), torch.zeros(100, dtype=torch.int64))
+        save_features(path, rows, limit_gb=25e-6)  # for two files of 10 kB
         os.utime(path, (time.time() - age,) * 2)
-    assert [cache.load(path) is not None for path in paths] == [False, False, True, True]
-
-
-def test_without_a_folder_nothing_is_kept() -> None:
-    cache = FeatureCache(None)
-    assert cache.path(a=1) is None
-    cache.save(None, clusters(9, 3, 2, 1.0))
-    assert cache.load(None) is None
+    assert [load_features(path) is not None for path in paths] == [False, False, True, True]
 
 
 def test_a_hash_is_of_every_weight_and_of_the_architecture() -> None:

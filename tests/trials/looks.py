@@ -38,7 +38,7 @@ TRIALS = {
         check=headed,
     ),
     "embed names its run and its classes": Trial(
-        "fit $Q --run_dir r\nembed --ckpt_path r --out look", "precision at 1", check=legend_and_name
+        "fit $Q --run_dir r\nembed --ckpt_path r --out look", "look at look/projection.html", check=legend_and_name
     ),
     "a comparison has chance, raw pixels and the untrained backbone": Trial(
         "fit $Q --trainer.callbacks recviz.probes.final.FinalProbe --run_dir r\ncompare r",

@@ -6,12 +6,10 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
-from recviz.reports.compare import terminal_table, write_report
+from recviz.reports.compare import tables_of, terminal_table, write_report
 from recviz.runs.run import Run, read_runs
 
 DESCRIPTION = """Compare runs, finished or still training, and results.json files.
@@ -21,12 +19,10 @@ the runs differ, as many as fit the terminal."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, read the runs, write the report.
-
-    Raises:
-        InputError: a path that is not a run, an output that cannot be written.
-    """
-    parser = options()
+    """Parse, read the runs, write the report."""
+    parser = new_parser("compare", DESCRIPTION)
+    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
+    parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")
     config = parse(parser, argv)
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
@@ -34,19 +30,18 @@ def run(argv: list[str]) -> None:
     with working("reading the runs"):
         read = {path: read_runs(Path(path)) for path in config.runs}
     runs = [run for rows in distinct(read).values() for run in rows]
+    tables = tables_of(runs)
     try:
         with working(f"drawing {out}"):
-            report = write_report(runs, out)
+            plots = write_report(runs, tables, out)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    if len(report.tables) > 1:
-        print(f"{len(report.tables)} sets of images, classes or labels were probed: compare within each table\n")
+    if len(tables) > 1:
+        print(f"{len(tables)} sets of images, classes or labels were probed: compare within each table\n")
     width = shutil.get_terminal_size((120, 24)).columns
-    for table in report.tables:
+    for table in tables:
         print(f"{terminal_table(table, width)}\n")
-    print(
-        f"page: {report.page}; all columns: {report.table}; {len(report.plots) // 2} plots beside them as SVG and PNG"
-    )
+    print(f"page: {out}; all columns: {out.with_suffix('.md')}; {plots} plots beside them as SVG and PNG")
 
 
 def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:
@@ -56,11 +51,3 @@ def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:
         path: [run._replace(name=path.strip("/")) if names[run.name] > 1 and run.kind == "run" else run for run in rows]
         for path, rows in read.items()
     }
-
-
-def options() -> ArgumentParser:
-    """The parser of all options."""
-    parser = new_parser("compare", DESCRIPTION)
-    parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
-    parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")
-    return parser

@@ -13,10 +13,9 @@ from recviz.commands.parsing import (
     instantiate,
     new_parser,
     parse,
-    set_defaults,
     unless_misspelt,
 )
-from recviz.commands.run_data import data_default
+from recviz.commands.run_data import parse_with_data, run_data
 from recviz.data.dataset import Split
 from recviz.data.folder import LooseImages
 from recviz.data.module import DataModule
@@ -24,7 +23,7 @@ from recviz.errors import InputError
 from recviz.files import write_whole
 from recviz.progress import working
 from recviz.reports import gallery, projections
-from recviz.reports.embedding import embed, precision_at, save, skipped_too
+from recviz.reports.embedding import embed, save
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 
@@ -41,11 +40,7 @@ GROUPS = {"data": DataModule}
 
 
 def run(argv: list[str]) -> None:
-    """Parse, encode, write.
-
-    Raises:
-        InputError: an invalid checkpoint, data or output.
-    """
+    """Parse, encode, write."""
     parser = new_parser("embed", DESCRIPTION, "[options]", EPILOG)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--data", type=DataModule | None, default=None, help="default: what the run trained on")
@@ -60,10 +55,9 @@ def run(argv: list[str]) -> None:
         source = Path(given.ckpt_path or newest_checkpoint())
     with working(f"reading {source}"):
         backbone, origin = read_backbone(source)
-    if given.data is None and given.images is None and origin.config:
-        own = data_default(origin.config["data"], origin.preparation, argv)
-        set_defaults(parser, {"data": own}, source or "the newest run")
-    config = parse(parser, argv, GROUPS)
+    alone = given.data is None and given.images is None and origin.config
+    own = run_data(origin.config["data"], origin.preparation) if alone else None
+    config = parse_with_data(parser, argv, GROUPS, own, source)
     data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")
@@ -87,23 +81,15 @@ def run(argv: list[str]) -> None:
         places = projections.project(embedded.features)
     of = "held-out" if config.split == "val" else "training"
     images = config.images or f"{of} images of {type(data).__name__.removesuffix('DataModule')}"
-    title = f"{run_name(source)} on {images}"
+    folder = RunFolder.of(source)
+    title = f"{folder if source == folder.last else source} on {images}"
     projections.draw(places, embedded, title, out / "projection.png")
     write_whole(out / "projection.html", projections.page(places, embedded, title))
-    precision = precision_at(embedded, (1, 5, 10)) if embedded.labels is not None else {}
-    write_whole(out / "neighbours.html", gallery.page(embedded, precision, title))
+    write_whole(out / "neighbours.html", gallery.page(embedded, title))
     count, width = embedded.features.shape
-    print(f"{count:,} images, {width} features each, in {out}/features.safetensors{skipped_too(embedded)}")
-    for k, value in precision.items():
-        print(f"precision at {k}: {value:.1%} of the nearest are of an image's own class")
+    print(f"{count:,} images, {width} features each, in {out}/features.safetensors{embedded.left_out}")
     missing = "" if importlib.util.find_spec("umap") else " (UMAP: pip install umap-learn)"
     print(f"look at {out}/projection.html and {out}/neighbours.html{missing}")
-
-
-def run_name(source: Path) -> str:
-    """The run folder of its last checkpoint; any other path unchanged."""
-    folder = RunFolder.of(source)
-    return str(folder if source == folder.last else source)
 
 
 def chosen_split(data: DataModule, name: str, whole: bool, limit: int) -> Split:

@@ -6,31 +6,25 @@ from pathlib import Path
 
 from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
-from recviz.probes.result import Accuracy
 from recviz.progress import working
-from recviz.reports.export import FORMATS, card_path, export
+from recviz.reports.compare import metric_text
+from recviz.reports.export import SUFFIXES, card_path, export
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 from recviz.runs.results import heading
-from recviz.runs.run import Run, read_runs
+from recviz.runs.run import read_runs
 
 DESCRIPTION = """Export a backbone as weights (state_dict, safetensors, timm) or as a program (onnx, torch_export) that
 takes images in 0..1 and normalises them itself. A model card beside it says how to load it.
 
 The default is the newest run below ./runs. The export is read back and its features are compared."""
 
-SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
-
 
 def run(argv: list[str]) -> None:
-    """Parse, write, check, and print the path.
-
-    Raises:
-        InputError: an unreadable checkpoint, a format that does not support the backbone, a missing package.
-    """
+    """Parse, write, check, and print the path."""
     parser = new_parser("export", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder or its checkpoint")
-    parser.add_argument("--format", choices=FORMATS, default="safetensors", help="default: safetensors")
+    parser.add_argument("--format", choices=tuple(SUFFIXES), default="safetensors", help="default: safetensors")
     parser.add_argument("--out", type=str | None, default=None, help="the file (timm: the folder)")
     config = parse(parser, argv)
     source = Path(config.ckpt_path or newest_checkpoint())
@@ -53,13 +47,8 @@ def figures(source: Path) -> list[str]:
     folder = RunFolder(source) if source.is_dir() else RunFolder.of(source)
     if not folder.exists:  # a checkpoint outside its run, or an exported file
         return []
-    return [line for row in read_runs(folder.path) for line in _lines(row)]
-
-
-def _lines(row: Run) -> list[str]:
-    names = {"top1": "top-1", "top5": "top-5", "knn": "k-NN"}
-    texts = [
-        f"{names.get(name, name)} {value.value:.1%}" if isinstance(value, Accuracy) else f"{name} {value:.4g}"
-        for name, value in row.metrics.items()
+    return [
+        f"- {heading(run.group)}: {', '.join(f'{name} {metric_text(value)}' for name, value in run.metrics.items())}"
+        for run in read_runs(folder.path)
+        if run.kind == "run" and run.metrics
     ]
-    return [f"- {heading(row.group)}: {', '.join(texts)}"] if texts and row.kind == "run" else []

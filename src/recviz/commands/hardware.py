@@ -11,15 +11,10 @@ from recviz.errors import InputError
 
 
 def check_hardware(settings: Any) -> None:
-    """Check the accelerator and strategy of a Trainer or a Fabric.
+    """Raise InputError for a missing accelerator or an unsupported strategy in the settings of a Trainer or a Fabric.
 
     Strategies that start processes themselves (ddp_spawn, ddp_fork, ddp_notebook) lose metrics, epoch and callbacks.
-
-    Args:
-        settings: those of the Trainer, as a dict or Namespace; objects instead of names are not checked.
-
-    Raises:
-        InputError: a missing accelerator, a strategy for notebooks.
+    Objects instead of names are not checked.
     """
     accelerator, strategy = settings.get("accelerator", "auto"), settings.get("strategy", "auto")
     if isinstance(accelerator, str) and accelerator not in ("auto", "cpu"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.folder import LooseImages, one_image
 from recviz.data.module import DataModule
@@ -11,8 +13,8 @@ from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.probes.functional import nearest_neighbours
 from recviz.progress import working
-from recviz.reports.embedding import embed, skipped_too
-from recviz.reports.gallery import Hit, picture
+from recviz.reports.embedding import embed
+from recviz.reports.gallery import picture
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import newest_checkpoint
 
@@ -22,11 +24,7 @@ Unreadable images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, encode, print the nearest and draw them.
-
-    Raises:
-        InputError: an unreadable checkpoint, folder or image, an output that cannot be written.
-    """
+    """Parse, encode, print the nearest and draw them."""
     parser = new_parser("neighbours", DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="a run folder, checkpoint or exported file")
     parser.add_argument("--images", type=str, required=True, help="the folder to look in")
@@ -52,16 +50,16 @@ def run(argv: list[str]) -> None:
     ][: config.k]
     if not rows:
         raise InputError(f"{config.images} holds no image but {query}")
-    hits = [Hit(known.name(index), similarity) for index, similarity in rows]
+    names = [known.name(index) for index, _ in rows]
     chosen = bank.subset(known.indices[[index for index, _ in rows]])
-    tiles = (split.images.squares(160) for split in (photo, chosen))  # type: ignore[attr-defined]
-    drawing = picture(next(tiles)[0], next(tiles), str(query), hits)
+    tiles = torch.cat([split.images.squares(160) for split in (photo, chosen)])  # type: ignore[attr-defined]
+    drawing = picture(tiles, [str(query), *names], [similarity for _, similarity in rows])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:
-            drawing.save(part)
+            drawing.savefig(part, dpi=130)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    for hit in hits:
-        print(f"{hit.similarity:.3f}  {hit.name}")
-    print(f"picture: {out}{skipped_too(known)}")
+    for name, (_, similarity) in zip(names, rows, strict=True):
+        print(f"{similarity:.3f}  {name}")
+    print(f"picture: {out}{known.left_out}")

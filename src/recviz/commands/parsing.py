@@ -107,12 +107,6 @@ def first_look(argv: Sequence[str], *names: str) -> tuple[argparse.Namespace, li
         raise InputError(first_line(error)) from error
 
 
-def option_value(argv: Sequence[str], name: str) -> str | None:
-    """The value of an option on the command line, or None."""
-    found: str | None = next(iter(vars(first_look(argv, name)[0]).values()))
-    return found
-
-
 @contextlib.contextmanager
 def unless_misspelt(parser: ArgumentParser, argv: Sequence[str], groups: Mapping[str, type]) -> Iterator[None]:
     """Report an unknown option, if any, instead of the error that it caused."""

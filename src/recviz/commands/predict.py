@@ -14,7 +14,7 @@ from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.progress import working
-from recviz.reports.embedding import embed, skipped_too
+from recviz.reports.embedding import embed
 from recviz.runs.checkpoints import load_classifier
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
@@ -24,11 +24,7 @@ images are listed and left out."""
 
 
 def run(argv: list[str]) -> None:
-    """Parse, classify, write.
-
-    Raises:
-        InputError: a file that is not a classifier, a folder without a readable image, an unwritable output.
-    """
+    """Parse, classify, write."""
     parser = new_parser("predict", DESCRIPTION)
     parser.add_argument("folder", type=str, metavar="FOLDER", help="the images")
     parser.add_argument("--ckpt_path", type=str, required=True, help="what recviz probe --save wrote")
@@ -53,4 +49,4 @@ def run(argv: list[str]) -> None:
                 writer.writerow([name, classifier.class_names[int(label)], f"{float(value):.4f}"])
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from error
-    print(f"{len(embedded.names):,} images in {out}{skipped_too(embedded)}")
+    print(f"{len(embedded.names):,} images in {out}{embedded.left_out}")

@@ -17,8 +17,7 @@ from torch import nn
 
 import recviz.cli
 from recviz.augment.preparation import Preparation
-from recviz.augment.views import TwoViews
-from recviz.backbones import as_backbone, check_backbone
+from recviz.backbones import PUBLISHED_SIZE, as_backbone, check_backbone
 from recviz.commands.hardware import check_hardware
 from recviz.commands.job import quiet_lightning
 from recviz.commands.parsing import (
@@ -32,16 +31,16 @@ from recviz.commands.parsing import (
 )
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
-from recviz.commands.run_data import data_default, seen_as
-from recviz.data.dataset import Split
+from recviz.commands.run_data import parse_with_data, run_data, seen_as
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
 from recviz.launch.machine import typed_command
 from recviz.launch.ranks import ranks_to_start, run_ranks
-from recviz.probes.cache import weights_hash
+from recviz.probes.encoding import weights_hash
+from recviz.probes.linear import Linear
+from recviz.probes.offline import Finetune, Official
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
-from recviz.probes.protocols import PROTOCOLS
 from recviz.probes.result import Result
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
@@ -56,6 +55,9 @@ from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_chec
 from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file
 from recviz.runs.written import settings_text
+
+PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"linear": Linear, "official": Official, "finetune": Finetune}
+"""Protocols by name; a new one is a file in probes/ and its name here."""
 
 DESCRIPTION = """Evaluate the backbone of a checkpoint (by default the newest run's), or any other backbone.
 
@@ -83,33 +85,37 @@ class Probed(NamedTuple):
     protocol: EvaluationProtocol
     precision: str | None
     """The run's."""
+    own_data: bool
+    """Whether the data are the run's, with the run's settings."""
+    batch_size: int | None
+    """If given by an option."""
+    results: Path
 
 
 def run(argv: list[str]) -> None:
-    """Parse, rebuild the backbone, measure, print the table and append to results.json.
-
-    Raises:
-        InputError: an invalid checkpoint, backbone, data or setting.
-    """
+    """Parse, rebuild the backbone, measure, print the table and append to results.json."""
     quiet_lightning()
     with working("reading the checkpoint and the data"):
         probed = parse(argv)
         hardware = Hardware(**probed.config.trainer.as_dict())
-        ranks = ranks_of(hardware)
+        settings = {**asdict(hardware), "precision": None}
+        check_hardware(settings)
+        with refusals("trainer"):
+            ranks = ranks_to_start(Fabric(**settings).strategy)
     if ranks:
         run_ranks(recviz.cli.run, ["probe", *argv], ranks)
         return
     with working("reading the checkpoint and the data"):
         seed_everything(0, verbose=False)
-        subject = read_subject(probed, argv)
-    say_subject(probed, subject, argv)
+        subject = read_subject(probed)
+    say_subject(probed, subject)
     start = time.perf_counter()
     result = probed.protocol.evaluate(subject, hardware)
     if result is not None:  # the first process
         report(probed, subject, result, time.perf_counter() - start)
 
 
-def read_subject(probed: Probed, argv: Sequence[str]) -> Subject:
+def read_subject(probed: Probed) -> Subject:
     """The backbone and the data, and a look at where results and classifier will be written.
 
     Raises:
@@ -117,32 +123,45 @@ def read_subject(probed: Probed, argv: Sequence[str]) -> Subject:
     """
     config = probed.config
     objects = instantiate(options(), config)
-    backbone, data = rebuilt_backbone(objects.backbone, probed), objects.data
-    trained_at = getattr(backbone, "trained_at", None)  # of published weights
-    if trained_at is not None and probed.checkpoint is None and not _gives(argv, "data.views"):
-        data = data.with_views(TwoViews(trained_at))
+    backbone, data = as_backbone(objects.backbone), objects.data
+    if probed.checkpoint is not None:
+        try:
+            backbone.load_state_dict(backbone_weights(probed.checkpoint))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"{probed.path} does not fit its own settings: {reason}") from error
     check_backbone(backbone, data.preparation.size)
-    check_writable(_results_path(probed))
+    check_writable(probed.results)
     if config.save is not None and Path(config.save).suffix != CHECKPOINT:
         raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
-    train, test = labelled_splits(data)
-    batch_size = data.batch_size if _gives(argv, "data.batch_size") else None
+    data.prepare_data()
+    data.setup("validate")
+    train, test = data.train, data.val
+    if test is None or train.labels is None or test.labels is None or len(train.class_names) < 2:
+        raise InputError(
+            "a probe needs labelled images of at least two classes and a held-out split, which these data lack: give "
+            f"another --data or --data.root ({'; '.join(data.notes) or data.description[0]})"
+        )
     fingerprints = train.fingerprint(), test.fingerprint()
-    return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, batch_size)
+    return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, probed.batch_size)
 
 
-def say_subject(probed: Probed, subject: Subject, argv: Sequence[str]) -> None:
+def say_subject(probed: Probed, subject: Subject) -> None:
     """Print what the data are, and what may be wrong with them for this backbone."""
     data, size = subject.data, subject.data.preparation.size
-    if _of_other_images(probed, data, argv):
-        print(
-            "recviz: these are not the images of the run: where a share is held out at random, it may hold some that "
-            "were trained on",
-            file=sys.stderr,
-        )
+    if probed.checkpoint is not None and probed.own_data and data.on_error != "skip":
+        now = data.identity()["data"]
+        if (probed.checkpoint.get(type(data).__qualname__) or {}).get("data", now) != now:
+            print(
+                "recviz: these are not the images of the run: where a share is held out at random, it may hold some "
+                "that were trained on",
+                file=sys.stderr,
+            )
     if is_first_process():
         print("\n".join(["data: " + data.description[0], *data.description[1:]]), flush=True)
-        if _has_large_stem(subject.backbone) and size <= 64:
+        stem = next((part for part in subject.backbone.modules() if isinstance(part, nn.Conv2d)), None)
+        # as the 7×7 stem of ResNets for ImageNet; those of vision transformers do not overlap
+        if size <= 64 and stem and stem.kernel_size[0] > stem.stride[0] >= 2 and stem.kernel_size[0] >= 5:
             print(
                 "note: the backbone's first convolution is made for images of about 224 pixels, and these are "
                 f"{size}×{size}: --data.views.size 96 enlarges them",
@@ -173,25 +192,13 @@ def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> 
         f"test images of {len(train.class_names)} classes, {size}×{size}; weights {subject.weights}"
     )
     print(result.table)
-    add_result(_results_path(probed), result, about)
-    print(f"written to {_results_path(probed)}")
+    add_result(probed.results, result, about)
+    print(f"written to {probed.results}")
     if config.save is not None:
         known = {"backbone": settings["backbone"], "preparation": about["input"], "classes": train.class_names}
         save_probe(Path(config.save), result.state, {**known, "protocol": config.protocol})
         predict = f"{typed_command()} predict --ckpt_path {config.save} FOLDER_OF_IMAGES"
         print(f"classifier in {config.save}; next:\n  {predict}")
-
-
-def ranks_of(hardware: Hardware) -> int:
-    """Number of ranks to start for a probe; 0 for one process.
-
-    Raises:
-        InputError: missing hardware.
-    """
-    settings = {**asdict(hardware), "precision": None}
-    check_hardware(settings)
-    with refusals("trainer"):
-        return ranks_to_start(Fabric(**settings).strategy)
 
 
 def options() -> ArgumentParser:
@@ -238,10 +245,11 @@ def parse(argv: Sequence[str]) -> Probed:
     """
     parser = options()
     given, rest = first_look(argv, "--ckpt_path", "--config", "--backbone")
+    checkpoint, path, precision = None, None, None
     recipe = None if given.config is None else find_recipe(given.config)
-    checkpoint, path, run_precision = None, None, None
-    preparation: Preparation | None = None
-    defaults: dict[str, Any] = {}
+    data = None if recipe is None else read_settings_file(recipe).get("data")
+    if recipe is not None and not isinstance(data, dict):
+        raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
     if given.backbone is not None:
         rest = ["--backbone", given.backbone, *rest]
         if given.ckpt_path is not None:
@@ -253,102 +261,33 @@ def parse(argv: Sequence[str]) -> Probed:
         settings = run_settings(checkpoint, path)
         preparation = run_preparation(checkpoint, path)
         # without initial weights, which the checkpoint replaces
-        defaults = {"ckpt_path": str(path), "backbone": without_weights(settings["model"]["init_args"]["backbone"])}
-        run_precision = (settings.get("trainer") or {}).get("precision")
-        if preparation is not None:
-            defaults["data"] = data_default(settings["data"], preparation, rest)
-    if recipe is not None:
-        data = recipe_data(recipe)
-        if preparation is not None:
-            data.setdefault("init_args", {})["views"] = seen_as(preparation)
-        defaults["data"] = data
-    set_defaults(parser, defaults, recipe or path)
-    config = parse_options(parser, rest, TYPES)
+        backbone = without_weights(settings["model"]["init_args"]["backbone"])
+        set_defaults(parser, {"ckpt_path": str(path), "backbone": backbone}, path)
+        precision = (settings.get("trainer") or {}).get("precision")
+        if preparation is not None and data is not None:
+            data["init_args"] = {**(data.get("init_args") or {}), "views": seen_as(preparation)}
+        elif preparation is not None:
+            data = run_data(settings["data"], preparation)
+    if recipe is None:
+        config = parse_with_data(parser, rest, TYPES, data, path)
+    else:
+        set_defaults(parser, {"data": data}, recipe)
+        config = parse_options(parser, rest, TYPES)
     if config.data is None:
         what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"
         raise InputError(f"{what}: give --config cifar10.yaml, or another recipe or --data")
+    if path is None and (config.backbone.get("init_args") or {}).get("weights") == "vicreg":
+        views = seen_as(Preparation(PUBLISHED_SIZE))  # which options of the data may override
+        init_args = {**config.data.init_args.as_dict(), "views": views}
+        set_defaults(parser, {"data": {**config.data.as_dict(), "init_args": init_args}}, "vicreg")
+        config = parse_options(parser, rest, TYPES)
     made = PROTOCOLS[config.protocol]
     chosen = {name: config[name] for name in protocol_options() if config[name] is not None}
     for name in chosen.keys() - {each.name for each in fields(made)}:  # type: ignore[arg-type]
         raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
-    return Probed(config, checkpoint, path, made(**chosen), run_precision)
-
-
-def recipe_data(recipe: Path) -> dict[str, Any]:
-    """The data of a recipe.
-
-    Raises:
-        InputError: an unreadable recipe, or one without data.
-    """
-    data = read_settings_file(recipe).get("data")
-    if not isinstance(data, dict):
-        raise InputError(f"{recipe} says nothing of data, which is all that recviz probe takes from it")
-    return data
-
-
-def rebuilt_backbone(module: nn.Module, probed: Probed) -> nn.Module:
-    """The backbone, with the checkpoint's weights, if any.
-
-    Raises:
-        InputError: a checkpoint whose weights do not match its settings.
-    """
-    backbone = as_backbone(module)
-    if probed.checkpoint is not None:
-        try:
-            backbone.load_state_dict(backbone_weights(probed.checkpoint))
-        except RuntimeError as error:
-            raise InputError(
-                f"{probed.path} does not fit its own settings: {' '.join(str(error).split())[:300]}"
-            ) from error
-    return backbone
-
-
-def labelled_splits(data: DataModule) -> tuple[Split, Split]:
-    """The training and the held-out split, set up.
-
-    Raises:
-        InputError: data without labels or without a held-out split.
-    """
-    data.prepare_data()
-    data.setup("validate")
-    train, test = data.train, data.val
-    if train is None or test is None or train.labels is None or test.labels is None:
-        raise InputError(
-            "a probe needs labelled images and a held-out split, which these data lack: give another --data or "
-            f"--data.root ({'; '.join(data.notes) or data.description[0]})"
-        )
-    if len(train.class_names) < 2:
-        raise InputError(f"a probe needs two classes to tell apart, and these data have {train.class_names}")
-    return train, test
-
-
-def _has_large_stem(backbone: nn.Module) -> bool:
-    """Whether the first convolution is strided and overlapping, as the 7×7 stem of ResNets for ImageNet."""
-    first = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
-    return first is not None and first.kernel_size[0] > first.stride[0] >= 2 and first.kernel_size[0] >= 5
-
-
-def _of_other_images(probed: Probed, data: DataModule, argv: Sequence[str]) -> bool:
-    """Whether the run's data have changed since training."""
-    if (
-        probed.checkpoint is None
-        or data.on_error == "skip"
-        or any(arg.startswith(("--data", "--config")) for arg in argv)
-    ):
-        return False
-    state = probed.checkpoint.get(type(data).__qualname__) or {}
-    return bool(state.get("data", (now := data.identity()["data"])) != now)
-
-
-def _gives(argv: Sequence[str], name: str) -> bool:
-    """Whether the arguments have an option data or below it."""
-    names = (name, name.replace("data.", "data.init_args."))
-    return any(arg.startswith(tuple(f"--{name}" for name in names)) for arg in argv)
-
-
-def _results_path(probed: Probed) -> Path:
-    if probed.config.results:
-        return Path(probed.config.results)
-    if probed.path is None:
-        return RunFolder("runs").results
-    return RunFolder.of(probed.path).results
+    own_data = recipe is None and config.data == parser.get_defaults().data
+    sized = any(arg.startswith(("--data.batch_size", "--data.init_args.batch_size")) for arg in rest)
+    batch_size = config.data.init_args.batch_size if sized else None
+    folder = RunFolder("runs") if path is None else RunFolder.of(path)
+    results = Path(config.results or folder.results)
+    return Probed(config, checkpoint, path, made(**chosen), precision, own_data, batch_size, results)

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+from jsonargparse import ArgumentParser, Namespace
+
 from recviz.augment.preparation import Preparation
-from recviz.commands.parsing import option_value
+from recviz.commands.parsing import parse, set_defaults
 from recviz.data.module import PLACES, SELECTION, DataModule
 from recviz.files import user_path
 
 
-def data_default(data: dict[str, Any], preparation: Preparation, argv: Sequence[str]) -> dict[str, Any] | None:
-    """A run's data with its preparation, as a default that the options of `argv` override.
-
-    If the options name another dataset, by class or path, settings that select among the run's images (SELECTION:
-    classes, fraction, lists of files, splits) are not carried over.
-
-    Args:
-        data: class_path and init_args of the run.
-        preparation: of its images.
-        argv: the command's options.
-
-    Returns:
-        A setting; None if the class is not a DataModule of recviz, or cannot be imported.
-    """
-    if not _is_own(data["class_path"]):
+def run_data(data: dict[str, Any], preparation: Preparation) -> dict[str, Any] | None:
+    """The setting of a run's data with its preparation; None if the class is not recviz's, or cannot be imported."""
+    module, _, name = data["class_path"].rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
         return None
-    own = dict(data.get("init_args") or {})
-    kept = {name: value for name, value in own.items() if name not in SELECTION} if _other(data, own, argv) else own
-    return {**data, "init_args": {**kept, "views": seen_as(preparation)}}
+    own = isinstance(found, type) and issubclass(found, DataModule)
+    return {**data, "init_args": {**(data.get("init_args") or {}), "views": seen_as(preparation)}} if own else None
 
 
 def seen_as(preparation: Preparation) -> dict[str, Any]:
@@ -39,27 +31,30 @@ def seen_as(preparation: Preparation) -> dict[str, Any]:
     return {"class_path": "recviz.TwoViews", "init_args": preparation.as_dict()}
 
 
-def _is_own(class_path: str) -> bool:
-    module, _, name = class_path.rpartition(".")
-    try:
-        found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        return False
-    return isinstance(found, type) and issubclass(found, DataModule)
+def parse_with_data(
+    parser: ArgumentParser, argv: Sequence[str], groups: Mapping[str, type], data: dict[str, Any] | None, source: object
+) -> Namespace:
+    """Parse a command line whose --data is a run's by default.
+
+    If the options name another dataset, by class or path, settings that select among the run's images (SELECTION:
+    classes, fraction, lists of files, splits) are not carried over.
+    """
+    set_defaults(parser, {"data": data}, source)
+    config = parse(parser, argv, groups)
+    if data is not None and config.data is not None and _other(config.data, data):
+        kept = {name: value for name, value in data["init_args"].items() if name not in SELECTION}
+        set_defaults(parser, {"data": {**data, "init_args": kept}}, source)
+        config = parse(parser, argv, groups)
+    return config
 
 
-def _other(data: dict[str, Any], own: dict[str, Any], argv: Sequence[str]) -> bool:
-    """Whether options name another dataset than the run's."""
-    dataset = option_value(argv, "--data") or option_value(argv, "--data.class_path")
-    if dataset is not None and dataset.rpartition(".")[2] != data["class_path"].rpartition(".")[2]:
+def _other(given: Namespace, own: dict[str, Any]) -> bool:
+    """Whether a setting names another dataset than the run's."""
+    if given.class_path.rpartition(".")[2] != own["class_path"].rpartition(".")[2]:
         return True
-    given = [
-        (value, own.get(name))
-        for name in PLACES
-        for option in (f"--data.{name}", f"--data.init_args.{name}")
-        if (value := option_value(argv, option)) is not None
-    ]
-    return any(there is None or _place(value) != _place(there) for value, there in given)
+    there = own["init_args"]
+    places = [(given.init_args.get(name), there[name]) for name in PLACES if there.get(name) is not None]
+    return any(_place(value) != _place(before) for value, before in places)
 
 
 def _place(value: Any) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 from recviz.probes.encoding import encode_splits
-from recviz.probes.linear import FeatureProbe, knn_name
+from recviz.probes.linear import knn_name, probe_features
 from recviz.progress import working
 
 TRAINED = "final/trained_"
@@ -21,20 +21,14 @@ Accuracies = dict[str, float]
 
 
 class FinalProbe(Callback):
-    """Linear probe and k-NN (FeatureProbe) of raw pixels, the untrained and the trained backbone.
+    """Linear probe and k-NN (k = 20, T = 0.07) of raw pixels, the untrained and the trained backbone.
 
     All use the same protocol: frozen, eval mode, images without augmentation, fitted on the training split of the
     pretraining data and measured on its held-out split after the last epoch. Metrics are logged as final/…. A linear
     probe that did not converge gives a warning.
-
-    Args:
-        k: number of neighbours of the k-NN.
-        temperature: of the k-NN's votes.
     """
 
-    def __init__(self, k: int = 20, temperature: float = 0.07) -> None:
-        self.k = k
-        self.temperature = temperature
+    def __init__(self) -> None:
         self.results: dict[str, Accuracies] = {}
         self.known: dict[int, Accuracies] = {}
         """Results of earlier closing probes of a resumed run, by step."""
@@ -97,7 +91,5 @@ class FinalProbe(Callback):
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(encode, data, device, f"{what}, ")
         with working(f"{what}, linear classifier and k-NN"):
-            probe = FeatureProbe((self.k,), (self.temperature,))
-            result = probe.measure(train, test, len(data.class_names), what)
-        names = {"linear": "top1", "knn": knn_name(self.k, self.temperature)}
-        return {kind: result.number(name) for kind, name in names.items()}
+            result = probe_features(train, test, len(data.class_names), [20], [0.07], name=what)
+        return {"linear": result.number("top1"), "knn": result.number(knn_name(20, 0.07))}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recviz.backbones import in_mode
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
-
-_log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
@@ -47,14 +46,6 @@ class LinearClassifier(NamedTuple):
         logits = features.to(self.weight) @ self.weight + self.bias
         return logits.to(features.device, torch.float32)
 
-    def warn_unless_converged(self, what: str) -> None:
-        """Log one warning line if the solver did not reach the optimum; `what` names the probe."""
-        if not self.converged:
-            _log.warning(
-                "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not "
-                "that of the optimum", what, self.steps, self.gradient,
-            )  # fmt: skip
-
 
 @torch.no_grad()
 def extract_features(
@@ -74,28 +65,21 @@ def extract_features(
     Raises:
         InputError: no batches, batches without labels, features that are not [n, D].
     """
-    modes = [(module, module.training) for module in backbone.modules()] if isinstance(backbone, nn.Module) else []
-    if isinstance(backbone, nn.Module):
-        backbone.eval()
-    try:
-        rows: list[Tensor] = []
-        labels: list[Tensor] = []
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    with in_mode(backbone, train=False) if isinstance(backbone, nn.Module) else nullcontext():
         for batch in batches:
             if batch[1] is None:
                 raise InputError("a probe needs labels, but these images have none")
-            images = transform(batch[0].to(device, non_blocking=True))
-            features = backbone(images)
+            features = backbone(transform(batch[0].to(device, non_blocking=True)))
             if not isinstance(features, Tensor) or features.ndim != 2:
                 got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
                 raise InputError(f"a backbone must return features [N, D], got {got}")
             rows.append(features.float())
             labels.append(batch[1].to(device))
-        if not rows:
-            raise InputError("a probe needs at least one batch, but there are no images")
-        return Features(torch.cat(rows), torch.cat(labels))
-    finally:
-        for module, training in modes:
-            module.training = training
+    if not rows:
+        raise InputError("a probe needs at least one batch, but there are no images")
+    return Features(torch.cat(rows), torch.cat(labels))
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -251,7 +235,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
         raise InputError("k-NN needs at least one row in its bank, got none")
     if k < 1:
         raise InputError(f"k-NN needs a positive k, got k={k}")
-    best: list[Neighbours] = [Neighbours(queries.new_empty(0), queries.new_empty(0))] * len(torch.split(queries, chunk))
+    best: list[Neighbours] = []
     for start in range(0, len(bank), bank_chunk):
         rows = F.normalize(bank[start : start + bank_chunk].float(), dim=1).T.contiguous()  # [D, b]
         for i, part in enumerate(torch.split(queries, chunk)):
@@ -262,7 +246,7 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
                 indices = torch.cat([best[i].indices, indices], dim=1)
                 top = similarities.topk(min(k, similarities.shape[1]), dim=1)
                 similarities, indices = top.values, indices.gather(1, top.indices)
-            best[i] = Neighbours(similarities, indices)
+            best[i : i + 1] = [Neighbours(similarities, indices)]
     return Neighbours(*(torch.cat(parts) for parts in zip(*best, strict=True)))
 
 
@@ -280,7 +264,7 @@ def vote(neighbours: Neighbours, bank_labels: Tensor, num_classes: int, temperat
         InputError: a temperature that is not positive.
     """
     if temperature is not None and temperature <= 0:
-        raise InputError(f"k-NN needs a positive temperature, got {temperature}")
+        raise InputError(f"k-NN needs a positive temperature, got temperature={temperature}")
     similarities = neighbours.similarities
     if temperature is None:
         votes = torch.ones_like(similarities)
@@ -302,19 +286,12 @@ def knn_predict(
     """Class scores [Q, C] by nearest neighbours in cosine similarity.
 
     Args:
-        queries: [Q, D].
-        bank: [N, D].
-        k: neighbours, see nearest_neighbours.
-        chunk: queries at a time.
-        bank_labels: int64 [N], see vote.
-        num_classes: see vote.
-        temperature: see vote.
+        queries, bank, k, chunk: see nearest_neighbours.
+        bank_labels, num_classes, temperature: see vote.
 
     Raises:
         InputError: an empty bank, or k or temperature that are not positive.
     """
-    if k < 1 or (temperature is not None and temperature <= 0):
-        raise InputError(f"k-NN needs positive k and temperature, got k={k}, temperature={temperature}")
     return vote(nearest_neighbours(queries, bank, k, chunk), bank_labels, num_classes, temperature)
 
 

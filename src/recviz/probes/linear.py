@@ -2,120 +2,101 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from itertools import product
+from typing import Any, ClassVar
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_accuracy
 
 from recviz.distributed import part_company, rank
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
-from recviz.launch.machine import cache_folder
-from recviz.probes.cache import FeatureCache
-from recviz.probes.encoding import encode_splits
-from recviz.probes.functional import L2_PATH, Features, LinearClassifier, fit_linear, nearest_neighbours, vote
+from recviz.probes.encoding import encode_splits, feature_file, load_features, save_features
+from recviz.probes.functional import L2_PATH, Features, Neighbours, fit_linear, nearest_neighbours, vote
 from recviz.probes.protocol import Hardware, Subject
-from recviz.probes.result import Accuracy, Metrics, Result, accuracy_table
+from recviz.probes.result import Accuracy, Result, accuracy_table
 from recviz.progress import working
 from recviz.version import __version__
+
+_log = logging.getLogger(__name__)
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Precisions of frozen features; weights stay in float32."""
 
 
-class Measured(NamedTuple):
-    """Accuracies and confusion of scores [N, C] with labels [N]."""
-
-    top1: Accuracy
-    top5: Accuracy
-    per_class: list[float]
-    """Fraction of correctly classified samples of each class."""
-    confusion: list[list[int]]
-    """Row: class; column: predicted class."""
-
-
-def measure(scores: Tensor, labels: Tensor) -> Measured:
-    """Accuracies and confusion of scores [N, C]; the first of equal scores counts as the highest."""
+def accuracies(scores: Tensor, labels: Tensor) -> dict[str, Accuracy]:
+    """Top1 and top5 of scores [N, C]; the first of equal scores counts as the highest."""
     count, classes = scores.shape
-    top1, top5 = (
-        float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))) for top in (1, 5)
-    )
-    confusion = multiclass_confusion_matrix(scores.argmax(dim=1), labels, classes)
-    per_class = confusion.diagonal() / confusion.sum(dim=1).clamp(min=1)
-    return Measured(Accuracy.of(top1, count), Accuracy.of(top5, count), per_class.tolist(), confusion.tolist())
+    return {
+        f"top{top}": Accuracy.of(
+            float(multiclass_accuracy(scores, labels, classes, average="micro", top_k=min(top, classes))), count
+        )
+        for top in (1, 5)
+    }
 
 
-@dataclass
-class FeatureProbe:
-    """Fits a linear classifier and k-NN on training features and measures both on test features.
+def probe_features(
+    train: Features,
+    test: Features,
+    classes: int,
+    ks: Sequence[int] = (20, 200),
+    temperatures: Sequence[float | None] = (0.07, None),
+    l2: float | Sequence[float] = L2_PATH,
+    name: str = "",
+) -> Result:
+    """Fit a linear classifier and k-NN on training features, and measure both on test features.
 
     Args:
+        train: training features.
+        test: test features.
+        classes: C.
         ks: numbers of neighbours.
         temperatures: of their votes; None: unweighted.
-        l2: L2 penalty of the linear classifier; several are compared by cross-validation within the training features.
+        l2: see fit_linear.
+        name: of the probe, for the warning that the solver did not converge; "": no warning, only the table.
+
+    Returns:
+        Metrics top1 and top5 of the linear classifier, and knn/… for each setting.
+
+    Raises:
+        InputError: see fit_linear and nearest_neighbours.
     """
-
-    ks: tuple[int, ...] = (20, 200)
-    temperatures: tuple[float | None, ...] = (0.07, None)
-    l2: float | tuple[float, ...] = L2_PATH
-
-    def measure(self, train: Features, test: Features, classes: int, name: str = "") -> Result:
-        """Metrics top1 and top5 of the linear classifier, and knn/… for each setting.
-
-        Args:
-            train: training features.
-            test: test features.
-            classes: C.
-            name: of the probe, for the warning that the solver did not converge; "": no warning, only the table.
-
-        Raises:
-            InputError: see fit_linear and nearest_neighbours.
-        """
-        bad = int((~test.features.isfinite()).any(dim=1).sum())
-        if bad:
-            raise InputError(
-                f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
-            )
-        with torch.autocast(test.features.device.type, enabled=False):
-            classifier = fit_linear(train.features, train.labels, classes, self.l2)
-            linear = measure(classifier(test.features), test.labels)
-            knn = self._neighbours(train, test, classes)
-        if name and rank() == 0:
-            classifier.warn_unless_converged(name)
-        metrics: Metrics = {"top1": linear.top1, "top5": linear.top5, **knn}
-        about = {
-            **{name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")},
-            "per_class": linear.per_class,
-            "confusion": linear.confusion,
-        }
-        state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
-        return Result(metrics, _table(classifier, linear, knn), state, about)
-
-    def _neighbours(self, train: Features, test: Features, classes: int) -> dict[str, Accuracy]:
-        nearest = nearest_neighbours(test.features, train.features, max(self.ks))
-        found = {}
-        for k in self.ks:
-            some = type(nearest)(*(part[:, :k] for part in nearest))
-            for temperature in self.temperatures:
-                scores = vote(some, train.labels, classes, temperature)
-                right = float((scores.argmax(dim=1) == test.labels).float().mean())
-                found[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
-        return found
+    bad = int((~test.features.isfinite()).any(dim=1).sum())
+    if bad:
+        raise InputError(
+            f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
+        )
+    with torch.autocast(test.features.device.type, enabled=False):
+        classifier = fit_linear(train.features, train.labels, classes, l2)
+        linear = accuracies(classifier(test.features), test.labels)
+        nearest = nearest_neighbours(test.features, train.features, max(ks))
+    if name and rank() == 0 and not classifier.converged:
+        _log.warning(
+            "%s: the linear classifier has NOT CONVERGED (%d Newton steps, gradient %.1e): its accuracy is not that "
+            "of the optimum", name, classifier.steps, classifier.gradient,
+        )  # fmt: skip
+    knn = {}
+    for k, temperature in product(ks, temperatures):
+        scores = vote(Neighbours(*(part[:, :k] for part in nearest)), train.labels, classes, temperature)
+        right = float((scores.argmax(dim=1) == test.labels).float().mean())
+        knn[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
+    about = {name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")}
+    state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
+    ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
+    note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
+    rows = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
+    table = accuracy_table([("linear probe", linear["top1"], linear["top5"], note), *rows])
+    return Result({**linear, **knn}, table, state, about)
 
 
 def knn_name(k: int, temperature: float | None) -> str:
     """The name of a k-NN metric."""
     return f"knn/k={k}, " + ("plain" if temperature is None else f"T={temperature:g}")
-
-
-def _table(classifier: LinearClassifier, linear: Measured, knn: dict[str, Accuracy]) -> str:
-    ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
-    note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
-    others = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
-    return accuracy_table([("linear probe", linear.top1, linear.top5, note), *others])
 
 
 @dataclass
@@ -142,51 +123,42 @@ class Linear:
         with refusals("trainer"):
             fabric = Fabric(**settings)
             fabric.launch()
-        cache = FeatureCache(cache_folder() / "features" if self.cache else None)
-        features = frozen_features(fabric, subject, settings["precision"], cache)
-        if features is None:
+        splits = self._splits(fabric, subject, settings["precision"])
+        if not fabric.is_global_zero:
             return None
-        train, test = features
+        train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in splits)
         with working(f"linear probe and k-NN of {len(train.labels):,} features"):
-            result = FeatureProbe().measure(train, test, len(subject.data.class_names))
+            result = probe_features(train, test, len(subject.data.class_names))
         backbone = {f"backbone.{name}": value for name, value in subject.backbone.state_dict().items()}
         about: dict[str, Any] = {"feature_dim": train.features.shape[1], **result.about}
         return result._replace(state={**backbone, **result.state}, about=about)
 
+    def _splits(self, fabric: Fabric, subject: Subject, precision: str) -> list[Features]:
+        """Features of the training and the held-out split, from the cache or computed on all processes.
 
-def frozen_features(
-    fabric: Fabric, subject: Subject, precision: str, cache: FeatureCache
-) -> tuple[Features, Features] | None:
-    """Features of the training and the held-out split, from the cache or computed on all processes.
-
-    Returns:
-        Features in the order of the data, on the device; None on all processes except the first.
-
-    Raises:
-        InputError: processes with different weights.
-    """
-    key = {
-        "weights": subject.weights,
-        "transform": subject.data.preparation,
-        "precision": (precision, fabric.device.type),
-        "versions": (__version__, torch.__version__),
-    }
-    paths = [cache.path(data=fingerprint, **key) for fingerprint in (subject.train, subject.test)]
-    kept = [features for path in paths if fabric.is_global_zero and (features := cache.load(path)) is not None]
-    complete, first_weights = fabric.broadcast((len(kept) == len(paths), subject.weights))
-    if first_weights != subject.weights:
-        raise InputError(
-            "the processes read different checkpoints, because a run still writes them: pass a copy as --ckpt_path"
-        )
-    if not complete:
-        backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
-        with fabric.autocast():
-            kept = list(encode_splits(backbone, subject.data, fabric.device))
-    part_company()
-    if not fabric.is_global_zero:
-        return None
-    if not complete:
-        for path, features in zip(paths, kept, strict=True):
-            cache.save(path, features)
-    train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in kept)
-    return train, test
+        Raises:
+            InputError: processes with different weights.
+        """
+        key = {
+            "weights": subject.weights,
+            "transform": subject.data.preparation,
+            "precision": (precision, fabric.device.type),
+            "versions": (__version__, torch.__version__),
+        }
+        paths = [feature_file(data=fingerprint, **key) for fingerprint in (subject.train, subject.test)]
+        cached = [load_features(path) for path in paths if self.cache and fabric.is_global_zero]
+        kept = [features for features in cached if features is not None]
+        complete, first_weights = fabric.broadcast((len(kept) == 2, subject.weights))
+        if first_weights != subject.weights:
+            raise InputError(
+                "the processes read different checkpoints, because a run still writes them: pass a copy as --ckpt_path"
+            )
+        if not complete:
+            backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
+            with fabric.autocast():
+                kept = list(encode_splits(backbone, subject.data, fabric.device))
+        part_company()
+        if self.cache and not complete and fabric.is_global_zero:
+            for path, features in zip(paths, kept, strict=True):
+                save_features(path, features)
+        return kept

@@ -21,7 +21,6 @@ class Solution(NamedTuple):
 
     theta: Tensor
     """float64 [D + 1, C]: the weight, and the bias as the last row."""
-    objective: float
     gradient: float
     """Euclidean norm of the objective's gradient at theta."""
     steps: int
@@ -65,10 +64,10 @@ def solve(x: Tensor, labels: Tensor, l2: float, start: Tensor, tolerance: float 
         if new_value < value:  # may fail at the optimum by rounding
             theta, value, gradient, p = candidate, new_value, new_gradient, new_p
         elif not converged:
-            return Solution(theta, value, float(gradient.norm()), step, False)
+            return Solution(theta, float(gradient.norm()), step, False)
         if converged:
-            return Solution(theta, value, float(gradient.norm()), step + 1, True)
-    return Solution(theta, value, float(gradient.norm()), _STEPS, False)
+            return Solution(theta, float(gradient.norm()), step + 1, True)
+    return Solution(theta, float(gradient.norm()), _STEPS, False)
 
 
 class _Objective:

@@ -27,9 +27,6 @@ from recviz.probes.result import Accuracy, Result, accuracy_table
 BATCH = 256
 """The authors' batch size over all processes, which their learning rates assume."""
 
-PRECISION = "32-true"
-"""The authors' precision."""
-
 FINETUNE = ((0.03, 0.03, 0.08), (1.0, 0.01, 0.1))
 """Largest fraction of labels, and the authors' learning rates of backbone and head: for 1% (used up to 3%) and 10%."""
 
@@ -50,12 +47,10 @@ class Official:
     head_lr: float = 0.02
     weight_decay: float = 1e-6
 
-    def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
-
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
-        return _trained("official", subject, hardware, self.epochs, (self.head_lr, 0.0, self.weight_decay))
+        module = LinearProbe(subject.backbone, len(subject.data.class_names), self.head_lr, 0.0, self.weight_decay)
+        return _trained("official", module, subject, hardware, self.epochs)
 
 
 @dataclass
@@ -76,9 +71,6 @@ class Finetune:
     backbone_lr: float | None = None
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        _check_epochs(self.epochs)
-
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
         check_backbone(subject.backbone, subject.data.preparation.size, train=True)
@@ -90,27 +82,19 @@ class Finetune:
         backbone_lr, head_lr = next((b, h) for most, b, h in FINETUNE if subject.data.fraction <= most)
         head_lr = head_lr if self.head_lr is None else self.head_lr
         backbone_lr = backbone_lr if self.backbone_lr is None else self.backbone_lr
-        rates = (head_lr, backbone_lr, self.weight_decay)
-        return _trained("finetune", subject, hardware, self.epochs, rates, evaluations=2)
-
-
-def _check_epochs(epochs: int) -> None:
-    if epochs < 1:
-        raise InputError(f"--epochs must be at least 1, got {epochs}")
+        classes = len(subject.data.class_names)
+        module = LinearProbe(subject.backbone, classes, head_lr, backbone_lr, self.weight_decay)
+        return _trained("finetune", module, subject, hardware, self.epochs, evaluations=2)
 
 
 def _trained(
-    name: str,
-    subject: Subject,
-    hardware: Hardware,
-    epochs: int,
-    rates: tuple[float, float, float],
-    evaluations: int = 1,
+    name: str, module: LinearProbe, subject: Subject, hardware: Hardware, epochs: int, evaluations: int = 1
 ) -> Result | None:
     """Train with augmentation; accuracies are those of the last epoch."""
-    settings = {**asdict(hardware), "precision": hardware.precision or PRECISION}
+    if epochs < 1:
+        raise InputError(f"--epochs must be at least 1, got {epochs}")
+    settings = {**asdict(hardware), "precision": hardware.precision or "32-true"}  # the authors'
     data, bar = subject.data, sys.stdout.isatty()
-    module = LinearProbe(subject.backbone, len(data.class_names), *rates)
     with refusals("trainer"):
         trainer: Any = Trainer(
             **settings,
@@ -127,17 +111,16 @@ def _trained(
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # raised by Lightning on Ctrl-C
-        if not trainer.interrupted:
-            raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     if not trainer.is_global_zero:
         return None
     if "probe/top1" not in trainer.callback_metrics:
         raise InputError("the held-out split is empty")
     top1, top5 = (Accuracy.of(float(trainer.callback_metrics[f"probe/top{k}"]), len(data.val.images)) for k in (1, 5))
-    training = dict(zip(("head_lr", "backbone_lr", "weight_decay"), rates, strict=True))
-    training = {"epochs": epochs, **training, "batch_size": batch, "precision": settings["precision"]}
+    rates = {name: getattr(module, name) for name in ("head_lr", "backbone_lr", "weight_decay")}
+    training = {"epochs": epochs, **rates, "batch_size": batch, "precision": settings["precision"]}
     note = ", ".join(f"{name} {value}" for name, value in training.items())
     state = {name: value for name, value in module.state_dict().items() if name.startswith(("backbone.", "head."))}
     table = accuracy_table([(name, top1, top5, note)])

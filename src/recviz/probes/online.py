@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
@@ -16,7 +16,7 @@ from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, 
 from recviz.errors import InputError, TrainingError
 from recviz.probes.encoding import encode_splits
 from recviz.probes.functional import Features, knn_predict
-from recviz.probes.linear import FeatureProbe, knn_name
+from recviz.probes.linear import knn_name, probe_features
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class OnlineProbe(Callback):
     This adds almost no time, and lags behind the backbone.
 
     With `data`, any labelled data, it encodes both splits with the frozen backbone after every `every_n_epochs` epochs;
-    FeatureProbe (l2 = 1e-4) fits the training split and measures the held-out split. This is for pretraining data
+    probe_features (l2 = 1e-4) fits the training split and measures the held-out split. This is for pretraining data
     without labels. A solver that did not converge gives a warning.
 
     It does not affect training: gradients, BatchNorm statistics, schedule and random numbers are untouched. Under DDP,
@@ -48,7 +48,7 @@ class OnlineProbe(Callback):
         num_classes: number of classes; None: that of the datamodule's `class_names`.
 
     Raises:
-        InputError: settings that are not positive; before the first step, labels without a number of classes; features
+        InputError: settings that are not positive; in the first step, labels without a number of classes; features
             that are not [N, D], labels that are not integers from 0 to `num_classes` − 1.
     """
 
@@ -74,18 +74,9 @@ class OnlineProbe(Callback):
         self.lr = lr
         self.every_n_epochs = every_n_epochs
         self.num_classes = num_classes or 0
-        self._head: list[Tensor] = []  # weight [D, C], bias [C]; empty until features have been seen
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._bank = torch.empty(0)  # [bank_size, D]
-        self._bank_labels = torch.empty(0, dtype=torch.int64)
-        self._bank_rows = 0  # rows ever written
-        self._metrics: dict[str, MulticlassAccuracy] = {}
-        self._trained = self._classified = 0  # rows of this epoch, and of this validation
-        self._without_labels = False
-        self._warned = False
+        self._stream: _Stream | None = None  # made with the first features
+        self._warned = False  # or the data have no labels
         self._preparation: Any = None  # of `data`; set by read_data
-
-    # The data's classes
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read `data` and the number of classes."""
@@ -95,10 +86,11 @@ class OnlineProbe(Callback):
             self.read_data(trainer.datamodule, trainer.local_rank == 0)  # type: ignore[attr-defined]
         names = getattr(source, "class_names", ())
         self.num_classes = self.num_classes or (len(names) if isinstance(names, (list, tuple)) else 0)
-        if source is None and not self.num_classes:
-            raise _classes_missing()
-        if self._head:  # restored from a checkpoint
-            self._move(pl_module.device)
+        if source is None:
+            self._check_classes()
+        if self._stream is not None:  # restored from a checkpoint
+            self._stream.to(pl_module.device)
+            self._stream.optimizer.load_state_dict(self._stream.optimizer.state_dict())  # moves it too
 
     def read_data(self, pretraining: Any, download: bool = True) -> None:
         """Set up `data`, with the size and normalisation of the pretraining data.
@@ -119,52 +111,23 @@ class OnlineProbe(Callback):
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
             raise InputError("probe.data needs labelled data of at least two classes, and a held-out split")
 
-    # Probing the pretraining data
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin counting."""
-        self._trained = 0
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Raise InputError before the first step if the batch has labels and the number of classes is unknown."""
-        if self.data is None and not self.num_classes and _has_labels(batch):
-            raise _classes_missing()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Train the linear head by one step and add the features to the bank."""
         if self.data is not None or self.num_classes == 1:  # one class cannot be probed
             return
-        self._without_labels |= isinstance(outputs, dict) and outputs.get("labels", 0) is None
+        self._warned |= isinstance(outputs, dict) and outputs.get("labels", 0) is None
         rows = _rows(outputs, "training_step")
         if rows is None:
             return
-        features, labels = rows
-        if not self._head:
-            self._build(features.shape[1], features.device)
-        if not self._trained or features.device.type == "cpu":  # else a read waits for the device
-            self._check_range(labels)
-        self._trained += len(labels)
-        with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
-            for parameter in self._head:
-                parameter.requires_grad_(True)
-            weight, bias = self._head
-            loss = F.cross_entropy(_unit_variance(features) @ weight + bias, labels)
-            gradients = torch.autograd.grad(loss, self._head)
-        for parameter, gradient in zip(self._head, gradients, strict=True):
-            parameter.requires_grad_(False)
-            parameter.grad = all_reduce_mean(gradient)
-        assert self._optimizer is not None  # made with the head
-        self._optimizer.step()
-        counts = row_counts(features)
-        self._remember(gather_rows(features, counts), gather_rows(labels, counts))
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin counting."""
-        self._classified = 0
-        for metric in self._metrics.values():
-            metric.reset()
+        if self._stream is None:
+            self._check_classes()
+            stream = _Stream(rows.features.shape[1], self.num_classes, self.bank_size, self.lr)
+            self._stream = stream.to(rows.features.device)
+        if batch_idx == 0 or rows.features.device.type == "cpu":  # else a read waits for the device
+            self._check_range(rows.labels)
+        self._stream.learn(*rows)
 
     def on_validation_batch_end(
         self,
@@ -176,19 +139,13 @@ class OnlineProbe(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Classify held-out features."""
-        if self.data is not None or self.num_classes == 1:
-            return
-        rows = _rows(outputs, "validation_step")
-        if rows is None or trainer.sanity_checking or self._without_labels:
-            return
-        if not self.num_classes:
-            raise _classes_missing()
-        if not self._head:
+        stream, rows = self._stream, _rows(outputs, "validation_step")
+        if stream is None or rows is None:
             return
         features, labels = rows
-        if features.shape[1] != len(self._head[0]):
+        if features.shape[1] != len(stream.weight):
             raise InputError(
-                f"OnlineProbe needs features [N, D] of one width D: training_step returned {len(self._head[0])} and "
+                f"OnlineProbe needs features [N, D] of one width D: training_step returned {len(stream.weight)} and "
                 f"validation_step {features.shape[1]}"
             )
         if not features.isfinite().all():
@@ -197,29 +154,31 @@ class OnlineProbe(Callback):
                 "the online probe cannot measure them"
             )
         self._check_range(labels)
-        self._classified += len(labels)
-        weight, bias = self._head
-        known = min(self._bank_rows, self.bank_size)
-        bank, bank_labels = self._bank[:known], self._bank_labels[:known]
+        known = min(stream.rows, self.bank_size)
+        bank, bank_labels = stream.bank[:known], stream.bank_labels[:known]
         with torch.autocast(features.device.type, enabled=False):
             knn = knn_predict(features, bank, bank_labels, self.num_classes, self.k, self.temperature)
-            self._count(_unit_variance(features) @ weight + bias, knn, labels)
+            linear = stream(features)
+        for name, metric in stream.metrics.items():
+            metric.update(knn if name == "knn" else linear, labels)  # type: ignore[operator]
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the accuracies."""
-        if self.data is not None or trainer.sanity_checking or not self._head:
+        if self._stream is None:
             return
-        if host_max(self._classified):
-            self._log(pl_module)
-        else:
+        metrics: dict[str, Any] = dict(self._stream.metrics.items())
+        if not host_max(metrics["knn"].update_count):
             self._warn(trainer, pl_module, "validation_step")
-
-    # Probing other data
+            return
+        for name, metric in metrics.items():
+            if not trainer.sanity_checking:
+                pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True, prog_bar=name != "linear_top5")
+            metric.reset()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Encode, fit and classify `data`."""
         if self.data is None:
-            if not self._head and not self._without_labels and self.num_classes != 1:
+            if self._stream is None and self.num_classes != 1:
                 self._warn(trainer, pl_module, "training_step")
             return
         if (trainer.current_epoch + 1) % self.every_n_epochs:
@@ -227,37 +186,26 @@ class OnlineProbe(Callback):
         name, device = f"online probe, epoch {trainer.current_epoch + 1}", pl_module.device
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(pl_module, self.data, device, "online probe: ", self._preparation)
-        probe = FeatureProbe((self.k,), (self.temperature,), l2=1e-4)
-        result = probe.measure(train, test, self.num_classes, name)
+        result = probe_features(train, test, self.num_classes, [self.k], [self.temperature], 1e-4, name)
         names = {"linear_top1": "top1", "linear_top5": "top5", "knn": knn_name(self.k, self.temperature)}
         for short, metric in names.items():
             pl_module.log(f"probe/{short}", result.number(metric), sync_dist=True, prog_bar=short != "linear_top5")
 
-    # Checkpoints
-
     def state_dict(self) -> dict[str, Any]:
         """Head, its optimiser and the bank: tensors and numbers."""
-        if not self._head or self._optimizer is None:
+        if self._stream is None:
             return {}
-        return {
-            "head": [parameter.clone() for parameter in self._head],
-            "optimizer": self._optimizer.state_dict(),
-            "bank": self._bank,
-            "bank_labels": self._bank_labels,
-            "bank_rows": self._bank_rows,
-        }
+        stream = self._stream
+        return {"stream": dict(stream.state_dict()), "optimizer": stream.optimizer.state_dict(), "rows": stream.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        if not state_dict:
-            return
-        self._head = [parameter.clone() for parameter in state_dict["head"]]
-        self._optimizer = torch.optim.Adam(self._head, lr=self.lr)
-        self._optimizer.load_state_dict(state_dict["optimizer"])
-        self._bank, self._bank_labels = state_dict["bank"].clone(), state_dict["bank_labels"].clone()
-        self._bank_rows = state_dict["bank_rows"]
-
-    # Parts
+        if state_dict:
+            width, classes = state_dict["stream"]["weight"].shape
+            self._stream = _Stream(width, classes, self.bank_size, self.lr)
+            self._stream.load_state_dict(state_dict["stream"])
+            self._stream.optimizer.load_state_dict(state_dict["optimizer"])
+            self._stream.rows = state_dict["rows"]
 
     def _warn(self, trainer: Trainer, pl_module: LightningModule, step: str) -> None:
         if trainer.is_global_zero and not self._warned:
@@ -277,60 +225,46 @@ class OnlineProbe(Callback):
                 f"got {least} to {most}"
             )
 
-    def _build(self, feature_dim: int, device: torch.device) -> None:
+    def _check_classes(self) -> None:
         if not self.num_classes:
-            raise _classes_missing()
-        self._head = [
-            torch.zeros(feature_dim, self.num_classes, device=device),
-            torch.zeros(self.num_classes, device=device),
-        ]
-        self._optimizer = torch.optim.Adam(self._head, lr=self.lr)
-        self._bank = torch.zeros(self.bank_size, feature_dim, device=device)
-        self._bank_labels = torch.zeros(self.bank_size, dtype=torch.int64, device=device)
-        self._make_metrics(device)
-
-    def _move(self, device: torch.device) -> None:
-        state = self._optimizer.state_dict() if self._optimizer else {}
-        self._head = [parameter.to(device) for parameter in self._head]
-        self._optimizer = torch.optim.Adam(self._head, lr=self.lr)
-        self._optimizer.load_state_dict(state)
-        self._bank, self._bank_labels = self._bank.to(device), self._bank_labels.to(device)
-        self._make_metrics(device)
-
-    def _make_metrics(self, device: torch.device) -> None:
-        self._metrics = {
-            name: MulticlassAccuracy(self.num_classes, top_k=min(top, self.num_classes), average="micro").to(device)
-            for name, top in (("linear_top1", 1), ("linear_top5", 5), ("knn", 1))
-        }
-
-    def _remember(self, features: Tensor, labels: Tensor) -> None:
-        features, labels = features[-self.bank_size :], labels[-self.bank_size :]
-        at = (self._bank_rows + torch.arange(len(features), device=features.device)) % self.bank_size
-        self._bank[at], self._bank_labels[at] = features, labels
-        self._bank_rows += len(features)
-
-    def _count(self, linear: Tensor, knn: Tensor, labels: Tensor) -> None:
-        self._metrics["linear_top1"].update(linear, labels)
-        self._metrics["linear_top5"].update(linear, labels)
-        self._metrics["knn"].update(knn, labels)
-
-    def _log(self, pl_module: LightningModule) -> None:
-        for name, metric in self._metrics.items():
-            pl_module.log(f"probe/{name}", metric.compute(), sync_dist=True, prog_bar=name != "linear_top5")
+            raise InputError(
+                "OnlineProbe needs num_classes (--probe.num_classes of recviz fit), or a datamodule with class_names"
+            )
 
 
-def _classes_missing() -> InputError:
-    return InputError(
-        "OnlineProbe needs num_classes (--probe.num_classes of recviz fit), or a datamodule with class_names"
-    )
+class _Stream(nn.Module):
+    """A linear head with its optimiser, and the most recent features."""
 
+    bank: Tensor
+    bank_labels: Tensor
 
-def _has_labels(batch: Any) -> bool:
-    """Whether a training batch has views and labels, as for JointEmbedding."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], (tuple, list)):
-        return False
-    labels = batch[1]
-    return isinstance(labels, Tensor) and labels.ndim == 1 and not labels.is_floating_point()
+    def __init__(self, width: int, classes: int, bank_size: int, lr: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, classes))
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.optimizer = torch.optim.Adam(self.parameters(), lr=lr)
+        self.register_buffer("bank", torch.zeros(bank_size, width))
+        self.register_buffer("bank_labels", torch.zeros(bank_size, dtype=torch.int64))
+        self.rows = 0  # ever written to the bank
+        tops = {"linear_top1": 1, "linear_top5": min(5, classes), "knn": 1}
+        metrics = {name: MulticlassAccuracy(classes, top_k=top, average="micro") for name, top in tops.items()}
+        self.metrics = nn.ModuleDict(metrics)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [N, C] of features [N, D], whose variance is set to 1: one learning rate works for every backbone."""
+        return F.layer_norm(features, features.shape[1:]) @ self.weight + self.bias
+
+    def learn(self, features: Tensor, labels: Tensor) -> None:
+        """Train the head by one step on the global batch, and write the batch over the oldest rows of the bank."""
+        with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
+            gradients = torch.autograd.grad(F.cross_entropy(self(features), labels), (self.weight, self.bias))
+        self.weight.grad, self.bias.grad = (all_reduce_mean(gradient) for gradient in gradients)
+        self.optimizer.step()
+        counts, size = row_counts(features), len(self.bank)
+        features, labels = (gather_rows(rows, counts)[-size:] for rows in (features, labels))
+        at = (self.rows + torch.arange(len(features), device=features.device)) % size
+        self.bank[at], self.bank_labels[at] = features, labels
+        self.rows += len(features)
 
 
 def _rows(outputs: Any, step: str) -> Features | None:
@@ -346,7 +280,3 @@ def _rows(outputs: Any, step: str) -> Features | None:
             f"{tuple(labels.shape)} of {labels.dtype}"
         )
     return Features(features.detach().float(), labels.long())
-
-
-def _unit_variance(features: Tensor) -> Tensor:
-    return F.layer_norm(features, features.shape[1:])  # so that one learning rate works for every backbone

@@ -38,7 +38,7 @@ class Subject(NamedTuple):
     data: Any
     """A DataModule of recviz, set up, with labels, a held-out split and the backbone's preparation."""
     weights: str
-    """Hash of the backbone's weights, see probes.cache.weights_hash."""
+    """Hash of the backbone's weights, see probes.encoding.weights_hash."""
     train: str
     """Fingerprint of the training split."""
     test: str
@@ -50,7 +50,7 @@ class Subject(NamedTuple):
 
 
 class EvaluationProtocol(Protocol):
-    """A dataclass whose fields are its settings; a new one is a file and a name in probes.protocols.
+    """A dataclass whose fields are its settings; a new one is a file and a name in commands/probe.py.
 
     The first line of its docstring is its help in `--protocol`.
     """

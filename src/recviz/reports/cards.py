@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recviz.reports.compare import markdown_text
 from recviz.runs.checkpoints import Origin
 from recviz.version import __version__
 
@@ -29,85 +29,64 @@ with torch.inference_mode():
 _IMPORTS = """from PIL import Image, ImageOps
 from torchvision.transforms.v2 import functional as F
 """
-_PYTHON = {
-    "state_dict": f"""import torch
-import {{modules}}
-{_IMPORTS}
-{_PREPARE}
-backbone = {{make}}
-backbone.load_state_dict(torch.load({{path!r}}, weights_only=True))
-backbone.eval(){_NORMALISED}""",
-    "safetensors": f"""import recviz
-import torch
-{_IMPORTS}
-{_PREPARE}
-backbone = recviz.load_backbone({{path!r}}){_NORMALISED}""",
-    "torch_export": f"""import torch
-{_IMPORTS}
-{_PREPARE}
-program = torch.export.load({{path!r}}).module()
+_PROGRAMS = {  # imports, and what follows `images`
+    "state_dict": (
+        "import torch\nimport {modules}",
+        """backbone = {make}
+backbone.load_state_dict(torch.load({path!r}, weights_only=True))
+backbone.eval()"""
+        + _NORMALISED,
+    ),
+    "safetensors": ("import recviz\nimport torch", "backbone = recviz.load_backbone({path!r})" + _NORMALISED),
+    "torch_export": (
+        "import torch",
+        """program = torch.export.load({path!r}).module()
 with torch.inference_mode():
-    features = program(images)  # [N, {{dim}}]; it normalises the images""",
-    "onnx": f"""import onnxruntime
-import torch
-{_IMPORTS}
-{_PREPARE}
-session = onnxruntime.InferenceSession({{path!r}}, providers=["CPUExecutionProvider"])
-(features,) = session.run(None, {{{{"images": images.numpy()}}}})  # [N, {{dim}}]; it normalises the images""",
-    "timm": f"""import timm
-import torch
-{_IMPORTS}
-{_PREPARE}
-backbone = timm.create_model({{local!r}}, pretrained=True, num_classes=0).eval(){_NORMALISED}""",
-}
-_TORCHVISION = f"""import torch
-import torchvision
-{{imports}}{_IMPORTS}
-{_PREPARE}
-backbone = torchvision.models.{{kind}}()
-backbone.fc = torch.nn.Identity()
-backbone.load_state_dict({{read}})
-backbone.eval(){_NORMALISED}"""
-_NOTES = {
-    "timm": "`timm.data.create_transform` prepares images alike, except that it also enlarges those of "
-    "{size}×{size} pixels to {side} before it cuts out the centre.",
+    features = program(images)  # [N, {dim}]; it normalises the images""",
+    ),
+    "onnx": (
+        "import onnxruntime\nimport torch",
+        """session = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])
+(features,) = session.run(None, {{"images": images.numpy()}})  # [N, {dim}]; it normalises the images""",
+    ),
+    "timm": (
+        "import timm\nimport torch",
+        "backbone = timm.create_model({local!r}, pretrained=True, num_classes=0).eval()" + _NORMALISED,
+    ),
 }
 
 
 def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: list[str]) -> str:
-    """Markdown of a model card. Its programs run unchanged on a file photo.jpg.
-
-    Args:
-        origin: description of the backbone.
-        form: of the export, see reports.export.
-        out: the file or folder.
-        feature_dim: D.
-        figures: lines of results.
-    """
+    """Markdown of the model card of an export. Its program runs unchanged on a file photo.jpg."""
     name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
     images = origin.preparation
     model, data = origin.config.get("model") or {}, origin.config.get("data") or {}
+    about_data = data.get("init_args") or {}
+    part = [f" {key} {value}" for key in ("classes", "fraction") if (value := about_data.get(key)) not in (None, 1.0)]
     rows = [
         ("backbone", f"`{name}`" + (f" {options}" if options else "")),
         ("features", f"{feature_dim}"),
         ("pretrained by", f"`{model.get('class_path', 'not known')}`, without labels"),
-        ("on", f"`{data.get('class_path', 'not known')}`{_part(data.get('init_args') or {})}"),
+        ("on", f"`{data.get('class_path', 'not known')}`{','.join(part)}"),
         ("epochs", f"{'not known' if origin.epochs is None else origin.epochs}"),
         (
             "images",
             f"{images.size}×{images.size}: those of that size as they are, others with a short side of "
             f"{images.short_side}, bilinear, antialiased, centre cut out; in 0..1",
         ),
-        ("normalised by", f"mean {_shown(images.mean)}, standard deviation {_shown(images.std)}"),
+        ("normalised by", f"mean {list(images.mean)}, standard deviation {list(images.std)}"),
     ]
     lines = [f"# {name.rpartition('.')[2]}, pretrained without labels", ""]
-    lines += ["| | |", "|---|---|", *(f"| {what} | {_cell(value)} |" for what, value in rows), ""]
+    lines += ["| | |", "|---|---|", *(f"| {what} | {markdown_text(value)} |" for what, value in rows), ""]
     lines += ["## How good it is", "", *(figures or ["Not probed yet: `recviz probe` measures it."]), ""]
     lines += ["## How to load it", ""]
-    for block in _programs(origin, form, out, feature_dim):
-        lines += ["```python", block, "```", ""]
-    if form in _NOTES:
-        lines += [_NOTES[form].format(size=images.size, side=images.short_side), ""]
+    lines += ["```python", _program(origin, form, out, feature_dim), "```", ""]
+    if form == "timm":
+        lines += [
+            "`timm.data.create_transform` prepares images alike, except that it also enlarges those of "
+            f"{images.size}×{images.size} pixels to {images.short_side} before it cuts out the centre.",
+            "",
+        ]
     lines += [
         f"Written by recviz {__version__}, whose code is under the MIT licence; what may be done with the "
         "weights also depends on the images that they were trained on.",
@@ -121,41 +100,15 @@ def arguments(backbone: dict[str, Any]) -> dict[str, Any]:
     return {**(backbone.get("init_args") or {}), **(backbone.get("dict_kwargs") or {})}
 
 
-def _programs(origin: Origin, form: str, out: Path, feature_dim: int) -> list[str]:
-    name, options = str(origin.backbone["class_path"]), arguments(origin.backbone)
+def _program(origin: Origin, form: str, out: Path, feature_dim: int) -> str:
+    name, options, images = str(origin.backbone["class_path"]), arguments(origin.backbone), origin.preparation
     modules = sorted({name.rpartition(".")[0], "recviz.backbones"})
-    make = f"recviz.backbones.as_backbone({_call(name, options)})"
+    call = ", ".join(f"{key}={value!r}" for key, value in options.items() if value is not None)
+    make = f"recviz.backbones.as_backbone({name}({call}))"
     if any(isinstance(value, dict) for value in options.values()):  # objects with their own class_path
         modules, make = ["recviz.runs.checkpoints"], f"recviz.runs.checkpoints.make_backbone({origin.backbone!r})"
-    images = origin.preparation
-    words = {
-        "path": str(out), "local": f"local-dir:{out}", "size": images.size, "side": images.short_side,
-        "mean": list(images.mean), "std": list(images.std), "dim": feature_dim,
-        "make": make, "modules": "\nimport ".join(modules), "kind": name.rpartition(".")[2],
-    }  # fmt: skip
-    programs = [_PYTHON[form].format(**words)]
-    known = tuple(f"recviz.backbones.resnet{depth}" for depth in (18, 34, 50, 101))
-    plain = name in known and options.get("stem", "imagenet") == "imagenet" and options.get("width", 1) == 1
-    if plain and form in ("state_dict", "safetensors"):
-        words["imports"], words["read"] = "", f"torch.load({str(out)!r}, weights_only=True)"
-        if form == "safetensors":
-            words["imports"], words["read"] = "import safetensors.torch\n", f"safetensors.torch.load_file({str(out)!r})"
-        programs.append(_TORCHVISION.format(**words))
-    return programs
-
-
-def _call(name: str, options: dict[str, Any]) -> str:
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items() if value is not None)})"
-
-
-def _part(options: dict[str, Any]) -> str:
-    words = [f"{key} {options[key]}" for key in ("classes", "fraction") if options.get(key) not in (None, 1.0)]
-    return f" ({', '.join(words)})" if words else ""
-
-
-def _shown(values: Sequence[float]) -> str:
-    return " / ".join(f"{value:.4g}" for value in values)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    imports, use = _PROGRAMS[form]
+    return f"{imports}\n{_IMPORTS}\n{_PREPARE}\n{use}".format(
+        path=str(out), local=f"local-dir:{out}", size=images.size, side=images.short_side,
+        mean=list(images.mean), std=list(images.std), dim=feature_dim, make=make, modules="\nimport ".join(modules),
+    )  # fmt: skip

@@ -20,19 +20,21 @@ from recviz.runs.run import Run
 
 
 class Column(NamedTuple):
-    """A column: title, sort key, text, and whether it is shown even if all rows agree."""
+    """A column: title, sort key, text of the key, and whether it is shown even if all rows agree."""
 
     title: str
     key: Callable[[Run], Any]
-    show: Callable[[Any], str]
+    show: Callable[[Any], str] = str
     always: bool = False
 
+    def text(self, run: Run) -> str:
+        """The cell of a run; "" if its value is unknown."""
+        value = self.key(run)
+        return "" if value is None else self.show(value)
 
-def _plain(value: Any) -> str:
-    return str(value)
 
-
-def _metric(value: Accuracy | float) -> str:
+def metric_text(value: Accuracy | float) -> str:
+    """A metric with its interval, if known."""
     if not isinstance(value, Accuracy):
         return f"{value:.4g}"
     interval = "" if value.low is None or value.high is None else f" ({value.low:.1%} to {value.high:.1%})"
@@ -40,7 +42,7 @@ def _metric(value: Accuracy | float) -> str:
 
 
 def _measured(title: str, name: str) -> Column:
-    return Column(title, lambda run: run.metrics.get(name), _metric, always=True)
+    return Column(title, lambda run: run.metrics.get(name), metric_text, always=True)
 
 
 def _epochs(run: Run) -> str | None:
@@ -51,23 +53,23 @@ def _epochs(run: Run) -> str | None:
 
 
 COLUMNS = (
-    Column("run", lambda run: run.name, _plain, always=True),
+    Column("run", lambda run: run.name, always=True),
     _measured("top-1", "top1"),
-    Column("note", lambda run: run.note, _plain, always=True),
+    Column("note", lambda run: run.note, always=True),
     _measured("k-NN", "knn"),
     _measured("top-5", "top5"),
-    Column("method", lambda run: run.method, _plain),
-    Column("backbone", lambda run: run.backbone, _plain),
+    Column("method", lambda run: run.method),
+    Column("backbone", lambda run: run.backbone),
     Column("parameters", lambda run: run.parameters, lambda value: f"{value / 1e6:.2f} M"),
     Column("GFLOPs", lambda run: run.gflops, lambda value: f"{value:.3g}"),
-    Column("pretraining data", lambda run: run.data, _plain),
+    Column("pretraining data", lambda run: run.data),
     Column("images", lambda run: run.images, lambda value: f"{value:,}"),
-    Column("epochs", _epochs, _plain),
+    Column("epochs", _epochs),
     Column("hours", lambda run: run.hours, lambda value: f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"),
-    Column("device", lambda run: run.device, _plain),
+    Column("device", lambda run: run.device),
     Column("images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}"),
     Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}"),
-    Column("probe", lambda run: run.probe, _plain),
+    Column("probe", lambda run: run.probe),
     Column("labels", lambda run: run.labels, lambda value: f"{value:,}"),
 )
 
@@ -89,48 +91,35 @@ class Table(NamedTuple):
     rows: list[Run]
     columns: list[Column]
     """Columns in which the runs differ, and the accuracies."""
-    shared: list[tuple[str, str]]
-    """Common values of all runs, as title and text."""
+    shared: list[str]
+    """Title and text of the values that all runs share."""
 
 
-class Report(NamedTuple):
-    """Paths of a report."""
-
-    page: Path
-    table: Path
-    plots: list[Path]
-    tables: list[Table]
-
-
-def write_report(runs: Sequence[Run], out: Path) -> Report:
-    """Write OUT, the table as .md, and each plot as .svg and .png.
-
-    Rows are grouped by data and protocol of the probe. Groups also have published figures, chance, and raw pixels and
-    the untrained backbone from the runs' closing probes.
-
-    Args:
-        runs: in the order of the rows.
-        out: path that ends in .html.
-    """
-    tables = _tables(runs)
+def write_report(runs: Sequence[Run], tables: Sequence[Table], out: Path) -> int:
+    """Write OUT, the tables as .md, and each plot as .svg and .png; return the number of plots."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    plots: list[Path] = []
-    drawings: list[str] = []
+    drawings = []
     rows = [run for table in tables for run in table.rows]
     for name, plot in draw_plots(rows, {run.group: table.heading for table in tables for run in table.rows}).items():
         for suffix in ("svg", "png"):
-            path = out.with_name(f"{out.stem}-{name}.{suffix}")
-            with whole_file(path) as part:
+            with whole_file(out.with_name(f"{out.stem}-{name}.{suffix}")) as part:
                 plot.figure.savefig(part, dpi=130)
-            plots.append(path)
         drawings.append(
             f'<figure id="{escape(name)}"><h2>{escape(plot.title)}</h2><figcaption>{escape(plot.caption)}</figcaption>'
             f"{_svg(plot.figure)}</figure>"
         )
-    path = out.with_suffix(".md")
-    write_whole(path, _markdown(tables))
-    write_whole(out, _page(_title(runs), tables, drawings))
-    return Report(out, path, plots, tables)
+    note = "<p>Accuracies of different tables are of different images, classes or labels: compare within a table.</p>"
+    page = filled(
+        "compare",
+        "compare",
+        title=escape(_title(runs)),
+        note=note if len(tables) > 1 else "",
+        tables="".join(map(_html_table, tables)),
+        plots="".join(drawings),
+    )
+    write_whole(out.with_suffix(".md"), _markdown(tables))
+    write_whole(out, page)
+    return len(drawings)
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -139,7 +128,11 @@ def _title(runs: Sequence[Run]) -> str:
     return f"Comparison: {', '.join(names)}" if len(names) <= 3 else f"Comparison of {len(names)} runs"
 
 
-def _tables(runs: Sequence[Run]) -> list[Table]:
+def tables_of(runs: Sequence[Run]) -> list[Table]:
+    """One table for each data and protocol of a probe.
+
+    Each also has published figures, chance, and raw pixels and the untrained backbone from the runs' closing probes.
+    """
     groups = list(dict.fromkeys(run.group for run in runs))
     headings = _headings(groups)
     tables = []
@@ -150,11 +143,11 @@ def _tables(runs: Sequence[Run]) -> list[Table]:
         own = [run for run in rows if run.kind == "run"] or rows
         columns, shared = [], []
         for column in _columns(rows):
-            texts = {_text(column, run) for run in (rows if column.title == "probe" else own)} - {""}
+            texts = {column.text(run) for run in (rows if column.title == "probe" else own)} - {""}
             if len(texts) > 1 or (column.always and any(column.key(run) is not None for run in rows)):
                 columns.append(column)
             elif texts:
-                shared.append((column.title, texts.pop()))
+                shared.append(f"{column.title} {texts.pop()}")
         tables.append(Table(headings[group], rows, columns, shared))
     return tables
 
@@ -206,30 +199,27 @@ def _with_notes(rows: list[Run]) -> list[Run]:
 
 
 def terminal_table(table: Table, width: int) -> str:
-    """A table of aligned columns, from the left as many as fit `width` characters.
-
-    Args:
-        table: one of `write_report`.
-        width: of the terminal.
-    """
-    cells = []
-    for column in table.columns:
-        texts = [column.title, *(_line(_text(column, run)) for run in table.rows)]
-        cells.append([_cut(text, 40) for text in texts])
+    """A table of aligned columns, from the left as many as fit `width` characters."""
+    cells = [[_short(text) for text in _cells(column, table.rows)] for column in table.columns]
     widths = [max(map(len, texts)) for texts in cells]
     shown = max((n for n in range(1, len(cells) + 1) if sum(widths[:n]) + 2 * (n - 1) <= width), default=1)
     rows = zip(*cells[:shown], strict=True)
     lines = ["  ".join(text.ljust(wide) for text, wide in zip(row, widths, strict=False)).rstrip() for row in rows]
-    return "\n".join([_line(table.heading), *lines])
+    return "\n".join([_printable(table.heading), *lines])
 
 
-def _line(text: str) -> str:
+def _cells(column: Column, rows: Sequence[Run]) -> list[str]:
+    return [column.title, *(column.text(run) for run in rows)]
+
+
+def _printable(text: str) -> str:
     """The text on one line, without control characters."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
-def _cut(text: str, length: int) -> str:
-    """Shorten a text in its first half, since names differ at the end."""
+def _short(text: str, length: int = 40) -> str:
+    """A printable text, shortened in its first half, since names differ at the end."""
+    text = _printable(text)
     return text if len(text) <= length else f"{text[: length // 3]}…{text[length // 3 + 1 - length :]}"
 
 
@@ -239,31 +229,15 @@ def _markdown(tables: Sequence[Table]) -> str:
     columns = [column for column in _columns(runs) if any(column.key(run) is not None for run in runs)]
     lines = []
     for table in tables:
-        lines += [f"### {_cell(table.heading)}", "", "| " + " | ".join(column.title for column in columns) + " |"]
-        lines.append("|---" * len(columns) + "|")
-        for run in table.rows:
-            lines.append("| " + " | ".join(_cell(_text(column, run)) for column in columns) + " |")
-        lines.append("")
+        cells = zip(*(_cells(column, table.rows) for column in columns), strict=True)
+        head, *rows = (f"| {' | '.join(map(markdown_text, row))} |" for row in cells)
+        lines += [f"### {markdown_text(table.heading)}", "", head, "|---" * len(columns) + "|", *rows, ""]
     return "\n".join(lines)
 
 
-def _cell(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """A text as it stands in a cell of a Markdown table."""
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
-
-
-def _text(column: Column, run: Run) -> str:
-    value = column.key(run)
-    return "" if value is None else column.show(value)
-
-
-def _page(title: str, tables: Sequence[Table], drawings: Sequence[str]) -> str:
-    note = (
-        "<p>Accuracies of different tables are of different images, classes or labels: compare within a table.</p>"
-        if len(tables) > 1
-        else ""
-    )
-    tables_html, plots = "".join(map(_html_table, tables)), "".join(drawings)
-    return filled("compare", "compare", title=escape(title), note=note, tables=tables_html, plots=plots)
 
 
 def _html_table(table: Table) -> str:
@@ -271,13 +245,12 @@ def _html_table(table: Table) -> str:
     body = []
     for run in table.rows:
         cells = "".join(_html_cell(column, run) for column in table.columns)
-        words = escape(" ".join(_text(column, run) for column in _columns([run])))  # for the filter
+        words = escape(" ".join(column.text(run) for column in _columns([run])))  # for the filter
         kind = f"{escape(run.kind)}{' below' * (run.note is not None)}"
         body.append(f'<tr class="{kind}" data-words="{words}">{cells}</tr>')
-    same = "; ".join(f"{escape(title)} {escape(text)}" for title, text in table.shared)
     names = {run.name for run in table.rows if run.kind == "run"}
-    which = f"Run {escape(names.pop())}" if len(names) == 1 else "Same in all runs"
-    shared = f"<p>{which}: {same}.</p>" if same else ""
+    which = f"Run {names.pop()}" if len(names) == 1 else "Same in all runs"
+    shared = f"<p>{escape(which)}: {escape('; '.join(table.shared))}.</p>" if table.shared else ""
     return (
         f'<h2>{escape(table.heading)}</h2>{shared}<div class="wide"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
@@ -285,15 +258,13 @@ def _html_table(table: Table) -> str:
 
 
 def _html_cell(column: Column, run: Run) -> str:
-    value, text = column.key(run), escape(_text(column, run))
-    kind, sort = "", value
+    value, text = column.key(run), escape(column.text(run))
+    wide = ""
     if isinstance(value, Accuracy):
-        sort = value.value
-        if value.low is not None and value.high is not None:
-            text = f"{value.value:.1%}<small>{100 * value.low:.1f}–{100 * value.high:.1f}</small>"
+        value, text = value.value, text.replace(" (", "<small>").replace(")", "</small>")
     elif len(text) > 24:
-        kind = ' class="text"'
-    return f'<td{kind} data-sort="{escape("" if sort is None else str(sort))}">{text}</td>'
+        wide = ' class="text"'
+    return f'<td{wide} data-sort="{escape("" if value is None else str(value))}">{text}</td>'
 
 
 def _svg(figure: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recviz.files import whole_file
-from recviz.reports.panels import legend_above, panels, percent
+from recviz.reports.plots import legend_above, panels, percent
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import by_metric
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from recviz.augment.preparation import Preparation
 from recviz.data.batches import report
@@ -45,13 +46,11 @@ class Embedded(NamedTuple):
     """For files, their paths, with surrogates for bytes that are not UTF-8."""
     class_names: list[str]
     thumbnails: Tensor
-    """uint8 [N, 3, S, S], S at most THUMBNAIL."""
+    """uint8 [N, 3, S, S], S at most THUMBNAIL and the short side of the images."""
     indices: Tensor
     """int64 [N], indices in the split; unreadable images are missing."""
-    skipped: tuple[str, ...] = ()
-    """One line per unreadable image."""
     left_out: str = ""
-    """Numbers of other files, by extension."""
+    """Numbers of unreadable images and other files, to append to a line."""
 
     def name(self, index: int) -> str:
         """The name of an image, for display."""
@@ -87,7 +86,9 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
                 continue
             kept.append(batch.indices)
             assert isinstance(images, Tensor)  # of evaluation
-            thumbnails.append(_thumbnails(images, THUMBNAIL if len(split.images) <= _FEW else 40))
+            side = min(THUMBNAIL if size <= _FEW else 40, *images.shape[2:])
+            small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+            thumbnails.append(small.round().clamp(0, 255).to(torch.uint8))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
@@ -100,22 +101,9 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
     indices = torch.cat(kept)
     names = [split.images.name(index) for index in indices.tolist()]
     labels = None if split.labels is None else found.labels.cpu()
-    thumbs = torch.cat(thumbnails)
-    left_out = counted(split.left_out)
-    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, tuple(skipped), left_out)
-
-
-def skipped_too(embedded: Embedded) -> str:
-    """Numbers of unreadable images and other files, to append to a line; "" if there are none."""
-    skipped = f"; {len(embedded.skipped):,} skipped, since they cannot be read" if embedded.skipped else ""
-    return skipped + (f"; left out: {embedded.left_out}" if embedded.left_out else "")
-
-
-def _thumbnails(images: Tensor, side: int) -> Tensor:
-    """Images [N, 3, H, W] as squares of `side` pixels, or of their short side if smaller."""
-    side = min(side, *images.shape[2:])
-    small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-    return small.round().clamp(0, 255).to(torch.uint8)
+    left_out = f"; {len(skipped):,} skipped, since they cannot be read" if skipped else ""
+    left_out += f"; left out: {counted(split.left_out)}" if split.left_out else ""
+    return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails), indices, left_out)
 
 
 def save(embedded: Embedded, folder: Path) -> None:
@@ -132,14 +120,6 @@ def save(embedded: Embedded, folder: Path) -> None:
         part.write_bytes(list_text(embedded.names))
 
 
-def precision_at(embedded: Embedded, ks: tuple[int, ...]) -> dict[int, float]:
-    """Fraction of each image's k nearest others (cosine similarity) with its class; mean over the images."""
-    assert embedded.labels is not None
-    own = others(embedded.features, min(max(ks), len(embedded.features) - 1)).indices
-    same = embedded.labels[own] == embedded.labels[:, None]  # [N, k]
-    return {k: float(same[:, :k].float().mean()) for k in ks if k <= own.shape[1]}
-
-
 def others(features: Tensor, k: int) -> Neighbours:
     """The k nearest other rows of each row, nearest first; [N, k]."""
     found = nearest_neighbours(features, features, k + 1)  # [N, k + 1], usually with the row itself
@@ -148,14 +128,15 @@ def others(features: Tensor, k: int) -> Neighbours:
     return Neighbours(*(part[~itself].view(len(features), -1) for part in found))
 
 
-def sprite(thumbnails: Tensor) -> tuple[str, int]:
-    """All thumbnails in one JPEG picture as a data: URL, and the number per row."""
+def sprite(thumbnails: Tensor) -> tuple[dict[str, str], int]:
+    """All thumbnails in one picture: the page parts with which an element <i> shows one, and the number per row.
+
+    The element's background-position says which, in units of THUMBNAIL.
+    """
     across = math.ceil(math.sqrt(len(thumbnails)))
-    down = math.ceil(len(thumbnails) / across)
-    side = thumbnails.shape[2]
-    sheet = torch.full((down * across, 3, side, side), 255, dtype=torch.uint8)
-    sheet[: len(thumbnails)] = thumbnails
-    picture = sheet.view(down, across, 3, side, side).permute(0, 3, 1, 4, 2).reshape(down * side, across * side, 3)
     out = io.BytesIO()
-    Image.fromarray(picture.numpy()).save(out, "JPEG", quality=90, subsampling=0)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}", across
+    sheet = to_pil_image(make_grid(thumbnails, across, padding=0, pad_value=255))
+    sheet.save(out, "JPEG", quality=90, subsampling=0)
+    sharp = "image-rendering: pixelated" if thumbnails.shape[2] < THUMBNAIL else ""
+    address = f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return {"sprite": address, "width": str(across * THUMBNAIL), "sharp": sharp}, across

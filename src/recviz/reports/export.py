@@ -10,21 +10,20 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recviz.augment.preparation import Preparation
-from recviz.backbones import ResNet
 from recviz.errors import InputError, missing_package
 from recviz.files import made_folder, whole_file, write_whole
 from recviz.reports.cards import arguments, model_card
 from recviz.runs.checkpoints import EXPORT_KEY, Origin
 
-Format = Literal["state_dict", "safetensors", "onnx", "torch_export", "timm"]
-FORMATS: tuple[str, ...] = get_args(Format)
+SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx", "torch_export": ".pt2", "timm": ""}
+"""Suffix of the file of each format; timm's is a folder."""
 
 
 class Normalized(nn.Module):
@@ -73,7 +72,7 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
                 difference = _timm(whole, origin, out, images, expected)
             else:
                 with whole_file(out) as part:
-                    difference = _compared(_WRITERS[form](whole, origin, part, images), expected, form)
+                    difference = _compared(_written(form, whole, origin, part, images), expected, form)
             write_whole(card_path(out, form), model_card(origin, form, out, int(expected.shape[1]), figures))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
@@ -101,26 +100,28 @@ def _weights(backbone: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone().contiguous() for name, value in backbone.state_dict().items()}
 
 
-def _again(whole: Normalized, weights: dict[str, Tensor], images: Tensor) -> Tensor:
-    """Features from weights read back."""
+def _written(form: str, whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+    """Write a file, and return the features of what is read back."""
+    if form == "torch_export":
+        return _torch_export(whole, path, images)
+    if form == "onnx":
+        return _onnx(whole, path, images)
+    if form == "safetensors":
+        about = {"backbone": origin.backbone, "preparation": origin.preparation.as_dict()}
+        save_file(_weights(whole.backbone), path, {"format": "pt", EXPORT_KEY: json.dumps(about)})
+        path.chmod(0o644)
+        weights = load_file(path)
+    else:
+        torch.save(_weights(whole.backbone), path)
+        weights = torch.load(path, weights_only=True)
     with torch.no_grad():
-        features: Tensor = torch.func.functional_call(whole, {f"backbone.{k}": v for k, v in weights.items()}, images)
+        features: Tensor = torch.func.functional_call(
+            whole, {f"backbone.{name}": value for name, value in weights.items()}, images
+        )
     return features
 
 
-def _state_dict(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
-    torch.save(_weights(whole.backbone), path)
-    return _again(whole, torch.load(path, weights_only=True), images)
-
-
-def _safetensors(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
-    about = {"backbone": origin.backbone, "preparation": origin.preparation.as_dict()}
-    save_file(_weights(whole.backbone), path, {"format": "pt", EXPORT_KEY: json.dumps(about)})
-    path.chmod(0o644)
-    return _again(whole, load_file(path), images)
-
-
-def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+def _torch_export(whole: Normalized, path: Path, images: Tensor) -> Tensor:
     batch = torch.export.Dim("batch", min=1)
     with _exporting("a program of torch.export"):
         program = torch.export.export(whole, (images[:2],), dynamic_shapes={"images": {0: batch}})
@@ -130,7 +131,7 @@ def _torch_export(whole: Normalized, origin: Origin, path: Path, images: Tensor)
     return features
 
 
-def _onnx(whole: Normalized, origin: Origin, path: Path, images: Tensor) -> Tensor:
+def _onnx(whole: Normalized, path: Path, images: Tensor) -> Tensor:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"--format onnx needs packages that are not installed: pip install {' '.join(missing)}")
@@ -160,6 +161,7 @@ def _exporting(what: str) -> Iterator[None]:
         raise InputError(f"this backbone cannot be written as {what}: {reason[:300]}") from error
 
 
+@torch.no_grad()
 def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expected: Tensor) -> float:
     """Write a folder for timm.create_model("local-dir:FOLDER"); InputError if timm does not have the network."""
     if importlib.util.find_spec("timm") is None:
@@ -177,24 +179,17 @@ def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expec
     except (RuntimeError, TypeError) as error:  # other names, shapes or arguments
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"timm's {name} is another network than this one ({reason}): {other}") from error
-    _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+    _compared(Normalized(again, origin.preparation)(images), expected, f"timm's {name}")
     content = timm_config(name, settings, origin, int(expected.shape[1]))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     write_whole(folder / "config.json", json.dumps(content, indent=1))
     again = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
-    return _compared(_encoded(again, origin, images), expected, f"timm's {name}")
+    return _compared(Normalized(again, origin.preparation)(images), expected, f"timm's {name}")
 
 
 def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim: int) -> dict[str, Any]:
-    """The content of timm's config.json; its transform resizes larger images as recviz's evaluation does.
-
-    Args:
-        name: of timm's model.
-        settings: its arguments.
-        origin: description of the backbone.
-        feature_dim: D.
-    """
+    """The config.json of timm's model `name`; its transform resizes larger images as recviz's evaluation does."""
     size, mean, std = origin.preparation.as_dict().values()
     return {
         "architecture": name,
@@ -209,12 +204,6 @@ def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim
     }  # fmt: skip
 
 
-@torch.no_grad()
-def _encoded(backbone: nn.Module, origin: Origin, images: Tensor) -> Tensor:
-    features: Tensor = Normalized(backbone, origin.preparation)(images)
-    return features
-
-
 def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]]:
     """The name of timm's model, and its structural arguments."""
     import timm
@@ -222,23 +211,8 @@ def _timm_call(backbone: nn.Module, origin: Origin) -> tuple[str, dict[str, Any]
     given, function = arguments(origin.backbone), str(origin.backbone["class_path"]).rpartition(".")[2]
     if origin.backbone["class_path"] == "torchvision.models.get_model":
         function = str(given.pop("name"))
-    if isinstance(backbone, ResNet):
-        stem, width = given.get("stem", "imagenet"), given.get("width", 1)
-        if stem != "imagenet" or width != 1:
-            raise InputError(
-                f"timm has no {function} with {stem} stem and width {width}: use --format torch_export or safetensors"
-            )
-        return function, {}
     about = getattr(backbone, "pretrained_cfg", None)  # timm's models
     if not isinstance(about, dict) or not isinstance(about.get("architecture"), str):
         return function, {}
     beside = {*inspect.signature(timm.create_model).parameters, "num_classes"}  # they do not change the network
     return about["architecture"], {name: value for name, value in given.items() if name not in beside}
-
-
-_WRITERS: dict[str, Any] = {
-    "state_dict": _state_dict,
-    "safetensors": _safetensors,
-    "torch_export": _torch_export,
-    "onnx": _onnx,
-}

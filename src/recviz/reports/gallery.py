@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
 from recviz.reports.page import filled
+from recviz.reports.plots import literal, panels
 
 
-def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 10, rows: int = 50) -> str:
-    """A page with one row per query, drawn at random: the image and its k nearest others.
-
-    Args:
-        embedded: at least 2 images.
-        precision: by k, see embedding.precision_at; empty without labels.
-        source: run or file of the backbone.
-        k: neighbours in a row.
-        rows: of the page.
-    """
+def page(embedded: Embedded, source: str, k: int = 10, rows: int = 50) -> str:
+    """A page with one row for each of `rows` queries, drawn at random: the image and its k nearest others."""
     count = len(embedded.names)
     nearest = others(embedded.features, min(k, count - 1))
     chosen = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:rows].tolist()
     shown = sorted({index for row in chosen for index in (row, *nearest.indices[row].tolist())})
     place = {index: at for at, index in enumerate(shown)}
-    address, across = sprite(embedded.thumbnails[shown])
+    style, across = sprite(embedded.thumbnails[shown])
 
     def cell(index: int, query: int, similarity: str) -> str:
         x, y = (place[index] % across) * THUMBNAIL, (place[index] // across) * THUMBNAIL
@@ -45,31 +38,23 @@ def page(embedded: Embedded, precision: dict[int, float], source: str, k: int = 
         pairs = zip(nearest.indices[row].tolist(), nearest.similarities[row].tolist(), strict=True)
         body.append(f"<tr>{cell(row, row, '')}{''.join(cell(at, row, f'{value:.3f}') for at, value in pairs)}</tr>")
     ranks = "".join(f'<th scope="col">{rank}</th>' for rank in range(1, nearest.indices.shape[1] + 1))
-    quality = ", ".join(f"{value:.1%} at {k}" for k, value in precision.items())
-    lines = [
-        f"<p>{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
-        "the images whose features are most similar to it. Below each: its "
-        f"{'class, its ' * bool(precision)}name, and the cosine similarity to the query.</p>",
-        "<p>Precision, the fraction of the nearest that are of the query's class, over all images: "
-        f'{quality}. <span class="other">Red</span>: of another class than the query.</p>'
-        if precision
-        else "",
-    ]
+    classes, red = "", ""
+    if embedded.labels is not None:
+        classes, red = "class, its ", ' <span class="other">Red</span>: of another class than the query.'
+    text = (
+        f"{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
+        f"the images whose features are most similar to it. Below each: its {classes}name, and the cosine similarity "
+        f"to the query.{red}"
+    )
     return filled(
         "neighbours",
         "images",
         title=escape(f"Nearest neighbours: {source}"),
-        text="".join(lines),
+        text=f"<p>{text}</p>",
         ranks=ranks,
         rows="".join(body),
-        **thumbnail_style(embedded, address, across),
+        **style,
     )
-
-
-def thumbnail_style(embedded: Embedded, address: str, across: int) -> dict[str, str]:
-    """Page parts with which an element <i> shows a thumbnail, by background-position in units of THUMBNAIL."""
-    sharp = "image-rendering: pixelated" if embedded.thumbnails.shape[2] < THUMBNAIL else ""
-    return {"sprite": address, "width": str(across * THUMBNAIL), "sharp": sharp}
 
 
 def short(name: str, length: int = 40) -> str:
@@ -78,37 +63,21 @@ def short(name: str, length: int = 40) -> str:
     return last if len(last) <= length else f"{last[: length // 2]}…{last[-(length // 2) + 1 :]}"
 
 
-class Hit(NamedTuple):
-    """Name and cosine similarity of a neighbour."""
-
-    name: str
-    similarity: float
-
-
-def picture(query: Tensor, found: Tensor, name: str, hits: list[Hit], side: int = 160, gap: int = 10) -> Image.Image:
-    """The query, framed, and its neighbours to the right of it in rows of at most 8, each with its name below.
+def picture(tiles: Tensor, names: Sequence[str], similarities: Sequence[float]) -> Any:
+    """A matplotlib Figure of the query, framed, and its neighbours, nearest first, each with similarity and name.
 
     Args:
-        query: uint8 [3, S, S].
-        found: uint8 [k, 3, S, S], nearest first.
-        name: of the query.
-        hits: of `found`.
-        side: of each image, in pixels.
-        gap: between them.
+        tiles: uint8 [1 + k, 3, S, S], the query first.
+        names: of all tiles.
+        similarities: of the neighbours.
     """
-    across = min(8, len(hits))
-    width, height = side + gap, side + gap + 2 * 18
-    sheet = Image.new("RGB", ((1 + across) * width + 3 * gap, -(-len(hits) // across) * height + gap), "white")
-    brush, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    tiles = [(query, "query", name), *((found[i], f"{hit.similarity:.3f}", hit.name) for i, hit in enumerate(hits))]
-    for place, (image, above, below) in enumerate(tiles):
-        left = gap if place == 0 else 3 * gap + (1 + (place - 1) % across) * width
-        top = gap if place == 0 else gap + (place - 1) // across * height
-        tile = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((side, side), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (left, top))
-        for line, text in enumerate((above, short(below, 22))):
-            while brush.textlength(text, font) > side:
-                text = f"{text[: len(text) // 2 - 1]}…{text[len(text) // 2 + 1 :]}"
-            brush.text((left, top + side + 4 + line * 17), text, fill="black", font=font)
-    brush.rectangle((gap - 4, gap - 4, gap + side + 3, gap + side + 3), outline="#1f6fb2", width=4)
-    return sheet
+    figure, axes = panels(len(tiles), width=1.7, height=2.0, columns=9)
+    titles = ["query", *(f"{similarity:.3f}" for similarity in similarities)]
+    for place, tile, name, title in zip(axes, tiles, names, titles, strict=True):
+        place.imshow(tile.permute(1, 2, 0).numpy())
+        place.set(xticks=[], yticks=[], frame_on=title == "query")
+        place.set_title(title, fontsize="small")
+        place.set_xlabel(literal(short(name, 22)), fontsize="x-small")
+    for line in axes[0].spines.values():
+        line.set(edgecolor="#1f6fb2", linewidth=4)
+    return figure

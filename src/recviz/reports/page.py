@@ -8,13 +8,7 @@ PAGES = Path(__file__).parent / "pages"
 
 
 def filled(name: str, style: str, **parts: str) -> str:
-    """A page with each <!--name--> replaced by HTML.
-
-    Args:
-        name: of the file of its body.
-        style: name of its style sheet.
-        parts: HTML by name, already escaped.
-    """
+    """The page NAME.html in the style of STYLE.css, with each <!--part--> replaced by its HTML, already escaped."""
     page, body, sheet = (
         (PAGES / file).read_text(encoding="utf-8") for file in ("frame.html", f"{name}.html", f"{style}.css")
     )

@@ -1,11 +1,11 @@
-"""The plots of a comparison, as matplotlib figures."""
+"""The plots of a comparison, and the style of all plots: panels in rows, accuracies in percent."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from recviz.reports.panels import panels, percent
 from recviz.runs.run import Run
 
 _TERMS = ("invariance", "variance", "covariance", "alignment", "uniformity", "redundancy", "gaussianity")
@@ -27,21 +27,19 @@ class Plot(NamedTuple):
 
 
 def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Plot]:
-    """The plots that have data, by name.
-
-    Args:
-        runs: in the order of their colours.
-        headings: headings of the tables, by group.
-    """
+    """The plots that have data, by name; `headings` are those of the tables, by group."""
     online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
         f"{online[0]}." if len(online) == 1 else "each panel's data."
     )
     about += " The tables may be of other images, classes and probes."
-    terms, collapse = ({f"train/{term}": term for term in _TERMS}, _COLLAPSE)
+    probed = [(str(data), [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE)
+              for data in online]  # fmt: skip
+    terms = [(term, runs, f"train/{term}") for term in _TERMS]
+    collapse = [(title, runs, name) for name, title in _COLLAPSE.items()]
     drawn = {
-        "accuracy-epochs": ("Online linear probe by epochs", about, _online(runs, online, "epoch")),
-        "accuracy-hours": ("Online linear probe by hours", about, _online(runs, online, "hours")),
+        "accuracy-epochs": ("Online linear probe by epochs", about, _curves(probed, "epoch", accuracy=True)),
+        "accuracy-hours": ("Online linear probe by hours", about, _curves(probed, "hours", accuracy=True)),
         "accuracy-compute": (
             "Linear probe by training compute",
             "Multiply-adds of forward and backward passes of both views through the backbone.",
@@ -52,62 +50,66 @@ def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Pl
             "Lines join the runs of one method and one backbone.",
             _scatter(runs, headings, "images", "pretraining images"),
         ),
-        "loss-terms": ("Terms of the loss", "Of single training batches.", _metrics(runs, terms)),
-        "collapse": ("Collapse", "Of single training batches.", _metrics(runs, collapse)),
+        "loss-terms": ("Terms of the loss", "Of single training batches.", _curves(terms, "epoch")),
+        "collapse": ("Collapse", "Of single training batches.", _curves(collapse, "epoch")),
     }
     return {name: Plot(*parts) for name, parts in drawn.items() if parts[2] is not None}
 
 
-def _color(place: int) -> str:
-    return f"C{place % 10}"
+def panels(count: int, width: float = 5.2, height: float = 3.6, columns: int = 2) -> tuple[Any, list[Any]]:
+    """A matplotlib Figure of `count` axes in rows of at most `columns`, each of `width` × `height` inches."""
+    from matplotlib.figure import Figure  # a slow import, only needed here
+
+    across = min(count, columns)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(width * across, height * down), layout="constrained")
+    return figure, [figure.add_subplot(down, across, place) for place in range(1, count + 1)]
 
 
-def _style(place: int) -> str:
-    return ("-", "--", ":", "-.")[place // 10 % 4]
+def legend_above(axes: Any, columns: int = 3) -> None:
+    """Place the legend between title and axes; the title needs a pad for it."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize="small",
+        borderaxespad=0.2, handlelength=1.4, columnspacing=1.2,
+    )  # fmt: skip
 
 
-def _online(runs: Sequence[Run], online: Sequence[str | None], axis: str) -> Any:
-    """A panel for each dataset of an online probe."""
-    able = [data for data in online if any(_points(run, _ONLINE, axis) for run in runs if run.online == data)]
+def percent(axis: Any) -> None:
+    """Fractions as percent, with a decimal if ticks are less than a point apart."""
+    from matplotlib.ticker import PercentFormatter
+
+    axis.set_major_formatter(PercentFormatter(1, decimals=None))
+
+
+def _pen(place: int) -> dict[str, Any]:
+    return {"color": f"C{place % 10}", "linestyle": ("-", "--", ":", "-.")[place // 10 % 4]}
+
+
+def _curves(wanted: Sequence[tuple[str, Sequence[Run], str]], axis: str, accuracy: bool = False) -> Any:
+    """A panel with one line per run for each title, runs and metric that have data; None if none has."""
+    able = [(title, runs, name) for title, runs, name in wanted if any(_points(run, name, axis) for run in runs)]
     if not able:
         return None
-    figure, axes = panels(len(able), width=6.4, height=4.2)
-    for place, data in zip(axes, able, strict=True):
-        _lines(place, [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE, axis)
-        place.set_title(_safe(str(data)) if len(able) > 1 else "", fontsize="medium")
-        place.set_ylabel("top-1")
-        percent(place.yaxis)
-    _legend(figure, axes)
-    return figure
-
-
-def _metrics(runs: Sequence[Run], names: Mapping[str, str]) -> Any:
-    """A panel for each metric."""
-    present = [name for name in names if any(_points(run, name, "epoch") for run in runs)]
-    if not present:
-        return None
-    figure, axes = panels(len(present), width=4.4, height=3.4, columns=3)
-    for place, name in zip(axes, present, strict=True):
-        _lines(place, runs, name, "epoch")
-        place.set_title(names[name], fontsize="medium")
-    _legend(figure, axes)
+    size = {"width": 6.4, "height": 4.2} if accuracy else {"width": 4.4, "height": 3.4, "columns": 3}
+    figure, all_axes = panels(len(able), **size)  # type: ignore[arg-type]
+    for axes, (title, runs, name) in zip(all_axes, able, strict=True):
+        for place, run in enumerate(run for run in runs if run.kind == "run"):
+            if points := _points(run, name, axis):
+                x, y = zip(*points, strict=True)
+                axes.plot(x, y, **_pen(place), marker="." if len(x) < 30 else "", label=literal(run.name))
+        axes.set_xlabel(axis)
+        axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", nbins=6)
+        axes.set_title("" if accuracy and len(able) == 1 else literal(title), fontsize="medium")
+        if accuracy:
+            axes.set_ylabel("top-1")
+            percent(axes.yaxis)
+    _legend(figure, all_axes)
     return figure
 
 
 def _points(run: Run, name: str, axis: str) -> list[tuple[float, float]]:
     return [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
-
-
-def _lines(axes: Any, runs: Sequence[Run], name: str, axis: str) -> None:
-    """One line per run."""
-    for place, run in enumerate(run for run in runs if run.kind == "run"):
-        if points := _points(run, name, axis):
-            x, y = zip(*points, strict=True)
-            marker = "." if len(x) < 30 else ""
-            axes.plot(x, y, color=_color(place), linestyle=_style(place), marker=marker, label=_safe(run.name))
-    axes.set_xlabel(axis)
-    axes.grid(alpha=0.3)
-    axes.locator_params(axis="x", nbins=6)
 
 
 def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label: str) -> Any:
@@ -138,10 +140,10 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
         levels = {run.name: run.top1.value for run in others if run.top1 is not None}
         for place, (name, level) in enumerate(levels.items()):
             dashes = (0, (1 + 2 * place, 2))
-            axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=_safe(name))
+            axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=literal(name))
         _cost_axis(axes, costs[group], label)
         axes.set_ylabel("linear probe, top-1 (95% interval)")
-        axes.set_title(_safe(headings[group]) if len(groups) > 1 else "", fontsize="medium")
+        axes.set_title(literal(headings[group]) if len(groups) > 1 else "", fontsize="medium")
         percent(axes.yaxis)
         axes.grid(alpha=0.3)
     _legend(figure, all_axes)
@@ -167,12 +169,11 @@ def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> No
     below = [0.0 if top.low is None else max(0.0, top.value - top.low) for top in tops]
     above = [0.0 if top.high is None else max(0.0, top.high - top.value) for top in tops]
     x, y = [getattr(run, what) for run in members], [top.value for top in tops]
-    style = {"color": _color(place), "linestyle": _style(place), "marker": "o", "capsize": 2}
-    axes.errorbar(x, y, [below, above], label=_safe(name), **style)
+    axes.errorbar(x, y, [below, above], label=literal(name), marker="o", capsize=2, **_pen(place))
 
 
-def _safe(text: str) -> str:
-    """Escape a label, so that matplotlib shows it literally."""
+def literal(text: str) -> str:
+    """A label that matplotlib shows as it is."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from recviz.files import whole_file
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
-from recviz.reports.gallery import thumbnail_style
 from recviz.reports.page import filled
-from recviz.reports.panels import panels as panels_of
+from recviz.reports.plots import literal, panels
 
 
 def project(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -58,47 +57,33 @@ def class_colors(count: int) -> list[str]:
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    if count <= 20:
-        return [to_hex(color) for color in colormaps["tab10" if count <= 10 else "tab20"].colors[:count]]  # type: ignore[attr-defined]
-    return [to_hex(color) for color in colormaps["hsv"](torch.arange(count).numpy() / count)]
+    colors = colormaps["tab10" if count <= 10 else "tab20" if count <= 20 else "hsv"]
+    return [to_hex(colors(place if count <= 20 else place / count)) for place in range(count)]
 
 
 def draw(places: dict[str, Tensor], embedded: Embedded, source: str, path: Path) -> None:
-    """One panel per method, coloured by class.
-
-    Args:
-        places: see `project`.
-        embedded: the images.
-        source: which run or file the backbone is of.
-        path: of the picture.
-    """
-    figure, panels = panels_of(len(places), width=5, height=5.2, columns=3)
+    """Draw one panel per method of `project`, coloured by class."""
+    figure, axes = panels(len(places), width=5, height=5.2, columns=3)
     colors = class_colors(len(embedded.class_names))
     color = "#3274a1" if embedded.labels is None else [colors[label] for label in embedded.labels.tolist()]
-    for axes, (name, at) in zip(panels, places.items(), strict=True):
-        axes.scatter(at[:, 0], at[:, 1], s=6, c=color, linewidths=0)
-        axes.set(title=name, xticks=[], yticks=[])
+    for place, (name, at) in zip(axes, places.items(), strict=True):
+        place.scatter(at[:, 0], at[:, 1], s=6, c=color, linewidths=0)
+        place.set(title=name, xticks=[], yticks=[])
     what = f"{source}: {len(embedded.names):,} images"
     if embedded.labels is not None:
         what += f" of {len(colors)} classes"
         if len(colors) <= 20:
             for label, name in enumerate(embedded.class_names):
-                panels[0].scatter([], [], s=20, color=colors[label], label=name.replace("$", r"\$"))
+                axes[0].scatter([], [], s=20, color=colors[label], label=literal(name))
             figure.legend(loc="outside right center", fontsize="small")
-    figure.suptitle(what.replace("$", r"\$"))
+    figure.suptitle(literal(what))
     with whole_file(path) as part:
         figure.savefig(part, dpi=130)
 
 
 def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
-    """A page of the projections, with thumbnails under the pointer and a legend of the classes.
-
-    Args:
-        places: see `project`.
-        embedded: the images.
-        source: which run or file the backbone is of.
-    """
-    address, across = sprite(embedded.thumbnails)
+    """A page of the projections, with thumbnails under the pointer and a legend of the classes."""
+    style, across = sprite(embedded.thumbnails)
     count = len(embedded.names)
     colors = class_colors(len(embedded.class_names))
     content = {
@@ -126,5 +111,5 @@ def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
         methods=methods,
         legend=legend,
         content=text,
-        **thumbnail_style(embedded, address, across),
+        **style,
     )

@@ -10,46 +10,37 @@ from recviz.runs.run import Run
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
 _PAPER = ("VICReg's paper", "linear, 1000 epochs")
+_METRICS = ("top1", "top5", "knn")
 _ROWS = (
-    # data, classes, backbone, method, linear top-1, top-5, k-NN, source
-    ("CIFAR10", 10, "resnet18", "VICReg", 92.07, None, None, _SOLO),
-    ("CIFAR10", 10, "resnet18", "BarlowTwins", 92.10, None, None, _SOLO),
-    ("CIFAR10", 10, "resnet18", "BYOL", 92.58, None, None, _SOLO),
-    ("CIFAR10", 10, "resnet18", "SimCLR", 90.74, None, None, _SOLO),
-    ("CIFAR100", 100, "resnet18", "VICReg", 68.54, None, None, _SOLO),
-    ("CIFAR100", 100, "resnet18", "BarlowTwins", 70.90, None, None, _SOLO),
-    ("CIFAR100", 100, "resnet18", "BYOL", 70.46, None, None, _SOLO),
-    ("CIFAR100", 100, "resnet18", "SimCLR", 65.78, None, None, _SOLO),
-    ("ImageNet100", 100, "resnet18", "VICReg", 79.40, None, None, ("solo-learn", "offline, 400 epochs")),
-    ("ImageNet", 1000, "resnet50", "VICReg", 73.2, 91.1, 64.5, _PAPER),
-    ("ImageNet", 1000, "resnet50", "BarlowTwins", 73.2, None, None, _PAPER),
-    ("ImageNet", 1000, "resnet50", "SimCLR", 69.3, None, None, _PAPER),
+    # data, classes, backbone, method, source, linear top-1, top-5, k-NN
+    ("CIFAR10", 10, "resnet18", "VICReg", _SOLO, 92.07),
+    ("CIFAR10", 10, "resnet18", "BarlowTwins", _SOLO, 92.10),
+    ("CIFAR10", 10, "resnet18", "BYOL", _SOLO, 92.58),
+    ("CIFAR10", 10, "resnet18", "SimCLR", _SOLO, 90.74),
+    ("CIFAR100", 100, "resnet18", "VICReg", _SOLO, 68.54),
+    ("CIFAR100", 100, "resnet18", "BarlowTwins", _SOLO, 70.90),
+    ("CIFAR100", 100, "resnet18", "BYOL", _SOLO, 70.46),
+    ("CIFAR100", 100, "resnet18", "SimCLR", _SOLO, 65.78),
+    ("ImageNet100", 100, "resnet18", "VICReg", ("solo-learn", "offline, 400 epochs"), 79.40),
+    ("ImageNet", 1000, "resnet50", "VICReg", _PAPER, 73.2, 91.1, 64.5),
+    ("ImageNet", 1000, "resnet50", "BarlowTwins", _PAPER, 73.2),
+    ("ImageNet", 1000, "resnet50", "SimCLR", _PAPER, 69.3),
 )
 
 
 def published(data: str, classes: int, group: str) -> list[Run]:
-    """The published figures of a dataset.
-
-    Args:
-        data: its name, as in "CIFAR100".
-        classes: number of probed classes.
-        group: group of the rows.
-    """
+    """The published figures of a dataset, by its name as in "CIFAR100" and number of classes, as rows of a group."""
     return [
         Run(
-            name=f"{method}, {source[0]}",
+            name=f"{method}, {source}",
             kind="published",
             method=method,
             backbone=backbone,
             data=data,
-            metrics={
-                metric: Accuracy(percent / 100)
-                for metric, percent in (("top1", top1), ("top5", top5), ("knn", knn))
-                if percent is not None
-            },
-            probe=f"published: {source[1]}",
+            metrics={key: Accuracy(value / 100) for key, value in zip(_METRICS, percent, strict=False)},
+            probe=f"published: {protocol}",
             group=group,
         )
-        for name, count, backbone, method, top1, top5, knn, source in _ROWS
+        for name, count, backbone, method, (source, protocol), *percent in _ROWS
         if (name, count) == (data, classes)
     ]

@@ -25,13 +25,7 @@ class StepReport(NamedTuple):
 
 
 def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
-    """Time each step of each view; the median of five runs after one warm-up.
-
-    Args:
-        views: on the device of the images.
-        images: as for TwoViews.
-        generator: source of random numbers, on that device.
-    """
+    """Time each step of each view of a batch, on its device; the median of five runs after one warm-up."""
     reports = []
     cropped = not isinstance(images, Tensor)
     for (name, view, size), source in zip(views.each(), views.sources(images), strict=True):
@@ -41,10 +35,12 @@ def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: 
         runs: list[dict[str, float]] = []
         for _ in range(6):
             runs.append({})
-            clock = _Clock(source.device)
+            before = _now(source.device)
             for block in cpu_blocks(len(source), len(source) * 3 * size * size, source.device):
                 for step, _ in stages(view, source[block], draws.rows(block), size):
-                    runs[-1][step] = runs[-1].get(step, 0.0) + clock.lap()
+                    now = _now(source.device)
+                    runs[-1][step] = runs[-1].get(step, 0.0) + now - before
+                    before = now
         for step, chosen in fired.items():
             median = sorted(run[step] for run in runs[1:])[2]
             reports.append(StepReport(name, step, float(chosen.float().mean()), median / len(source) * 1e6))
@@ -55,22 +51,14 @@ def microseconds_per_view(make: Callable[[], object], count: int, device: torch.
     """Time of `make`, which makes `count` views: the median of five runs after one warm-up."""
     times = []
     for _ in range(6):
-        clock = _Clock(device)
+        start = _now(device)
         make()
-        times.append(clock.lap())
+        times.append(_now(device) - start)
     return sorted(times[1:])[2] / count * 1e6
 
 
-class _Clock:
-    """Seconds between laps, after synchronising the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.lap()
-
-    def lap(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        now = time.perf_counter()
-        passed, self.since = now - getattr(self, "since", now), now
-        return passed
+def _now(device: torch.device) -> float:
+    """Seconds, after synchronising the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

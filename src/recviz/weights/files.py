@@ -42,16 +42,14 @@ def read_tensors(source: str | Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     seen: set[int] = set()
     parts: list[tuple[str, Any]] = [("", _read(user_path(source)))]
-    for _ in range(_DEEPEST):
-        inner: list[tuple[str, Any]] = []
-        for prefix, part in parts:
-            for name, value in part.items() if isinstance(part, dict) and id(part) not in seen else ():
-                if isinstance(name, str) and isinstance(value, Tensor):
-                    found[prefix + name] = value
-                elif isinstance(name, str):
-                    inner.append((f"{prefix}{name}.", value))
-            seen.add(id(part))
-        parts = inner
+    for _ in range(_DEEPEST):  # from the outside in
+        level, parts = parts, []
+        for prefix, part in level:
+            if isinstance(part, dict) and id(part) not in seen:
+                seen.add(id(part))
+                named = {f"{prefix}{name}": value for name, value in part.items() if isinstance(name, str)}
+                found.update((name, value) for name, value in named.items() if isinstance(value, Tensor))
+                parts += [(f"{name}.", value) for name, value in named.items() if isinstance(value, dict)]
     if not found:
         raise InputError(f"{source} holds no weights: it has no named tensor")
     return found

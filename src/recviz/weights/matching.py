@@ -54,27 +54,29 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
         InputError: a file that is missing, unreadable or without weights, or whose names or shapes do not match the
             backbone; the message names them.
     """
-    found = read_tensors(source)
-    own = {_uncompiled(name): weight for name, weight in backbone.state_dict().items()}
-    saved = {_uncompiled(name): name for name in backbone.state_dict()}
+    found = {name.replace("_orig_mod.", ""): tensor for name, tensor in read_tensors(source).items()}  # torch.compile's
+    own = backbone.state_dict()
     matches = [_match(own, {respelled(name): name for name in found}, found) for respelled in _spellings(backbone)]
     match = max(matches, key=lambda match: match.fitting)  # the first of equals: unchanged names
     lacking = [name for name in own if name not in match.names and not name.endswith("num_batches_tracked")]
     wrong = [name for name, there in match.names.items() if found[there].shape != own[name].shape]
-    if lacking or wrong:
-        raise InputError(_other_architecture(source, own, found, match, lacking, wrong))
+    other, under = f"{source} is of another architecture", f" under {match.prefix!r}" if match.prefix else ""
+    for name in wrong:
+        there, here = (tuple(weight.shape) for weight in (found[match.names[name]], own[name]))
+        raise InputError(f"{other}: {name}{under} is {there} there and {here} here")
+    if lacking:
+        extra = sorted(match.under.keys() - own.keys())
+        raise InputError(f"{other}: it lacks {_shown(lacking)}{under} and has {_shown(extra)}")
     beside = {name: there for name, there in match.under.items() if name not in own}
     inside = sorted(beside[name] for name in beside if not _is_beside(backbone, name, beside, found))
     if inside:
-        raise InputError(f"{source} is of another architecture: beyond the backbone's layers it has {_shown(inside)}")
+        raise InputError(f"{other}: beyond the backbone's layers it has {_shown(inside)}")
     if match.copies:
         _log.warning("%s holds the backbone %d times: taken is %r", source, 1 + len(match.copies), match.prefix)
-    weights = {saved[name]: found[there] for name, there in match.names.items()}
-    state = backbone.state_dict()  # which says what the module's versions are; BatchNorm's counts may lack in a file
-    state.update(weights)
-    backbone.load_state_dict(state)
+    own.update({name: found[there] for name, there in match.names.items()})  # BatchNorm's counts may lack in a file
+    backbone.load_state_dict(own)
     left_out = sorted(found.keys() - set(match.names.values()))
-    _log.info("%s: %d tensors under %r; left out: %s", source, len(weights), match.prefix, _shown(left_out))
+    _log.info("%s: %d tensors under %r; left out: %s", source, len(match.names), match.prefix, _shown(left_out))
     return LoadedWeights(match.prefix, left_out)
 
 
@@ -93,20 +95,19 @@ class _Match(NamedTuple):
 
 
 def _match(own: dict[str, Tensor], spelled: dict[str, str], found: dict[str, Tensor]) -> _Match:
-    """The prefix with the most matching shapes and names.
-
-    Args:
-        own: tensors of the backbone.
-        spelled: from respelled names to names in the file.
-        found: tensors of the file.
-    """
+    """The prefix with the most matching shapes and names; `spelled` is from respelled names to names in the file."""
     fitting: dict[str, tuple[int, int]] = {"": (0, 0)}
     for name, there in spelled.items():
         for prefix, rest in _splits(name):
             if rest in own:
                 shaped, named = fitting.get(prefix, (0, 0))
                 fitting[prefix] = (shaped + (own[rest].shape == found[there].shape), named + 1)
-    best, *others = sorted(fitting, key=lambda prefix: (*(-count for count in fitting[prefix]), _rank(prefix)))
+
+    def rank(prefix: str) -> tuple[int, int, bool, int]:
+        shaped, named = fitting[prefix]
+        return -shaped, -named, any(word in prefix for word in _OTHERS), len(prefix)
+
+    best, *others = sorted(fitting, key=rank)
     under = {name.removeprefix(best): there for name, there in spelled.items() if name.startswith(best)}
     names = {name: under[name] for name in own if name in under}
     copies = [other for other in others if fitting[other] == fitting[best] and fitting[best][0] == len(names) > 0]
@@ -118,11 +119,6 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
     yield "", name
     for dot in re.finditer(r"\.", name):
         yield name[: dot.end()], name[dot.end() :]
-
-
-def _rank(prefix: str) -> tuple[bool, int]:
-    """Sort key of copies, lowest first: those of _OTHERS last, then the shortest first."""
-    return any(word in prefix for word in _OTHERS), len(prefix)
 
 
 def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
@@ -141,12 +137,7 @@ def _spellings(backbone: nn.Module) -> list[Callable[[str], str]]:
         """torchvision's published DenseNets: denselayer1.norm.1.weight becomes denselayer1.norm1.weight."""
         return re.sub(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", name)
 
-    return [_uncompiled, lambda name: cut(_uncompiled(name)), lambda name: dense(_uncompiled(name))]
-
-
-def _uncompiled(name: str) -> str:
-    """The name without torch.compile's prefix, at any place."""
-    return name.replace("_orig_mod.", "")
+    return [str, cut, dense]
 
 
 def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
@@ -156,32 +147,15 @@ def _is_beside(backbone: nn.Module, name: str, beside: dict[str, str], found: di
     children = dict(backbone.named_children())
     if first not in children:
         return not first.isdecimal() or _is_linear(layer, beside, found)  # a Sequential may be followed by a classifier
-    if name in {_uncompiled(buffer) for buffer, _ in backbone.named_buffers()}:  # not saved
+    if name in dict(backbone.named_buffers()):  # not saved
         return True
-    gone = {_uncompiled(path) for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
+    gone = {path for path, module in backbone.named_modules() if isinstance(module, nn.Identity)}
     return first in HEADS and any(prefix.rstrip(".") in gone for prefix, _ in _splits(name))
 
 
 def _is_linear(layer: str, beside: dict[str, str], found: dict[str, Tensor]) -> bool:
     parts = {name.rpartition(".")[2]: found[there].ndim for name, there in beside.items() if name.startswith(layer)}
     return parts in ({"weight": 2, "bias": 1}, {"weight": 2})
-
-
-def _other_architecture(
-    source: str | Path, own: dict[str, Tensor], found: dict[str, Tensor], match: _Match, lacking: list[str],
-    wrong: list[str],
-) -> str:  # fmt: skip
-    under = f" under {match.prefix!r}" if match.prefix else ""
-    if not match.names:
-        return f"{source} is of another architecture: it lacks {_shown(lacking)} and has {_shown(sorted(found))}"
-    if wrong:
-        there = match.names[wrong[0]]
-        return (
-            f"{source} is of another architecture: {wrong[0]}{under} is {tuple(found[there].shape)} there and "
-            f"{tuple(own[wrong[0]].shape)} here"
-        )
-    extra = sorted(match.under.keys() - own.keys())
-    return f"{source} is of another architecture: it lacks {_shown(lacking)}{under} and has {_shown(extra)} beside"
 
 
 def _shown(names: list[str]) -> str:
