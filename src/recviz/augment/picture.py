@@ -26,8 +26,9 @@ def grid(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
     rows: int = 8,
+    names: Sequence[str] = (),
 ) -> Tensor:
-    """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
+    """A picture of a batch: one row per image, with the image and its views.
 
     Each column has a heading. Images are fitted into a square of the views' size, on white. Pictures below 96 pixels
     are enlarged by an integer factor without smoothing.
@@ -37,6 +38,7 @@ def grid(
         views: its output.
         mean, std: its normalisation, which is inverted.
         rows: number of images to show, at most those of the batch.
+        names: of the views, for the headings; empty: numbers.
 
     Returns:
         uint8 [3, H, W].
@@ -56,7 +58,7 @@ def grid(
     cells = cells.repeat_interleave(zoom, dim=3).repeat_interleave(zoom, dim=4)
     cells = nn.functional.pad(cells, [2, 2, 2, 2], value=1.0)
     picture = cells.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
-    names = ["original", "view a", "view b", *(f"local {place}" for place in range(1, len(views) - 1))]
+    names = ["original", *(f"view {name}" for name in names or range(1, len(views) + 1))]
     return torch.cat([_headings(names, cells.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
 
 
