@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recviz.augment import TwoViews, View, compiled
+from recviz.augment import TwoViews, View, ViewGroup, compiled
 from recviz.augment.view import UNIFORMS
 from recviz.methods.compiling import compiler_error
 
@@ -122,8 +122,8 @@ def test_on_a_cpu_only_the_chosen_images_are_blurred(made_of_chosen_images: list
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_local_views_are_programs_of_their_own() -> None:
-    stepwise, programmed = pair(BUSY, SHARP, local_views=2, local_size=8)
+def test_small_views_are_programs_of_their_own() -> None:
+    stepwise, programmed = pair(BUSY, SHARP, groups=[ViewGroup(2, 8)])
     images = [noise(6, 3, size, size, seed=place) for place, size in enumerate((16, 16, 8, 8))]
     for source in (noise(6, 3, 20, 20), images):
         expected, views = stepwise(source, seeded()), programmed(source, seeded())

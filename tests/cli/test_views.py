@@ -23,7 +23,7 @@ QUICK = ["views", "--config", "quickstart.yaml", "--data.train_size", "300", "--
 
 def rows(out: str) -> dict[tuple[str, str], float]:
     """The share that fired, by view and step."""
-    found = re.findall(r"^(a|b|local \d+) +([a-z ]+?) +([\d.]+)% +[\d.]+$", out, re.MULTILINE)
+    found = re.findall(r"^([a-z]\d*) +([a-z ]+?) +([\d.]+)% +[\d.]+$", out, re.MULTILINE)
     return {(view, step): float(share) / 100 for view, step, share in found}
 
 
@@ -43,12 +43,12 @@ def test_it_draws_the_views_and_says_how_often_each_step_fired(recviz_command: C
 
 def test_local_views_and_photographs(recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "photos", 8)
-    settings = ["--data.views.size", "32", "--data.views.local_views", "2", "--data.batch_size", "8"]
+    settings = ["--data.views.size", "32", "--data.views.groups", "[{count: 2, size: 14}]", "--data.batch_size", "8"]
     code, out, err = recviz_command(
         "views", "--config", "folder.yaml", "--data.root", str(tmp_path / "photos"), *settings, "--rows", "3"
     )
     assert (code, err) == (0, "")
-    assert {view for view, _ in rows(out)} == {"a", "b", "local 1", "local 2"}
+    assert {view for view, _ in rows(out)} == {"a", "b", "c", "c2"}
     assert read_image("views.png").shape == (3, HEADING + 3 * 100, 5 * 100)
 
 

@@ -88,7 +88,7 @@ class TwoViews(nn.Module):
         mean: of each channel in 0..1, subtracted at the end.
         std: of each channel, divided by at the end.
         count: number of views with the settings a and b in turn.
-        groups: further views.
+        groups: further views, called c, d, ….
         growth: stages of training, each (start, size) or (start, size, count) of the views a and b, with the start as a
             fraction of all training steps. The first starts at 0; the last has the size `size`. Sizes of `groups` and
             of the blur change in proportion. None: no growth.
@@ -134,20 +134,17 @@ class TwoViews(nn.Module):
     def _stage(self, start: float, size: int, count: int) -> Stage:
         if not (1 <= size <= LARGEST and count + sum(group.count for group in self.groups) >= 2 and count >= 1):
             raise InputError(f"a stage needs a size in 1..{LARGEST} and at least two views, got {size} and {count}")
-        factor = size / self.size
-
-        def scaled(view: View) -> View:
-            low, high = view.blur_sigma
-            return view if factor == 1 else replace(view, blur_sigma=(low * factor, high * factor))
-
-        pair = [("a", scaled(self.a)), ("b", scaled(self.b))]
-        views = []
-        for i in range(count):
-            name, view = pair[i % 2]
-            views.append((f"{name}{i // 2 + 1}" if i > 1 else name, view, size))
-        for number, group in enumerate(self.groups, start=1):
+        factor, pair = size / self.size, (("a", self.a), ("b", self.b))
+        wanted = [(*pair[i % 2], size, i // 2) for i in range(count)]
+        for number, group in enumerate(self.groups, start=ord("c")):
             side = max(1, round(group.size * factor))
-            views += [(f"group {number}.{i + 1}", scaled(group.view), side) for i in range(group.count)]
+            wanted += [(chr(number), group.view, side, i) for i in range(group.count)]
+        views = []
+        for letter, view, side, earlier in wanted:
+            if factor != 1:
+                low, high = view.blur_sigma
+                view = replace(view, blur_sigma=(low * factor, high * factor))
+            views.append((f"{letter}{earlier + 1 if earlier else ''}", view, side))
         return Stage(start, views)
 
     @torch.no_grad()
@@ -262,6 +259,7 @@ class OneView(TwoViews):
 
     def __init__(self, preparation: Preparation, view: View = CROP_AND_FLIP) -> None:
         super().__init__(preparation.size, view, None, preparation.mean, preparation.std, compiled=False)
+        self.stages = [Stage(0.0, [("a", view, preparation.size)])]
 
     @torch.no_grad()
     def forward(  # type: ignore[override]
@@ -270,7 +268,3 @@ class OneView(TwoViews):
         """The view, float32 [N, 3, size, size], of images [N, 3, H, W] or of crops, a sequence of one tensor."""
         (source,) = self.sources(images)
         return self._view(self.a, source, self.size, not isinstance(images, Tensor), generator)
-
-    def each(self, progress: float = 1.0) -> list[tuple[str, View, int]]:
-        """Name, settings and size of the view."""
-        return [("a", self.a, self.size)]
