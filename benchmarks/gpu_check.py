@@ -29,7 +29,7 @@ from step import Noise, optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 import recviz
-from recviz import TwoViews, VICReg
+from recviz import VICReg, Views
 from recviz.backbones import resnet18, resnet50
 from recviz.data import DataModule
 from recviz.optim import parameter_groups
@@ -62,7 +62,7 @@ def ceiling(side: int) -> float:
     return 2 * side**3 / seconds(lambda: a @ b, 10) / 1e12
 
 
-def step_figures(name: str, module: VICReg, views: TwoViews, batch: int, repeats: int, tflops: float) -> dict[str, Any]:
+def step_figures(name: str, module: VICReg, views: Views, batch: int, repeats: int, tflops: float) -> dict[str, Any]:
     """Seconds of a step on resident views, with views made from resident images, and with data; shares and memory."""
     module.to(DEVICE).train()
     views.to(DEVICE)
@@ -70,7 +70,7 @@ def step_figures(name: str, module: VICReg, views: TwoViews, batch: int, repeats
     images = torch.randint(256, (batch, 3, views.size, views.size), dtype=torch.uint8, device=DEVICE)
     generator = torch.Generator(DEVICE).manual_seed(0)
     fixed = views(images, generator)
-    own = TwoViews(views.size, views.a, views.b)
+    own = Views(views.size, views.a, views.b)
     data = DataModule(Noise(batch * 8, views.size), views=own, batch_size=batch)
     data.setup()
     loader = iter(data.train_dataloader())
@@ -127,11 +127,11 @@ def steps(tiny: bool, tflops: float) -> list[dict[str, Any]]:
     """Both steps, eager and compiled."""
     found = []
     repeats = 2 if tiny else 20
-    cases: list[tuple[str, Callable[[], VICReg], TwoViews, int]] = [
-        ("CIFAR, ResNet-18", lambda: VICReg(resnet18("cifar", 0.125 if tiny else 1), (2048,) * 3), TwoViews.cifar(),
+    cases: list[tuple[str, Callable[[], VICReg], Views, int]] = [
+        ("CIFAR, ResNet-18", lambda: VICReg(resnet18("cifar", 0.125 if tiny else 1), (2048,) * 3), Views.cifar(),
          16 if tiny else 256),
         ("ImageNet, ResNet-50", lambda: VICReg(resnet50("imagenet", 0.125 if tiny else 1), (2048,) * 3),
-         TwoViews.vicreg(64 if tiny else 224), 4 if tiny else 128),
+         Views.vicreg(64 if tiny else 224), 4 if tiny else 128),
     ]  # fmt: skip
     for name, make, views, batch in cases:
         for compiled in (False,) if tiny else (False, True):

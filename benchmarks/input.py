@@ -29,7 +29,7 @@ from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from views import ratio, timed, torchvision_view
 
-from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
+from recviz import ImageFolderDataModule, PackedDataModule, Views
 from recviz.augment.functional import random_crop_boxes
 from recviz.data.dataset import Split
 from recviz.data.folder import load_folder
@@ -51,7 +51,7 @@ def packed(split: Split, size: int | None = 256, quality: int = 90, shard: int =
     """The images packed into a temporary folder."""
     folder = tempfile.mkdtemp()
     pack({"train": split}, Path(folder) / "set", Packing(size, quality, shard), 1, "raise")
-    data = PackedDataModule(f"{folder}/set", views=TwoViews.vicreg(), batch_size=50, num_workers=0)
+    data = PackedDataModule(f"{folder}/set", views=Views.vicreg(), batch_size=50, num_workers=0)
     data.train = data.dataset.train()  # all of it, without holding any out
     return data
 
@@ -70,7 +70,7 @@ def speed(folder: Path, repeats: int) -> None:
     images, small = images_of(split), images_of(packed(split).train)
     contents = {"originals": [images.read(i) for i in range(len(images))]}
     contents["packed"] = [small.read(i) for i in range(len(small))]
-    views = TwoViews.vicreg()
+    views = Views.vicreg()
     make = [torchvision_view(view, 224, transforms, crop=True, pil_blur=True) for view in (views.a, views.b)]
     every, sizes = torch.arange(len(images)), [(view, size) for _, view, size in views.each()]
 
@@ -252,7 +252,7 @@ def many(folder: Path, repeats: int) -> None:
     scans, firsts = [], []
     for _ in range(repeats):
         start = time.perf_counter()
-        data = ImageFolderDataModule(str(root), views=TwoViews.cifar(32), num_workers=2)
+        data = ImageFolderDataModule(str(root), views=Views.cifar(32), num_workers=2)
         data.setup()
         scanned = time.perf_counter()
         next(iter(data.train_dataloader()))
@@ -330,7 +330,7 @@ def arrow(folder: Path, repeats: int) -> None:
         stream = datasets.load_dataset("parquet", data_files=parts, split="train", streaming=True)
         return list(stream.cast_column("image", datasets.Image(decode=False)))
 
-    sizes = [(view, 224) for view in (TwoViews.vicreg().a, TwoViews.vicreg().b)]
+    sizes = [(view, 224) for view in (Views.vicreg().a, Views.vicreg().b)]
     some = torch.arange(200)
     ways: dict[str, Way] = {
         "packed shards, at random": lambda: [images.read(i) for i in shuffled],

@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from recviz import LARS, OnlineProbe, TwoViews, VICReg
+from recviz import LARS, OnlineProbe, VICReg, Views
 from recviz.backbones import resnet18, resnet50
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
 from recviz.data import DataModule, Dataset, Split
@@ -112,7 +112,7 @@ def together(batch: int, width: float, steps: int) -> None:
     )
 
 
-def parts(module: VICReg, views: TwoViews, batch: int, steps: int) -> None:
+def parts(module: VICReg, views: Views, batch: int, steps: int) -> None:
     """Parts of a step, and the whole step under the Trainer, by turns."""
     data = DataModule(Noise(batch * 2, views.size), views=views, batch_size=batch)
     data.setup()
@@ -194,9 +194,9 @@ if __name__ == "__main__":
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     if args.imagenet:
-        parts(VICReg(resnet50()), TwoViews.vicreg(), args.batch_size, args.steps)
+        parts(VICReg(resnet50()), Views.vicreg(), args.batch_size, args.steps)
     else:
         formats(args.batch_size, args.width, args.steps)
         together(args.batch_size, args.width, args.steps)
         module = VICReg(resnet18("cifar", args.width), (2048, 2048, 2048), optimizer=optimizer, base_lr=0.3)
-        parts(module, TwoViews.cifar(), args.batch_size, args.steps)
+        parts(module, Views.cifar(), args.batch_size, args.steps)

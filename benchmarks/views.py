@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torchvision import transforms as pil
 from torchvision.transforms import v2
 
-from recviz import LARS, TwoViews, VICReg, View
+from recviz import LARS, VICReg, View, Views
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD
 from recviz.backbones import resnet18
 from recviz.data.patterns import draw_patterns
@@ -102,7 +102,7 @@ def report(ways: dict[str, Way], views: int, repeats: int, targets: dict[tuple[s
     print(flush=True)
 
 
-def pair(make: Callable[[], TwoViews]) -> tuple[TwoViews, TwoViews]:
+def pair(make: Callable[[], Views]) -> tuple[Views, Views]:
     """Step by step, and compiled."""
     eager, compiled = make(), make()
     eager.compiled, compiled.compiled = False, True
@@ -118,7 +118,7 @@ def cifar(repeats: int) -> None:
     """Two views of 256 images of 32×32, from the image to the normalised tensor."""
     torch.set_num_threads(1)
     images = draw_patterns(torch.arange(256) % 10, torch.Generator().manual_seed(0))
-    (eager, compiled), pictures = pair(TwoViews.cifar), to_pil(images)
+    (eager, compiled), pictures = pair(Views.cifar), to_pil(images)
     make = {kit: torchvision_view(eager.a, 32, kit, crop=True) for kit in (pil, v2)}
     ways: dict[str, Way] = {
         "PIL": lambda: one_by_one(pictures, make[pil], make[pil]),
@@ -144,7 +144,7 @@ def photometric(repeats: int) -> None:
     small = draw_patterns(torch.arange(64) % 10, torch.Generator().manual_seed(0))
     crops = nn.functional.interpolate(small.float(), size=(224, 224), mode="bilinear").to(torch.uint8)
     pairs = crops.view(32, 2, 3, 224, 224)
-    (eager, compiled), pictures = pair(TwoViews.vicreg), to_pil(pairs[:, 0])
+    (eager, compiled), pictures = pair(Views.vicreg), to_pil(pairs[:, 0])
     make = partial(torchvision_view, size=224, crop=False)
     ways: dict[str, Way] = {
         "PIL": lambda: one_by_one(pictures, make(eager.a, kit=pil), make(eager.b, kit=pil)),
@@ -173,7 +173,7 @@ def share(repeats: int) -> None:
         module = VICReg(resnet18("cifar"), (2048, 2048, 2048)).to(device)
         optimizer = LARS(parameter_groups(module), 0.1)
         images = torch.randint(256, (batch, 3, 32, 32), dtype=torch.uint8, device=device)
-        for name, views in zip(("step by step", "compiled"), pair(TwoViews.cifar), strict=True):
+        for name, views in zip(("step by step", "compiled"), pair(Views.cifar), strict=True):
             views.to(device)
             ways: dict[str, Way] = {
                 "views": partial(_finished, views, images),
@@ -185,7 +185,7 @@ def share(repeats: int) -> None:
             print(f"| {batch} | {name} | {made:.2f} | {whole:.1f} | {made / whole:.2%} | {target} |", flush=True)
 
 
-def step(module: VICReg, optimizer: LARS, views: TwoViews, images: Tensor) -> None:
+def step(module: VICReg, optimizer: LARS, views: Views, images: Tensor) -> None:
     """Views, forward, backward, update."""
     made = views(images)
     with torch.autocast(images.device.type, torch.bfloat16):

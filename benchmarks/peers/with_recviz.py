@@ -33,7 +33,7 @@ class Arrays(Dataset):
 
 def arrays(images: np.ndarray, batch: int, seed: int) -> DataModule:
     """Images in memory, in batches of two views."""
-    return DataModule(Arrays(images), views=recviz.TwoViews.cifar(mean=MEAN, std=STD), batch_size=batch, seed=seed)
+    return DataModule(Arrays(images), views=recviz.Views.cifar(mean=MEAN, std=STD), batch_size=batch, seed=seed)
 
 
 def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
@@ -47,7 +47,7 @@ def view_batches(images: np.ndarray, labels: np.ndarray, batch: int):
 
 def photo_batches(folder: str, batch: int, crops_only: bool = False):
     """Batches of two views of photographs in folders of classes: read, decoded and cropped in two workers."""
-    views = recviz.TwoViews.vicreg_paper()
+    views = recviz.Views.vicreg_paper()
     data = recviz.ImageFolderDataModule(folder, views=views, batch_size=batch, num_workers=2)
     data.setup()
     while True:

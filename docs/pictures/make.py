@@ -24,7 +24,7 @@ INK, PALE, WARM = "#1f3a5f", "#e8eef6", "#fdf0e0"
 
 BOXES = {  # name: x, y, width, lines; the first line is bold
     "images": (0.0, 1.0, 1.5, ("images", "uint8 [N, 3, H, W]")),
-    "views": (2.1, 1.0, 1.8, ("TwoViews", "batched, on the device")),
+    "views": (2.1, 1.0, 1.8, ("Views", "batched, on the device")),
     "backbone a": (4.6, 1.6, 1.5, ("backbone", "ResNet, or any")),
     "backbone b": (4.6, 0.4, 1.5, ("backbone", "the same weights")),
     "projector a": (7.2, 1.6, 1.5, ("projector", "for training only")),

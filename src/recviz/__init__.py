@@ -13,7 +13,7 @@ from recviz.version import __version__
 if TYPE_CHECKING:
     from recviz.augment.preparation import Preparation as Preparation
     from recviz.augment.view import View as View
-    from recviz.augment.views import TwoViews as TwoViews
+    from recviz.augment.views import Views as Views
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
     from recviz.data.cifar import CIFAR100DataModule as CIFAR100DataModule
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Preparation": "recviz.augment.preparation",
     "View": "recviz.augment.view",
-    "TwoViews": "recviz.augment.views",
+    "Views": "recviz.augment.views",
     "load_backbone": "recviz.runs.checkpoints",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recviz.augment import TwoViews, View, compiled
+from recviz.augment import View, ViewGroup, Views, compiled
 from recviz.augment.view import UNIFORMS
 from recviz.methods.compiling import compiler_error
 
@@ -28,8 +28,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pair(a: View, b: View, **settings: Any) -> tuple[TwoViews, TwoViews]:
-    return TwoViews(16, a, b, compiled=False, **settings), TwoViews(16, a, b, compiled=True, **settings)
+def pair(a: View, b: View, **settings: Any) -> tuple[Views, Views]:
+    return Views(16, a, b, compiled=False, **settings), Views(16, a, b, compiled=True, **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -122,8 +122,8 @@ def test_on_a_cpu_only_the_chosen_images_are_blurred(made_of_chosen_images: list
 
 
 @pytest.mark.usefixtures("interpreted")
-def test_local_views_are_programs_of_their_own() -> None:
-    stepwise, programmed = pair(BUSY, SHARP, local_views=2, local_size=8)
+def test_small_views_are_programs_of_their_own() -> None:
+    stepwise, programmed = pair(BUSY, SHARP, groups=[ViewGroup(2, 8)])
     images = [noise(6, 3, size, size, seed=place) for place, size in enumerate((16, 16, 8, 8))]
     for source in (noise(6, 3, 20, 20), images):
         expected, views = stepwise(source, seeded()), programmed(source, seeded())
@@ -164,8 +164,8 @@ def test_without_a_compiler_the_steps_are_taken_and_one_line_says_so(
 
 
 def test_nothing_is_compiled_on_a_cpu_unless_asked_for() -> None:
-    TwoViews(16)(noise(4, 3, 20, 20))
-    TwoViews(16, compiled=False)(noise(4, 3, 20, 20))
+    Views(16)(noise(4, 3, 20, 20))
+    Views(16, compiled=False)(noise(4, 3, 20, 20))
     assert compiled._programs.cache_info().currsize == 0
 
 

@@ -1,4 +1,4 @@
-"""TwoViews' presets, its evaluation transform and the picture of a batch."""
+"""Views' presets, its evaluation transform and the picture of a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.functional as tv
 from torch import Tensor
 
-from recviz.augment import TwoViews, View, grid
+from recviz.augment import View, Views, grid
 from recviz.augment import functional as F
 from recviz.augment.picture import HEADING
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -42,22 +42,22 @@ PLAIN = {
 @pytest.mark.parametrize(
     ("two_views", "size", "a", "b"),
     [
-        (TwoViews(96), 96, {"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}),
-        (TwoViews.vicreg(), 224, {"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}),
-        (TwoViews.vicreg_paper(), 224, {"blur": 0.5, "solarize": 0.1}, None),
+        (Views(96), 96, {"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}),
+        (Views.vicreg(), 224, {"blur": 1.0}, {"blur": 0.1, "solarize": 0.2}),
+        (Views.vicreg_paper(), 224, {"blur": 0.5, "solarize": 0.1}, None),
         (
-            TwoViews.simclr(),
+            Views.simclr(),
             224,
             {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2, "blur": 0.5},
             None,
         ),
-        (TwoViews.simclr_cifar(), 32, {"saturation": 0.4}, None),
-        (TwoViews.cifar(), 32, {"scale": (0.2, 1.0), "solarize": 0.1}, None),
+        (Views.simclr_cifar(), 32, {"saturation": 0.4}, None),
+        (Views.cifar(), 32, {"scale": (0.2, 1.0), "solarize": 0.1}, None),
     ],
     ids=["default", "vicreg", "vicreg_paper", "simclr", "simclr_cifar", "cifar"],
 )
 def test_presets_are_the_recipes(
-    two_views: TwoViews, size: int, a: dict[str, object], b: dict[str, object] | None
+    two_views: Views, size: int, a: dict[str, object], b: dict[str, object] | None
 ) -> None:
     assert two_views.size == size
     assert vars(two_views.a) == {**PLAIN, **a}
@@ -69,22 +69,22 @@ def test_presets_are_the_recipes(
 
 @pytest.mark.parametrize("name", ["vicreg", "vicreg_paper", "simclr", "simclr_cifar", "cifar"])
 def test_presets_take_size_mean_and_std(name: str) -> None:
-    two_views = getattr(TwoViews, name)(40, HALF, QUARTER)
+    two_views = getattr(Views, name)(40, HALF, QUARTER)
     assert two_views.size == 40
     assert torch.equal(two_views.mean, torch.tensor(HALF))
     assert torch.equal(two_views.std, torch.tensor(QUARTER))
-    assert typing.get_type_hints(getattr(TwoViews, name))["return"] is TwoViews
+    assert typing.get_type_hints(getattr(Views, name))["return"] is Views
 
 
 def test_annotations_can_be_resolved_for_yaml() -> None:
     assert typing.get_type_hints(View)["scale"] == tuple[float, float]
-    assert typing.get_type_hints(TwoViews.__init__)["a"] is View
+    assert typing.get_type_hints(Views.__init__)["a"] is View
 
 
 def test_evaluation_of_images_of_the_right_size_only_normalises() -> None:
     images = noise(5, 3, 16, 16)
     expected = torch.stack([tv.normalize(image / 255, list(HALF), list(QUARTER)) for image in images])
-    torch.testing.assert_close(TwoViews(16, mean=HALF, std=QUARTER).preparation(images), expected)
+    torch.testing.assert_close(Views(16, mean=HALF, std=QUARTER).preparation(images), expected)
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_evaluation_resizes_and_cuts_out_the_centre_as_torchvision(shape: tuple[
     images = noise(5, 3, *shape)
     resized = tv.resize(images / 255, [short], tv.InterpolationMode.BILINEAR, antialias=True)
     expected = tv.normalize(tv.center_crop(resized, [28, 28]), list(HALF), list(QUARTER))
-    torch.testing.assert_close(TwoViews(28, mean=HALF, std=QUARTER).preparation(images), expected)
+    torch.testing.assert_close(Views(28, mean=HALF, std=QUARTER).preparation(images), expected)
 
 
 def test_evaluation_takes_grey_images_and_refuses_others() -> None:
-    grey, two_views = noise(5, 1, 20, 20), TwoViews(16)
+    grey, two_views = noise(5, 1, 20, 20), Views(16)
     assert torch.equal(two_views.preparation(grey), two_views.preparation(grey.repeat(1, 3, 1, 1)))
     with pytest.raises(InputError, match=r"got \(5, 4, 20, 20\)"):
         two_views.preparation(noise(5, 4, 20, 20))

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from recviz.augment import TwoViews, View, view, views
+from recviz.augment import View, Views, view, views
 from recviz.augment.views import each_on_a_thread
 
 number_of_threads = torch.get_num_threads  # which tests replace
@@ -69,7 +69,7 @@ def test_the_threads_have_none_beside_them_and_others_keep_theirs(monkeypatch: p
 def test_the_views_are_the_same(monkeypatch: pytest.MonkeyPatch, inference: bool) -> None:
     monkeypatch.setattr(view, "CPU_BLOCK", 4 * 3 * 16 * 16)
     images = list(torch.randint(0, 256, (2, 37, 3, 16, 16), dtype=torch.uint8))  # crops, as workers make them
-    two_views = TwoViews(16, BUSY, BUSY)
+    two_views = Views(16, BUSY, BUSY)
     alone = two_views(images, torch.Generator().manual_seed(0))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     with torch.inference_mode(inference):

@@ -1,4 +1,4 @@
-"""TwoViews: chances, independence, seeds, inputs, presets, evaluation and the picture of a batch."""
+"""Views: chances, independence, seeds, inputs, presets, evaluation and the picture of a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.functional as tv
 from torch import Tensor
 
-from recviz.augment import TwoViews, View
+from recviz.augment import View, Views
 from recviz.augment import functional as F
 from recviz.augment import view as view_module
 from recviz.augment.view import UNIFORMS, Draws, draw, stages
@@ -47,7 +47,7 @@ def changed(view: Tensor, reference: Tensor) -> Tensor:
 
 def test_a_view_without_steps_is_the_normalised_image() -> None:
     images = noise(6, 3, 16, 16)
-    views = TwoViews(16, WHOLE, WHOLE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))(images)
+    views = Views(16, WHOLE, WHOLE, (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))(images)
     for i in range(6):
         expected = tv.normalize(images[i] / 255, [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
         torch.testing.assert_close(views[0][i], expected, rtol=0, atol=1e-5)
@@ -59,7 +59,7 @@ def test_a_view_without_steps_is_the_normalised_image() -> None:
 def test_each_step_happens_as_often_as_asked(step: str, chance: float) -> None:
     n = 2000
     images = noise(n, 3, 8, 8)
-    views = TwoViews(8, one_step(**{step: chance, "blur_sigma": (1, 2)}), WHOLE)(images, seeded())
+    views = Views(8, one_step(**{step: chance, "blur_sigma": (1, 2)}), WHOLE)(images, seeded())
     share = changed(views[0], views[1]).float().mean().item()
     assert abs(share - chance) <= 4 * (chance * (1 - chance) / n) ** 0.5  # four standard deviations
 
@@ -123,7 +123,7 @@ def test_equal_numbers_still_give_an_order() -> None:
 
 
 def test_equal_images_get_different_views() -> None:
-    views = TwoViews.cifar(16)(noise(1, 3, 20, 20).expand(8, 3, 20, 20), seeded())
+    views = Views.cifar(16)(noise(1, 3, 20, 20).expand(8, 3, 20, 20), seeded())
     for view in views:
         for i in range(1, 8):
             assert changed(view[:1], view[i : i + 1])
@@ -131,7 +131,7 @@ def test_equal_images_get_different_views() -> None:
 
 
 def test_the_seed_decides() -> None:
-    images, two_views = noise(8, 3, 20, 20), TwoViews.vicreg(16)
+    images, two_views = noise(8, 3, 20, 20), Views.vicreg(16)
     first, again, other = (two_views(images, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
@@ -145,7 +145,7 @@ def test_the_views_coins_are_independent() -> None:
     n = 4000
     view = one_step(solarize=0.5)
     plain = F.normalize(noise(n, 3, 4, 4), IMAGENET_MEAN, IMAGENET_STD)
-    views = TwoViews(4, view, view)(noise(n, 3, 4, 4), seeded())
+    views = Views(4, view, view)(noise(n, 3, 4, 4), seeded())
     a, b = changed(views[0], plain), changed(views[1], plain)
     assert abs((a & b).float().mean().item() - 0.25) < 4 * (0.25 * 0.75 / n) ** 0.5
 
@@ -153,7 +153,7 @@ def test_the_views_coins_are_independent() -> None:
 def test_an_image_s_draws_do_not_depend_on_the_batch_s_settings() -> None:
     generators = seeded(), seeded()
     for view, generator in zip((WHOLE, BUSY), generators, strict=True):
-        TwoViews(8, view, view)(noise(5, 3, 8, 8), generator)
+        Views(8, view, view)(noise(5, 3, 8, 8), generator)
     assert torch.equal(*(generator.get_state() for generator in generators))
 
 
@@ -161,7 +161,7 @@ def test_an_image_s_draws_do_not_depend_on_the_batch_s_settings() -> None:
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, two_views = noise(37, 3, 20, 20), TwoViews(16, BUSY, BUSY)
+    images, two_views = noise(37, 3, 20, 20), Views(16, BUSY, BUSY)
     expected = two_views(images, seeded())
     for block in (1, 4 * 3 * 16 * 16):
         monkeypatch.setattr(view_module, "CPU_BLOCK", block)
@@ -175,12 +175,12 @@ def test_nothing_waits_for_the_device(crops: bool, channels: int) -> None:
     # Tensors without data: reading a value, or a shape that depends on one, raises.
     images = torch.empty(6, channels, 20, 24, dtype=torch.uint8, device="meta")
     pair = [torch.empty(6, 3, 16, 16, dtype=torch.uint8, device="meta")] * 2
-    views = TwoViews(16, BUSY, BUSY).to("meta")(pair if crops else images)
+    views = Views(16, BUSY, BUSY).to("meta")(pair if crops else images)
     assert views[0].shape == views[1].shape == (6, 3, 16, 16)
 
 
 def test_autocast_changes_nothing() -> None:
-    images, two_views = noise(8, 3, 20, 20), TwoViews(16, BUSY, BUSY)
+    images, two_views = noise(8, 3, 20, 20), Views(16, BUSY, BUSY)
     expected, clean = two_views(images, seeded()), two_views.preparation(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         views = two_views(images, seeded())
@@ -195,7 +195,7 @@ def test_autocast_changes_nothing() -> None:
 @pytest.mark.parametrize("shape", [(4, 3, 32, 32), (4, 3, 5, 40), (4, 1, 20, 9), (0, 3, 20, 20), (4, 3, 1, 1)])
 @pytest.mark.parametrize("size", [1, 16, 33])
 def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> None:
-    images, two_views = noise(*shape), TwoViews(size, BUSY, BUSY)
+    images, two_views = noise(*shape), Views(size, BUSY, BUSY)
     for result in (*two_views(images, seeded()), two_views.preparation(images)):
         assert result.shape == (shape[0], 3, size, size)
         assert result.dtype == torch.float32
@@ -204,13 +204,13 @@ def test_any_size_becomes_the_size_asked(shape: tuple[int, ...], size: int) -> N
 
 
 def test_grey_images_are_three_equal_channels() -> None:
-    grey, two_views = noise(6, 1, 20, 20), TwoViews.vicreg(16)
+    grey, two_views = noise(6, 1, 20, 20), Views.vicreg(16)
     for ours, theirs in zip(two_views(grey, seeded()), two_views(grey.repeat(1, 3, 1, 1), seeded()), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_floats_are_taken_as_0_to_1_and_left_alone() -> None:
-    images, two_views = noise(6, 3, 16, 16), TwoViews(16, BUSY, BUSY)
+    images, two_views = noise(6, 3, 16, 16), Views(16, BUSY, BUSY)
     floats = images / 255
     before = floats.clone()
     for ours, theirs in zip(two_views(floats, seeded()), two_views(images, seeded()), strict=True):
@@ -224,15 +224,15 @@ def test_floats_are_taken_as_0_to_1_and_left_alone() -> None:
 def test_crops_get_every_step_but_the_crop() -> None:
     pairs = noise(40, 2, 3, 16, 16)
     uncropped = View(flip=0, jitter=0, grayscale=0)
-    views = TwoViews(16, one_step(flip=0.5), uncropped, HALF, QUARTER)(pairs.unbind(1), seeded())
+    views = Views(16, one_step(flip=0.5), uncropped, HALF, QUARTER)(pairs.unbind(1), seeded())
     plain = [(F.to_float(pairs[:, i]) - 0.5) / 0.25 for i in (0, 1)]
     torch.testing.assert_close(views[1], plain[1], rtol=0, atol=1e-5)
     flipped = changed(views[0], plain[0])
     assert 8 < flipped.sum() < 32
     torch.testing.assert_close(views[0][flipped], plain[0][flipped].flip(3), rtol=0, atol=1e-5)
-    solarized = TwoViews(16, WHOLE, one_step(solarize=1), HALF, QUARTER)(pairs.unbind(1))
+    solarized = Views(16, WHOLE, one_step(solarize=1), HALF, QUARTER)(pairs.unbind(1))
     torch.testing.assert_close(solarized[1], F.normalize(F.solarize(pairs[:, 1]), HALF, QUARTER))
-    assert TwoViews(16)(pairs[:0].unbind(1))[0].shape == (0, 3, 16, 16)
+    assert Views(16)(pairs[:0].unbind(1))[0].shape == (0, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -249,20 +249,20 @@ def test_crops_get_every_step_but_the_crop() -> None:
 )
 def test_other_inputs_are_refused_in_one_line(images: Tensor | list[Tensor], got: str) -> None:
     with pytest.raises(InputError, match=got) as error:
-        TwoViews(16)(images)
+        Views(16)(images)
     assert "\n" not in str(error.value)
 
 
 def test_mean_and_std_are_buffers_outside_checkpoints() -> None:
-    two_views = TwoViews(8, mean=HALF, std=QUARTER)
+    two_views = Views(8, mean=HALF, std=QUARTER)
     assert two_views.state_dict() == {}
     assert two_views.to("meta").mean.is_meta
 
 
 def test_views_carry_no_gradient() -> None:
     images = torch.rand(2, 3, 8, 8, requires_grad=True)
-    assert not any(view.requires_grad for view in TwoViews(8)(images))
-    assert not TwoViews(8).preparation(images).requires_grad
+    assert not any(view.requires_grad for view in Views(8)(images))
+    assert not Views(8).preparation(images).requires_grad
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_views_carry_no_gradient() -> None:
         (lambda: View(contrast=float("nan")), "View.contrast .*nan"),
         (lambda: View(saturation=-1), "View.saturation .*-1"),
         (lambda: View(hue=0.6), "View.hue .*0.6"),
-        (lambda: TwoViews(0), "in 1..4096 pixels, got 0"),
-        (lambda: TwoViews(8, mean=(0.5,)), r"\(0.5,\)"),
-        (lambda: TwoViews(8, std=(0.5, 0.0, 0.5)), r"\(0.5, 0.0, 0.5\)"),
+        (lambda: Views(0), "in 1..4096 pixels, got 0"),
+        (lambda: Views(8, mean=(0.5,)), r"\(0.5,\)"),
+        (lambda: Views(8, std=(0.5, 0.0, 0.5)), r"\(0.5, 0.0, 0.5\)"),
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], got: str) -> None:

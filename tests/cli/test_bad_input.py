@@ -147,7 +147,7 @@ def test_help_of_a_class_needs_neither_a_recipe_nor_a_run(recviz_command: Comman
         "--trainer.logger+=CSVLogger --trainer.logger.save_dir x",
         "--trainer.max_time.minutes 5",
         "--model.class_path recviz.SimCLR --model.init_args.temperature 0.3",
-        "--data.views TwoViews --data.views.a.flip 0.1",
+        "--data.views Views --data.views.a.flip 0.1",
         "--model.backbone timm.create_model --model.backbone.model_name resnet10t",
         "--probe.data PatternsDataModule --probe.data.train_size 64",
         "--config wandb --config tensorboard",

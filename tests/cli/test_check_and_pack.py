@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recviz import ImageFolderDataModule, PackedDataModule, TwoViews
+from recviz import ImageFolderDataModule, PackedDataModule, Views
 from tests.datasets import make_flat, make_folder, make_splits, picture
 from tests.rows import table
 
@@ -96,7 +96,7 @@ def test_a_list_of_any_names_leaves_these_out(recviz_command: Command, tmp_path:
     assert code == 1
     assert len(out.splitlines()) == len(STRANGE) + 2  # each in one line
     assert r"class1/a\nb.png: it is none of" in out
-    data = ImageFolderDataModule("d", views=TwoViews.cifar(size=32), exclude="bad.txt", batch_size=2, val_fraction=0.25)
+    data = ImageFolderDataModule("d", views=Views.cifar(size=32), exclude="bad.txt", batch_size=2, val_fraction=0.25)
     data.setup()
     assert data.train is not None
     assert data.train.labels is not None
@@ -132,7 +132,7 @@ def test_packing_takes_what_training_takes(recviz_command: Command, tmp_path: Pa
         "train: 6 images, 0 skipped, from d/Training; left out: 1 .heic\nval: 2 images, 0 skipped, from d/Testing"
         in out
     )
-    data = PackedDataModule("set", views=TwoViews.cifar(size=16), batch_size=2)
+    data = PackedDataModule("set", views=Views.cifar(size=16), batch_size=2)
     data.setup()
     assert data.val is not None
     assert data.val.labels is not None

@@ -88,7 +88,7 @@ def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Pat
 
 @pytest.mark.parametrize("recipe", TRAINING_RECIPES)
 def test_recipes_state_every_number_of_their_views(recipe: str) -> None:
-    """Settings left out come from TwoViews' defaults, the authors' pair: a recipe must not lean on them."""
+    """Settings left out come from Views' defaults, the authors' pair: a recipe must not lean on them."""
     config = yaml.safe_load((recipes_folder() / recipe).read_text())
     views = config["data"]["init_args"]["views"]["init_args"]
     needed = {"scale", "jitter", "brightness", "contrast", "saturation", "hue", "grayscale", "blur", "solarize"}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.io import read_image
 
-from recviz import PatternsDataModule, TwoViews
+from recviz import PatternsDataModule, Views
 from recviz.augment import View
 from recviz.augment.picture import HEADING
 from recviz.reports.views import step_reports
@@ -23,7 +23,7 @@ QUICK = ["views", "--config", "quickstart.yaml", "--data.train_size", "300", "--
 
 def rows(out: str) -> dict[tuple[str, str], float]:
     """The share that fired, by view and step."""
-    found = re.findall(r"^(a|b|local \d+) +([a-z ]+?) +([\d.]+)% +[\d.]+$", out, re.MULTILINE)
+    found = re.findall(r"^([a-z]\d*) +([a-z ]+?) +([\d.]+)% +[\d.]+$", out, re.MULTILINE)
     return {(view, step): float(share) / 100 for view, step, share in found}
 
 
@@ -43,12 +43,12 @@ def test_it_draws_the_views_and_says_how_often_each_step_fired(recviz_command: C
 
 def test_local_views_and_photographs(recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "photos", 8)
-    settings = ["--data.views.size", "32", "--data.views.local_views", "2", "--data.batch_size", "8"]
+    settings = ["--data.views.size", "32", "--data.views.groups", "[{count: 2, size: 14}]", "--data.batch_size", "8"]
     code, out, err = recviz_command(
         "views", "--config", "folder.yaml", "--data.root", str(tmp_path / "photos"), *settings, "--rows", "3"
     )
     assert (code, err) == (0, "")
-    assert {view for view, _ in rows(out)} == {"a", "b", "local 1", "local 2"}
+    assert {view for view, _ in rows(out)} == {"a", "b", "c", "c2"}
     assert read_image("views.png").shape == (3, HEADING + 3 * 100, 5 * 100)
 
 
@@ -77,7 +77,7 @@ def test_reports_name_the_steps_that_a_view_has() -> None:
     data.setup()
     assert data.train is not None
     images = data.train.images.crops(torch.arange(64), 0, [])
-    views = TwoViews(32, View(flip=0, jitter=1, grayscale=0, blur=1), View(jitter=0, grayscale=0, solarize=0.5))
+    views = Views(32, View(flip=0, jitter=1, grayscale=0, blur=1), View(jitter=0, grayscale=0, solarize=0.5))
     reports = step_reports(views, images, torch.Generator().manual_seed(0))
     assert [(report.view, report.step) for report in reports] == [
         ("a", "crop and flip"), ("a", "jitter"), ("a", "blur"), ("b", "crop and flip"), ("b", "solarize"),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recviz import ImageFolderDataModule
-from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews
+from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD, Views
 from recviz.data.batches import RawBatch
 from recviz.errors import InputError
 from tests.datasets import make_splits
@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def module(root: Path, memory_size: int | None = 32, **settings: Any) -> ImageFolderDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32), memory_size=memory_size, **settings)
+    data = ImageFolderDataModule(str(root), views=Views.vicreg(size=32), memory_size=memory_size, **settings)
     data.setup()
     return data
 
@@ -167,7 +167,7 @@ def test_a_bad_fraction_is_shown(root: Path, fraction: float) -> None:
 
 
 def test_loaders_before_setup_are_refused(root: Path) -> None:
-    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32))
+    data = ImageFolderDataModule(str(root), views=Views.vicreg(size=32))
     for ask in (data.train_dataloader, lambda: data.class_names):
         with pytest.raises(InputError, match="setup"):
             ask()

@@ -18,7 +18,7 @@ from recviz import (
     ImageFolderDataModule,
     ImageNet100DataModule,
     PackedDataModule,
-    TwoViews,
+    Views,
 )
 from recviz.commands.pack import read_source
 from recviz.data.imagenet100 import imagenet100_classes
@@ -27,7 +27,7 @@ from recviz.data.packed.writing import Packing, pack
 from tests.datasets import make_cifar, make_folder, make_splits, trust_cifar
 from tests.tiny import tiny_data
 
-VIEWS = TwoViews.cifar(size=8)
+VIEWS = Views.cifar(size=8)
 
 
 def folder(root: Path, **settings: Any) -> ImageFolderDataModule:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from recviz import ImageFolderDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.errors import InputError
 from tests.datasets import make_flat, make_folder, make_splits, picture
 
 
 def module(root: Path, memory_size: int | None = 32, **settings: object) -> ImageFolderDataModule:
     settings = {"batch_size": 2, "num_workers": 0, "seed": 0, **settings}
-    return ImageFolderDataModule(str(root), views=TwoViews.cifar(size=32), memory_size=memory_size, **settings)
+    return ImageFolderDataModule(str(root), views=Views.cifar(size=32), memory_size=memory_size, **settings)
 
 
 def is_set_up(data: ImageFolderDataModule) -> ImageFolderDataModule:
@@ -145,7 +145,7 @@ def test_formats_and_sizes_together(tmp_path: Path, memory_size: int | None, wor
         ):
             make_flat(tmp_path / name, 1, size, suffix, label=label, start=i)
     data = ImageFolderDataModule(
-        str(tmp_path), memory_size, views=TwoViews.vicreg(16), val_fraction=0.25, batch_size=3, num_workers=workers
+        str(tmp_path), memory_size, views=Views.vicreg(16), val_fraction=0.25, batch_size=3, num_workers=workers
     )
     data.setup()
     batches = [data.on_after_batch_transfer(batch, 0) for batch in data.train_dataloader()]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from recviz import HuggingFaceDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.errors import InputError
 from tests.datasets import picture
 
@@ -45,7 +45,7 @@ def parquet(folder: Path, **settings: Any) -> Path:
 
 def module(path: Path, **settings: Any) -> HuggingFaceDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = HuggingFaceDataModule(str(path), views=TwoViews.vicreg(size=32), **settings)
+    data = HuggingFaceDataModule(str(path), views=Views.vicreg(size=32), **settings)
     data.prepare_data()
     data.setup()
     return data

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recviz import ImageNet100DataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.imagenet100 import imagenet100_classes
 from recviz.errors import InputError
 from tests.datasets import make_folder
@@ -28,7 +28,7 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def module(root: Path, **settings: object) -> ImageNet100DataModule:
-    return ImageNet100DataModule(str(root), views=TwoViews.vicreg(8), batch_size=4, num_workers=0, **settings)
+    return ImageNet100DataModule(str(root), views=Views.vicreg(8), batch_size=4, num_workers=0, **settings)
 
 
 def test_the_hundred_classes() -> None:

@@ -16,14 +16,14 @@ from torchvision.transforms.functional import pil_to_tensor, resized_crop
 from recviz.augment.functional import random_crop_boxes
 from recviz.augment.preparation import Preparation
 from recviz.augment.view import View
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.images import FileImages, MemoryImages, UnreadableImageError
 from recviz.data.photo import Photo
 from recviz.launch.seeds import mixed_seed
 from tests.datasets import make_flat, picture
 
 
-def crops_of(images: FileImages, views: TwoViews, indices: list[int], seed: int) -> torch.Tensor:
+def crops_of(images: FileImages, views: Views, indices: list[int], seed: int) -> torch.Tensor:
     """uint8 [n, V, 3, S, S]."""
     sizes = [(view, size) for _, view, size in views.each()]
     return torch.stack(images.crops(torch.tensor(indices), seed, sizes), dim=1)
@@ -83,8 +83,8 @@ def test_files_are_evaluated_as_images_in_memory_are(tmp_path: Path, side: int) 
     assert (from_file - in_memory).abs().max() < 2.5 / 255
 
 
-def plain_views(scale: tuple[float, float] = (0.08, 1.0), size: int = 16) -> TwoViews:
-    return TwoViews(size, View(scale=scale), View(scale=scale))
+def plain_views(scale: tuple[float, float] = (0.08, 1.0), size: int = 16) -> Views:
+    return Views(size, View(scale=scale), View(scale=scale))
 
 
 def file_images(tmp_path: Path) -> FileImages:
@@ -122,7 +122,7 @@ def test_each_view_has_its_own_crop_settings(tmp_path: Path) -> None:
     ramp = np.repeat(np.linspace(0, 255, 128).astype(np.uint8)[None, :, None], 128, axis=0).repeat(3, axis=2)
     path = save(tmp_path / "ramp.png", Image.fromarray(ramp))
     whole, part = View(scale=(1.0, 1.0), ratio=(1.0, 1.0)), View(scale=(0.05, 0.05), ratio=(1.0, 1.0))
-    images, views = FileImages([path]), TwoViews(16, whole, part)
+    images, views = FileImages([path]), Views(16, whole, part)
     for seed in range(5):
         crops = crops_of(images, views, [0], seed)[0].float()
         assert crops[0].max() - crops[0].min() > 200
@@ -209,7 +209,7 @@ def test_large_jpegs_are_decoded_at_reduced_size(
     """The factors taken, and the crops' distance from those of the whole picture."""
     smooth = Image.fromarray(picture(0, 0, (32, 24))).resize((640, 480), Image.Resampling.BICUBIC)
     path = save(tmp_path / "photo.jpg", smooth, quality=95)
-    views = TwoViews(48, *[View(scale=(scale, scale), ratio=(1, 1))] * 2)
+    views = Views(48, *[View(scale=(scale, scale), ratio=(1, 1))] * 2)
     taken = []
     decode = Photo.pixels
     monkeypatch.setattr(Photo, "pixels", lambda self, factor=1: taken.append(factor) or decode(self, factor))

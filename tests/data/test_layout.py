@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recviz import ImageFolderDataModule, TwoViews
+from recviz import ImageFolderDataModule, Views
 from recviz.data.layout import find_layout, split_of
 from recviz.data.listing import read_folder
 from recviz.errors import InputError
@@ -30,7 +30,7 @@ def made(root: Path, tree: TREE) -> Path:
 
 
 def taken(root: Path, **settings: Any) -> ImageFolderDataModule:
-    data = ImageFolderDataModule(str(root), views=TwoViews.cifar(size=8), batch_size=2, num_workers=0, **settings)
+    data = ImageFolderDataModule(str(root), views=Views.cifar(size=8), batch_size=2, num_workers=0, **settings)
     data.setup()
     return data
 

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from recviz import ImageFolderDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from tests.datasets import make_flat
 
 
@@ -40,7 +40,7 @@ def test_the_batches_after_a_checkpoint(tmp_path: Path, workers: int, name: str)
 
     def fit(checkpoint: str | None) -> Listener:
         data = ImageFolderDataModule(
-            str(tmp_path / "photos"), views=TwoViews.vicreg(size=16), batch_size=4, num_workers=workers, seed=0
+            str(tmp_path / "photos"), views=Views.vicreg(size=16), batch_size=4, num_workers=workers, seed=0
         )
         keep = ModelCheckpoint(tmp_path / "ckpt", filename="{step}", every_n_train_steps=1, save_top_k=-1)
         ends = ModelCheckpoint(tmp_path / "ckpt", filename="{epoch}", save_on_train_epoch_end=True, save_top_k=-1)

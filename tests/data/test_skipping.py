@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from recviz import ImageFolderDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.batches import RawBatch
 from recviz.data.images import UnreadableImageError
 from recviz.errors import InputError
@@ -19,7 +19,7 @@ from tests.datasets import make_flat, make_folder, make_splits
 
 def module(root: Path, **settings: Any) -> ImageFolderDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = ImageFolderDataModule(str(root), views=TwoViews.vicreg(size=32), **settings)
+    data = ImageFolderDataModule(str(root), views=Views.vicreg(size=32), **settings)
     data.setup()
     return data
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recviz import ImageFolderDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.sampler import OrderedBatches, TrainBatches
 from recviz.errors import InputError
 from tests.datasets import make_folder
@@ -38,7 +38,7 @@ def drawn(rank: int, root: str) -> dict[str, Any]:
 
 def from_module(root: str) -> dict[str, Any]:
     def module(batch_size: int) -> ImageFolderDataModule:
-        views = TwoViews.cifar(size=8)
+        views = Views.cifar(size=8)
         data = ImageFolderDataModule(root, views=views, memory_size=8, batch_size=batch_size, seed=0)
         data.setup()
         return data

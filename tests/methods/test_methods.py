@@ -75,7 +75,7 @@ def test_training_lowers_the_loss_and_logs_each_term(method: type[JointEmbedding
     trainer.fit(module, datamodule=tiny_data())
     assert sum(totals.values[-4:]) < 0.97 * sum(totals.values[:4])
     logged = {name.removeprefix("train/") for name in trainer.callback_metrics if name.startswith("train/")}
-    assert logged == METHODS[method][2] | {"total", "lr"}
+    assert logged == METHODS[method][2] | {"total", "lr", "view_size"}
 
 
 class Patches(torch.nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from recviz import OnlineProbe, TwoViews
+from recviz import OnlineProbe, Views
 from recviz.errors import InputError, TrainingError
 from recviz.probes.final import FinalProbe
 from recviz.probes.functional import extract_features
@@ -209,8 +209,8 @@ def test_other_data_serve_when_the_pretraining_data_have_no_labels() -> None:
 
 
 def test_other_data_are_seen_in_the_size_and_normalisation_of_the_pretraining() -> None:
-    probe = OnlineProbe(data=tiny_data(views=TwoViews.cifar(size=48)))
-    pretraining = tiny_data(views=TwoViews(24, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
+    probe = OnlineProbe(data=tiny_data(views=Views.cifar(size=48)))
+    pretraining = tiny_data(views=Views(24, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)))
     probe.read_data(pretraining)
     assert probe._preparation == pretraining.preparation
 

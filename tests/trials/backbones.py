@@ -23,7 +23,7 @@ TRIALS = {
     **{f"probe {name}": Trial(f"{PROBE} tests.misfits.{name}", said, 2) for name, said in MISFITS.items()},
     "fit with a tuple in training": Trial(f"{FIT} tests.misfits.GivesTupleInTraining", "a tuple in train mode", 2),
     "local views that are too small": Trial(
-        f"{FIT} tests.misfits.OneSize --model.backbone.size 32 --data.views.local_views 1 --data.views.local_size 16",
+        f"{FIT} tests.misfits.OneSize --model.backbone.size 32 --data.views.groups '[{{count: 1, size: 16}}]'",
         "takes images of 32×32 pixels, but not of 16×16", 2,
     ),
     "a transformer of timm on 32 pixels": Trial(

@@ -3,6 +3,6 @@
 from recviz.augment.picture import grid
 from recviz.augment.preparation import Preparation
 from recviz.augment.view import View
-from recviz.augment.views import OneView, TwoViews
+from recviz.augment.views import OneView, ViewGroup, Views
 
-__all__ = ["OneView", "Preparation", "TwoViews", "View", "grid"]
+__all__ = ["OneView", "Preparation", "View", "ViewGroup", "Views", "grid"]

@@ -42,11 +42,11 @@ class Programs(NamedTuple):
 def compiled_view(
     view: View, images: Tensor, uniforms: Tensor, size: int, mean: Tensor, std: Tensor, cropped: bool
 ) -> Tensor | None:
-    """Make a view as TwoViews does; None without a working compiler, which is logged once.
+    """Make a view as Views does; None without a working compiler, which is logged once.
 
     Compiles on the first call for each view, size and dtype of images; batches of 2 or more share the programs.
 
-    Args: see TwoViews and view.draw; `cropped`: whether the images are crops.
+    Args: see Views and view.draw; `cropped`: whether the images are crops.
     """
     kind = images.device.type
     if kind in _broken or len(images) < 2:  # torch would compile again for a batch of 1

@@ -26,17 +26,19 @@ def grid(
     mean: Tensor | Sequence[float],
     std: Tensor | Sequence[float],
     rows: int = 8,
+    names: Sequence[str] = (),
 ) -> Tensor:
-    """A picture of a batch: one row per image, with the image, its view a, its view b and its local views.
+    """A picture of a batch: one row per image, with the image and its views.
 
     Each column has a heading. Images of other sizes are resized and cut at the centre, as for evaluation. Pictures
     below 96 pixels are enlarged by an integer factor without smoothing.
 
     Args:
         images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
-        views: the output of `TwoViews`.
+        views: the output of `Views`.
         mean, std: its normalisation, which is inverted.
         rows: number of images to show, at most those of the batch.
+        names: of the views, for the headings; empty: numbers.
 
     Returns:
         uint8 [3, H, W].
@@ -54,8 +56,8 @@ def grid(
     cells = [nn.functional.interpolate(pictures, (side, side), mode="nearest") for pictures in shown]
     framed = nn.functional.pad(torch.stack(cells, dim=1).clamp(0, 1), [2, 2, 2, 2], value=1.0)
     picture = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
-    names = ["original", "view a", "view b", *(f"local {place}" for place in range(1, len(views) - 1))]
-    return torch.cat([_headings(names, framed.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
+    headings = ["original", *(f"view {name}" for name in names or range(1, len(views) + 1))]
+    return torch.cat([_headings(headings, framed.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
 
 
 def _headings(names: Sequence[str], width: int) -> Tensor:

@@ -1,11 +1,12 @@
-"""Augmented views of a batch of images, on their device: `TwoViews` and its presets."""
+"""Augmented views of a batch of images, on their device: `Views` and its presets."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -30,38 +31,80 @@ Channels = Sequence[float]
 
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
-LOCAL = View(scale=(0.05, 0.25))
 CROP_AND_FLIP = View(interpolation="bilinear", jitter=0, grayscale=0)
 
+Growth = Sequence[tuple[float, int] | tuple[float, int, int]]
 
-class TwoViews(nn.Module):
-    """Two independently drawn views of each image of a batch, on the device of the images.
+
+@dataclass(frozen=True)
+class ViewGroup:
+    """Further views of one size and setting, such as the small crops of multi-crop.
+
+    Args:
+        count: number of views.
+        size: side of the views in pixels.
+        view: their settings; the default is a small part of the image.
+
+    Raises:
+        InputError: a count below 1, or a size out of range.
+    """
+
+    count: int
+    size: int
+    view: View = field(default_factory=lambda: View(scale=(0.05, 0.25)))
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 1 <= self.size <= LARGEST:
+            raise InputError(
+                f"a group of views needs a count of at least 1 and a size in 1..{LARGEST}, got count {self.count} and "
+                f"size {self.size}"
+            )
+
+
+class Stage(NamedTuple):
+    """A part of training with its views."""
+
+    start: float
+    """Fraction of all training steps before it."""
+    views: list[tuple[str, View, int]]
+    """Name, settings and size in pixels of each view."""
+
+
+def stage_at(stages: Sequence[Stage], progress: float) -> Stage:
+    """The stage at a fraction of all training steps."""
+    return next(stage for stage in reversed(stages) if stage.start <= progress)
+
+
+class Views(nn.Module):
+    """Independently drawn views of each image of a batch, on the device of the images.
 
     The default is the pair of the VICReg authors' code, whose views differ: a is always blurred, b rarely, and only b
     is solarized. Two things deviate: colours stay float32 between steps, where PIL rounds to 8 bits, and the blur is a
     true Gaussian (`functional.gaussian_blur` states the difference to PIL's).
 
-    `local_views` adds smaller views (multi-crop: Caron et al., 2020, arXiv 2006.09882).
+    `groups` adds other views, such as the small ones of multi-crop (Caron et al., 2020, arXiv 2006.09882). `growth`
+    saves compute: views are small at first and grow to `size`, as images do in supervised training (Tan and Le, 2021,
+    arXiv 2104.00298).
 
     Args:
         size: side of the views in pixels.
-        a: settings of the first view.
-        b: settings of the second view.
+        a: settings of the first, third, … view.
+        b: settings of the second, fourth, … view. None: those of a.
         mean: of each channel in 0..1, subtracted at the end.
         std: of each channel, divided by at the end.
-        local_views: number of additional small views.
-        local: settings of each of them.
-        local_size: their side in pixels; None: 3/7 of size, which is 96 for 224.
-        compiled: make the views with torch.compile. None: on CUDA devices only, where separate operations would make
-            the device wait for the host. On a CPU, views are a small part of a training step and compiling takes half a
-            minute. Without a compiler, one log line says so and views are not compiled. Both give the same views, up to
-            rounding.
+        count: number of views with the settings a and b in turn.
+        groups: further views, called c, d, ….
+        growth: stages of training, each (start, size) or (start, size, count) of the views a and b, with the start as a
+            fraction of all training steps. The first starts at 0; the last has the size `size`. Sizes of `groups` and
+            of the blur change in proportion. None: no growth.
+        compiled: whether torch.compile fuses the steps. None: on CUDA devices.
 
     Attributes:
         preparation: size, mean and std, for evaluation.
+        stages: the stages of training; one without growth.
 
     Raises:
-        InputError: see Preparation; a local_size out of range, a number of local views below 0.
+        InputError: see Preparation; fewer than two views; stages out of order or that do not end with `size`.
     """
 
     mean: Tensor
@@ -71,38 +114,58 @@ class TwoViews(nn.Module):
         self,
         size: int,
         a: View = VICREG_A,
-        b: View = VICREG_B,
+        b: View | None = VICREG_B,
         mean: Channels = IMAGENET_MEAN,
         std: Channels = IMAGENET_STD,
-        local_views: int = 0,
-        local: View = LOCAL,
-        local_size: int | None = None,
+        count: int = 2,
+        groups: Sequence[ViewGroup] = (),
+        growth: Growth | None = None,
         compiled: bool | None = None,
     ) -> None:
         super().__init__()
-        local_size = max(1, size * 3 // 7) if local_size is None else local_size
-        if not (1 <= local_size <= LARGEST and local_views >= 0):
-            raise InputError(
-                f"TwoViews needs a local_size in 1..{LARGEST} and a number of local views that is not negative, got "
-                f"local_size {local_size}, local_views {local_views}"
-            )
         self.preparation = Preparation(size, mean, std)
-        self.size, self.a, self.b = size, a, b
-        self.local_views, self.local, self.local_size = local_views, local, local_size
+        self.size, self.a, self.b = size, a, b or a
+        self.groups = tuple(groups)
         self.compiled = compiled
+        self.stages = [self._stage(*(*each, count)[:3]) for each in growth or [(0.0, size)]]
+        starts = [stage.start for stage in self.stages]
+        if starts[0] != 0 or starts != sorted(set(starts)) or starts[-1] >= 1 or self.each()[0][2] != size:
+            raise InputError(
+                f"growth must start at 0, go on at rising fractions below 1, and end with size {size}, got {growth}"
+            )
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
+    def _stage(self, start: float, size: int, count: int) -> Stage:
+        if not (1 <= size <= LARGEST and count + sum(group.count for group in self.groups) >= 2 and count >= 1):
+            raise InputError(f"a stage needs a size in 1..{LARGEST} and at least two views, got {size} and {count}")
+        factor, pair = size / self.size, (("a", self.a), ("b", self.b))
+        wanted = [(*pair[i % 2], size, i // 2) for i in range(count)]
+        for number, group in enumerate(self.groups, start=ord("c")):
+            side = max(1, round(group.size * factor))
+            wanted += [(chr(number), group.view, side, i) for i in range(group.count)]
+        views = []
+        for letter, view, side, earlier in wanted:
+            if factor != 1:
+                low, high = view.blur_sigma
+                view = replace(view, blur_sigma=(low * factor, high * factor))
+            views.append((f"{letter}{earlier + 1 if earlier else ''}", view, side))
+        return Stage(start, views)
+
     @torch.no_grad()
     def forward(
-        self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None
+        self,
+        images: Tensor | Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        progress: float = 1.0,
     ) -> tuple[Tensor, ...]:
-        """Draw all views, in the order of `each`: V of float32 [N, 3, S, S], normalised.
+        """Draw all views of a stage, in the order of `each`: V of float32 [N, 3, S, S], normalised.
 
         Args:
             images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step except
                 the crop: a tensor [N, 3, size, size] for each view, in the order of `each`.
             generator: source of all random numbers, on the device of the images; None is torch's global one.
+            progress: fraction of all training steps, which selects the stage.
 
         Raises:
             InputError: any other shape or dtype.
@@ -110,46 +173,45 @@ class TwoViews(nn.Module):
         cropped = not isinstance(images, Tensor)
         return tuple(
             self._view(view, source, size, cropped, generator)
-            for (_, view, size), source in zip(self.each(), self.sources(images), strict=True)
+            for (_, view, size), source in zip(self.each(progress), self.sources(images, progress), strict=True)
         )
 
     @classmethod
-    def vicreg(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
+    def vicreg(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Views:
         """The VICReg authors' code: blur 1.0 and 0.1, solarize 0 and 0.2."""
         return cls(size, VICREG_A, VICREG_B, mean, std)
 
     @classmethod
-    def vicreg_paper(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
+    def vicreg_paper(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Views:
         """The VICReg paper (ICLR 2022), same settings for both views: blur 0.5, solarize 0.1."""
         view = View(blur=0.5, solarize=0.1)
-        return cls(size, view, view, mean, std)
+        return cls(size, view, None, mean, std)
 
     @classmethod
-    def simclr(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> TwoViews:
+    def simclr(cls, size: int = 224, mean: Channels = IMAGENET_MEAN, std: Channels = IMAGENET_STD) -> Views:
         """SimCLR on ImageNet (strength 1), same settings for both views: jitter .8 / .8 / .8 / .2, blur 0.5."""
         view = View(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
-        return cls(size, view, view, mean, std)
+        return cls(size, view, None, mean, std)
 
     @classmethod
-    def simclr_cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
+    def simclr_cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> Views:
         """SimCLR on CIFAR-10 (strength 0.5), same settings for both views: jitter .4 / .4 / .4 / .1, no blur."""
         view = View(saturation=0.4)
-        return cls(size, view, view, mean, std)
+        return cls(size, view, None, mean, std)
 
     @classmethod
-    def cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> TwoViews:
+    def cifar(cls, size: int = 32, mean: Channels = CIFAR10_MEAN, std: Channels = CIFAR10_STD) -> Views:
         """solo-learn's CIFAR recipe, same settings for both views: crops of 0.2 to 1, solarize 0.1, no blur."""
         view = View(scale=(0.2, 1.0), solarize=0.1)
-        return cls(size, view, view, mean, std)
+        return cls(size, view, None, mean, std)
 
-    def each(self) -> list[tuple[str, View, int]]:
-        """Name, settings and size of each view."""
-        local = [(f"local {i + 1}", self.local, self.local_size) for i in range(self.local_views)]
-        return [("a", self.a, self.size), ("b", self.b, self.size), *local]
+    def each(self, progress: float = 1.0) -> list[tuple[str, View, int]]:
+        """Name, settings and size of each view at a fraction of all training steps."""
+        return stage_at(self.stages, progress).views
 
-    def sources(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    def sources(self, images: Tensor | Sequence[Tensor], progress: float = 1.0) -> list[Tensor]:
         """The source images of each view: its crops, or the same images for all."""
-        sizes = [size for _, _, size in self.each()]
+        sizes = [size for _, _, size in self.each(progress)]
         if isinstance(images, Tensor):
             return [three_channels(images)] * len(sizes)
         got, expected = [tuple(crops.shape[1:]) for crops in images], [(3, size, size) for size in sizes]
@@ -182,7 +244,7 @@ class TwoViews(nn.Module):
         return result
 
 
-class OneView(TwoViews):
+class OneView(Views):
     """One lightly augmented view of each image, for training classifiers: a random crop and a flip.
 
     Args:
@@ -191,17 +253,16 @@ class OneView(TwoViews):
     """
 
     def __init__(self, preparation: Preparation, view: View = CROP_AND_FLIP) -> None:
-        super().__init__(preparation.size, view, view, preparation.mean, preparation.std, compiled=False)
+        super().__init__(preparation.size, view, None, preparation.mean, preparation.std, compiled=False)
+        self.stages = [Stage(0.0, [("a", view, preparation.size)])]
 
     @torch.no_grad()
-    def forward(self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None, progress: float = 1.0
+    ) -> Tensor:
         """The view, float32 [N, 3, size, size], of images [N, 3, H, W] or of crops, a sequence of one tensor."""
         (source,) = self.sources(images)
         return self._view(self.a, source, self.size, not isinstance(images, Tensor), generator)
-
-    def each(self) -> list[tuple[str, View, int]]:
-        """Name, settings and size of the view."""
-        return [("a", self.a, self.size)]
 
 
 Part = TypeVar("Part")

@@ -216,7 +216,7 @@ def check_settings(config: Namespace) -> None:
 LOGGED = (
     "train/hours", "train/images_per_s", "data/skipped", "collapse/features_std", "collapse/embeddings_std",
     "collapse/embeddings_spread", "collapse/embeddings_rankme", "probe/knn", "probe/linear_top1", "probe/linear_top5",
-    "train/lr",
+    "train/lr", "train/view_size",
 )  # fmt: skip
 """Metrics that a run logs, besides the terms of its objective."""
 

@@ -28,7 +28,7 @@ def run_data(data: dict[str, Any], preparation: Preparation) -> dict[str, Any] |
 
 def seen_as(preparation: Preparation) -> dict[str, Any]:
     """The setting of views of a preparation."""
-    return {"class_path": "recviz.TwoViews", "init_args": preparation.as_dict()}
+    return {"class_path": "recviz.Views", "init_args": preparation.as_dict()}
 
 
 def parse_with_data(

@@ -45,13 +45,14 @@ def run(argv: list[str]) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     split, sampler = data.train, data.train_dataloader().sampler
     assert split is not None  # after setup
-    batch = data.batches(split)[next(iter(sampler))]
+    batch = data.batches(split)[next(iter(sampler))._replace(progress=1.0)]
     images, indices, seed = move_data_to_device(batch.images, device), batch.indices, batch.seed
     assert seed is not None  # of a training batch
     data.views.to(device)
     made = data.views(images, torch.Generator(device).manual_seed(seed))
     clean = split.images.clean(indices[:rows], data.preparation)
-    picture = grid(clean, [view.cpu() for view in made], data.preparation.mean, data.preparation.std, rows)
+    names = [name for name, _, _ in data.views.each()]
+    picture = grid(clean, [view.cpu() for view in made], data.preparation.mean, data.preparation.std, rows, names)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(picture).save(out)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from recviz.augment.preparation import Preparation
-from recviz.augment.view import View
+from recviz.augment.views import Stage, stage_at
 from recviz.data.dataset import Split
 from recviz.data.images import UnreadableImageError, over_threads
 from recviz.data.sampler import Draw
@@ -46,6 +46,8 @@ class RawBatch(NamedTuple):
     """int64 [n], indices in the split."""
     skipped: tuple[str, ...] = ()
     """One line per unreadable image."""
+    progress: float = 1.0
+    """Fraction of all training steps before it, which selects the views' stage."""
 
 
 class Batches(TorchDataset[RawBatch]):
@@ -58,7 +60,7 @@ class Batches(TorchDataset[RawBatch]):
 
     Args:
         split: the split to read.
-        views: settings and size of each view, for batches with a seed.
+        stages: the views of each stage of training, for batches with a seed.
         preparation: for batches without a seed.
         on_error: see above.
         drop_unreadable: see above.
@@ -67,13 +69,13 @@ class Batches(TorchDataset[RawBatch]):
     def __init__(
         self,
         split: Split,
-        views: Sequence[tuple[View, int]],
+        stages: Sequence[Stage],
         preparation: Preparation,
         on_error: OnError,
         drop_unreadable: bool = False,
     ) -> None:
         self.images, self.labels = split.images, split.labels
-        self.views, self.preparation = views, preparation
+        self.stages, self.preparation = stages, preparation
         self.on_error, self.drop_unreadable = on_error, drop_unreadable
 
     def __len__(self) -> int:
@@ -86,10 +88,10 @@ class Batches(TorchDataset[RawBatch]):
             UnreadableImageError: an unreadable image, with on_error "raise".
             InputError: most images cannot be read.
         """
-        indices, seed = draw
+        indices, seed, progress = draw
         skipped: tuple[str, ...] = ()
         try:
-            images = self._read(indices, seed)
+            images = self._read(indices, seed, progress)
         except UnreadableImageError:
             if seed is None and self.drop_unreadable:
                 problems = [self.images.problem(index) for index in indices.tolist()]
@@ -99,13 +101,15 @@ class Batches(TorchDataset[RawBatch]):
                 indices, skipped = self._replaced(indices, seed)
             else:
                 raise
-            images = self._read(indices, seed)
-        return RawBatch(images, None if self.labels is None else self.labels[indices], seed, indices, skipped)
+            images = self._read(indices, seed, progress)
+        labels = None if self.labels is None else self.labels[indices]
+        return RawBatch(images, labels, seed, indices, skipped, progress)
 
-    def _read(self, indices: Tensor, seed: int | None) -> Tensor | list[Tensor]:
+    def _read(self, indices: Tensor, seed: int | None, progress: float) -> Tensor | list[Tensor]:
         if seed is None:
             return self.images.clean(indices, self.preparation)
-        return self.images.crops(indices, seed, self.views)
+        views = [(view, size) for _, view, size in stage_at(self.stages, progress).views]
+        return self.images.crops(indices, seed, views)
 
     def _replaced(self, indices: Tensor, seed: int) -> tuple[Tensor, tuple[str, ...]]:
         kept: list[int] = []

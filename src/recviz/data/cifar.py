@@ -10,7 +10,7 @@ import torch
 from torchvision import datasets
 
 from recviz.augment.preparation import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.dataset import Dataset, Split
 from recviz.data.folder import load_folder
 from recviz.data.images import MemoryImages
@@ -37,11 +37,11 @@ class CIFAR(Dataset):
         self.torchvision: type[datasets.CIFAR10] = getattr(datasets, name)
         self.files = self.root / self.torchvision.base_folder
 
-    def default_views(self) -> TwoViews:
+    def default_views(self) -> Views:
         """solo-learn's CIFAR recipe, with the dataset's own statistics."""
         if self.name == "CIFAR10":
-            return TwoViews.cifar(mean=CIFAR10_MEAN, std=CIFAR10_STD)
-        return TwoViews.cifar(mean=CIFAR100_MEAN, std=CIFAR100_STD)
+            return Views.cifar(mean=CIFAR10_MEAN, std=CIFAR10_STD)
+        return Views.cifar(mean=CIFAR100_MEAN, std=CIFAR100_STD)
 
     def download(self) -> None:
         """Download missing or damaged files.

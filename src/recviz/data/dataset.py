@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.images import Images
 from recviz.data.listing import named
 from recviz.errors import InputError
@@ -30,9 +30,9 @@ class Dataset:
         """The complete held-out split; None: DataModule holds out a fraction of the training split."""
         return None
 
-    def default_views(self) -> TwoViews:
+    def default_views(self) -> Views:
         """The default views of these images."""
-        return TwoViews.vicreg()
+        return Views.vicreg()
 
 
 @dataclass(frozen=True)

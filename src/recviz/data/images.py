@@ -60,7 +60,7 @@ class Images:
         return str(self.rows[index])
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> Tensor | list[Tensor]:
-        """Input of TwoViews for these views: images uint8 [n, 3, H, W], or the crops of each view.
+        """Input of Views for these views: images uint8 [n, 3, H, W], or the crops of each view.
 
         Raises:
             UnreadableImageError: an image that cannot be read.
@@ -102,7 +102,7 @@ class MemoryImages(Images):
         return chosen
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> Tensor:
-        """The images; TwoViews crops them on the device."""
+        """The images; Views crops them on the device."""
         return self.images[indices]
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:

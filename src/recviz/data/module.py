@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from recviz.augment.picture import grid
 from recviz.augment.preparation import Preparation
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.batches import (
     WORKER_TIMEOUT,
     Batches,
@@ -82,7 +82,7 @@ class DataModule(LightningDataModule):
     """
 
     dataset: Dataset = field(kw_only=False)
-    views: TwoViews = None  # type: ignore[assignment]
+    views: Views = None  # type: ignore[assignment]
     batch_size: int = 256
     num_workers: int | None = None
     classes: str | list[int] | None = None
@@ -157,7 +157,7 @@ class DataModule(LightningDataModule):
         """Number of training images beyond the last full global batch, which an epoch leaves out."""
         return len(self._loaded_train().images) % (self.batch_size * world_size())
 
-    def with_views(self, views: TwoViews, whole_epochs: tuple[int, int] | None = None) -> Self:
+    def with_views(self, views: Views, whole_epochs: tuple[int, int] | None = None) -> Self:
         """A copy that shares the images, with other views and batches, see `whole_epochs`."""
         other = copy(self)
         other.views, other.whole_epochs = views, whole_epochs
@@ -255,6 +255,7 @@ class DataModule(LightningDataModule):
             global_batch, least = self.whole_epochs
             return self._loader(batches, EpochBatches(count, global_batch, seed, least))
         sampler = TrainBatches(count, self.batch_size, seed, *(train.images.shards() or (None, 1)))
+        sampler.run = self._run_length(len(sampler))
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         if self._resumed is None or epoch > self._resumed["epoch"]:  # also if loaders are made again each epoch
             sampler.set_epoch(epoch)
@@ -262,6 +263,16 @@ class DataModule(LightningDataModule):
             self.check_same(self._resumed)
             sampler.go_on(self._resumed["epoch"], self._resumed["batches"])
         return self._loader(batches, sampler)
+
+    def _run_length(self, batches: int) -> tuple[int, int] | None:
+        """Steps of an epoch and of the learning rate schedule, by the Trainer's limits; None if they are unknown."""
+        if self.trainer is None:
+            return None
+        limit = self.trainer.limit_train_batches
+        steps = int(batches * limit) if isinstance(limit, float) else min(batches, limit or 0)
+        if self.trainer.max_epochs is None or self.trainer.max_epochs < 0:
+            return (steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else None
+        return steps, steps * self.trainer.max_epochs
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
         """The held-out split in order; an empty list without one."""
@@ -295,7 +306,7 @@ class DataModule(LightningDataModule):
             return self.preparation(images), labels
         device = images[0].device  # of the first image, or of the first view's crops
         self.views.to(device)
-        return self.views(images, torch.Generator(device).manual_seed(seed)), labels
+        return self.views(images, torch.Generator(device).manual_seed(seed), batch.progress), labels
 
     def preview(self, rows: int = 8) -> Tensor:
         """A picture of `rows` training images, evenly spaced, with their views: uint8 [3, H, W]."""
@@ -304,12 +315,12 @@ class DataModule(LightningDataModule):
         batch = self.batches(train)[Draw(indices, 0)]
         views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
         images = train.images.clean(batch.indices, self.preparation)
-        return grid(images, views, self.preparation.mean, self.preparation.std, len(indices))
+        names = [name for name, _, _ in self.views.each()]
+        return grid(images, views, self.preparation.mean, self.preparation.std, len(indices), names)
 
     def batches(self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False) -> Batches:
         """The split as read by its loaders, indexed by `sampler.Draw`."""
-        views = [(view, size) for _, view, size in self.views.each()]
-        return Batches(split, views, preparation or self.preparation, self.on_error, drop_unreadable)
+        return Batches(split, self.views.stages, preparation or self.preparation, self.on_error, drop_unreadable)
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the checkpoint in training: the current or next epoch, and its completed batches.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import MemoryImages
 from recviz.data.module import DataModule
@@ -36,9 +36,9 @@ class Patterns(Dataset):
         """`val_size` other drawings."""
         return _split(self.val_size, seed=2)
 
-    def default_views(self) -> TwoViews:
-        """TwoViews.cifar with mean one half and standard deviation a quarter."""
-        return TwoViews.cifar(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    def default_views(self) -> Views:
+        """Views.cifar with mean one half and standard deviation a quarter."""
+        return Views.cifar(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 @dataclass(eq=False, repr=False)

@@ -15,7 +15,7 @@ from recviz.launch.seeds import mixed_seed
 
 
 class Draw(NamedTuple):
-    """Dataset indices [n] of one batch, and a seed for its views (None: no randomness).
+    """Dataset indices [n] of one batch, a seed for its views (None: no randomness), and the fraction of training steps.
 
     It is sent to a worker by value. torch would share the memory of the whole order of the epoch over a connection,
     which breaks if the worker is killed.
@@ -23,13 +23,14 @@ class Draw(NamedTuple):
 
     indices: Tensor
     seed: int | None
+    progress: float = 1.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _of_values, (self.indices.numpy(), self.seed)
+        return _of_values, (self.indices.numpy(), self.seed, self.progress)
 
 
-def _of_values(indices: np.ndarray[Any, Any], seed: int | None) -> Draw:
-    return Draw(torch.from_numpy(indices), seed)
+def _of_values(indices: np.ndarray[Any, Any], seed: int | None, progress: float) -> Draw:
+    return Draw(torch.from_numpy(indices), seed, progress)
 
 
 class _OwnBatches(DistributedSampler[int]):
@@ -48,9 +49,9 @@ class _OwnBatches(DistributedSampler[int]):
         """Generator of the order of the epoch, the same on every process."""
         return torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
 
-    def draw(self, indices: Tensor, batch: int) -> Draw:
+    def draw(self, indices: Tensor, batch: int, progress: float = 1.0) -> Draw:
         """A batch whose views depend on (seed, rank, epoch, batch)."""
-        return Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch))
+        return Draw(indices, mixed_seed(self.seed, self.rank, self.epoch, batch), progress)
 
 
 class TrainBatches(_OwnBatches):
@@ -66,11 +67,15 @@ class TrainBatches(_OwnBatches):
         seed: of the permutations.
         shards: int64 [length], the shard of each sample. None: no shards, a uniform permutation.
         window: number of shards to mix.
+
+    Attributes:
+        run: steps of an epoch and of the run, for the progress of its batches. None: unknown, all are at the end.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, shards: Tensor | None = None, window: int = 1) -> None:
         super().__init__(length, seed)
         self.batch_size = batch_size
+        self.run: tuple[int, int] | None = None
         self.shards = shards
         self.window = window
         self._first = 0  # first batch of the next iteration, see go_on
@@ -82,7 +87,10 @@ class TrainBatches(_OwnBatches):
         first, self._first = self._first, 0
         batches = self._own_order().view(-1, self.batch_size)
         for batch in range(first, len(batches)):
-            yield self.draw(batches[batch], batch)
+            yield self.draw(batches[batch], batch, self._progress(batch))
+
+    def _progress(self, batch: int) -> float:
+        return 1.0 if self.run is None else (self.epoch * self.run[0] + batch) / max(1, self.run[1])
 
     def go_on(self, epoch: int, batches: int) -> None:
         """Start the next iteration in `epoch`, after its first `batches`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -74,9 +73,9 @@ class BarlowTwinsLoss(nn.Module):
     """total = scale · (Σ (1 − C_ii)² + redundancy_weight · Σ_{i≠j} C_ij²) (paper, equation 1), without Lightning.
 
     C is the cross-correlation of two views' embeddings. Columns are normalised over the rows of all processes with the
-    biased variance and eps 1e-5, as by the authors' BatchNorm without affine parameters. With more than two views, both
-    sums are means over all pairs of views, the full graph of CMC (Tian et al., 2020, arXiv 1906.05849). Under DDP,
-    value and gradient are those of the global batch. The math runs in float32 under any autocast.
+    biased variance and eps 1e-5, as by the authors' BatchNorm without affine parameters. With more than two views, each
+    view is compared with the mean of the others' embeddings, as by VICRegLoss, and both sums are means over the views.
+    Under DDP, value and gradient are those of the global batch. The math runs in float32 under any autocast.
 
     Args:
         redundancy_weight: λ; the paper's is 0.0051.
@@ -111,7 +110,10 @@ class BarlowTwinsLoss(nn.Module):
         """
         counts = checked_views("Barlow Twins", *views)
         with torch.autocast(views[0].device.type, enabled=False):
-            pairs = list(combinations([standardise(z, counts) for z in centre(float32(*views), counts)], 2))
+            views = float32(*views)
+            others = [(sum(views) - z) / (len(views) - 1) for z in views] if len(views) > 2 else []
+            each = [standardise(z, counts) for z in centre([*views, *others], counts)]
+            pairs = list(zip(each[: len(views)], each[len(views) :], strict=True)) if others else [(each[0], each[1])]
             errors = [(1 - correlations(a.centred, b.centred, sum(counts))).square().sum() for a, b in pairs]
             invariance = torch.stack(errors).mean().to(pairs[0][0].std.dtype)
             redundancy = torch.stack([redundancy_term(a, b, self.matrix_limit) for a, b in pairs]).mean()

@@ -132,6 +132,7 @@ class JointEmbedding(LightningModule):
         views, labels = training_batch(batch)
         encoded = self.encode(views)
         terms = self.objective(encoded)
+        self._log_value("train/view_size", views[0].shape[-1])
         return self.report(encoded, labels, terms)
 
     def encode(self, views: Sequence[Tensor]) -> Encoded:
@@ -148,7 +149,7 @@ class JointEmbedding(LightningModule):
         for name, term in seen._asdict().items():
             self.log(f"train/{name}", term, prog_bar=name == "total")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", torch.full((), lr, device=self.device))  # made on the device, to avoid a host sync
+        self._log_value("train/lr", lr)
         return {
             "loss": terms[0],
             "features": encoded.features[0].detach(),
@@ -156,6 +157,10 @@ class JointEmbedding(LightningModule):
             "labels": labels,
             "terms": seen,
         }
+
+    def _log_value(self, name: str, value: float) -> None:
+        """Log a number; the tensor is made on the device, to avoid a host sync."""
+        self.log(name, torch.full((), float(value), device=self.device))
 
     def validation_step(
         self, batch: tuple[Tensor, Tensor | None], batch_idx: int, dataloader_idx: int = 0

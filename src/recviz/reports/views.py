@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recviz.augment.view import UNIFORMS, cpu_blocks, draw, stages, steps
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 
 
 class StepReport(NamedTuple):
@@ -24,7 +24,7 @@ class StepReport(NamedTuple):
     """Per image of the batch, whether drawn or not."""
 
 
-def step_reports(views: TwoViews, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
+def step_reports(views: Views, images: Tensor | Sequence[Tensor], generator: torch.Generator) -> list[StepReport]:
     """Time each step of each view of a batch, on its device; the median of five runs after one warm-up."""
     reports = []
     cropped = not isinstance(images, Tensor)

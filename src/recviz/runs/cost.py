@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.methods.joint_embedding import JointEmbedding
 
 
@@ -24,26 +25,49 @@ def view_size(data: object) -> int | None:
 
 
 def view_sizes(data: object) -> list[int]:
-    """Sides of all views of a datamodule in pixels, including local views; empty without views of recviz."""
+    """Sides of all views of a datamodule in pixels, in every stage; empty without views of recviz."""
     views = getattr(data, "views", None)
-    return sorted({size for _, _, size in views.each()}, reverse=True) if isinstance(views, TwoViews) else []
+    stages = views.stages if isinstance(views, Views) else []
+    return sorted({size for stage in stages for _, _, size in stage.views}, reverse=True)
 
 
-def train_gflops(module: JointEmbedding, views: object) -> float | None:
-    """Compute of training on one image, with a multiply and an add as one; None without recviz's views.
+def train_gflops(module: JointEmbedding, views: object) -> list[tuple[float, float]] | None:
+    """Compute of training on one image in each stage, with a multiply and an add as one; None without recviz's views.
 
     Counts forward and backward of backbone, projector and predictor, and forward of a teacher, for every view at its
     size. Objective, optimiser, views, validation and probes are not counted.
+
+    Returns:
+        Start of each stage, as a fraction of all training steps, and its GFLOPs.
     """
-    if not isinstance(views, TwoViews):
+    if not isinstance(views, Views):
         return None
     trained = [p for p in module.parameters() if p.requires_grad]
-    with _counting(module) as counter, torch.enable_grad():
-        images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in views.each()]
-        encoded = module.encode(images)
-        outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
-        torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # does not change p.grad
-    return float(counter.get_total_flops()) / 2e9
+    found = []
+    for stage in views.stages:
+        with _counting(module) as counter, torch.enable_grad():
+            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in stage.views]
+            encoded = module.encode(images)
+            outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
+            torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # does not change p.grad
+        found.append((stage.start, float(counter.get_total_flops()) / 2e9))
+    return found
+
+
+def gflops_until(stages: Sequence[tuple[float, float]], step: int, steps: int) -> float:
+    """Mean compute of one image in the first `step` of all `steps`.
+
+    Args:
+        stages: see train_gflops.
+        step: at least 1.
+        steps: of the run.
+    """
+    ends = [*(start for start, _ in stages[1:]), math.inf]
+    done, total = 0, 0.0
+    for (_, each), end in zip(stages, ends, strict=True):
+        until = min(step, math.ceil(end * steps)) if end < math.inf else step
+        total, done = total + max(0, until - done) * each, max(done, until)
+    return total / step
 
 
 def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from recviz.augment.views import Views
 from recviz.launch.machine import bf16_slowdown
 from recviz.methods.checks import schedule_steps
 from recviz.methods.joint_embedding import JointEmbedding
@@ -36,6 +38,7 @@ def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> 
         f"feature_dim {about['feature_dim']}; {others}",
         f"data: {_describe(data)}",
         *(f"probe data: {each}" for each in _probe_data(trainer)),
+        *_views(data),
         f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
         f"peak lr {module.peak_lr:g} = {module.base_lr:g} × {batch} / 256, "
         f"{_length(trainer)}, {about['precision']}, {about['device_type']}",
@@ -69,6 +72,19 @@ def _length(trainer: Trainer) -> str:
 
 def _plural(count: int, what: str) -> str:
     return f"{count:,} {what}{'s' * (count != 1)}"
+
+
+def _views(data: object) -> list[str]:
+    """Numbers and sizes of the views, by stage; empty without recviz's views."""
+    views = getattr(data, "views", None)
+    if not isinstance(views, Views):
+        return []
+    parts = []
+    for stage, after in zip(views.stages, [*views.stages[1:], None], strict=True):
+        sizes = Counter(size for _, _, size in stage.views)
+        shown = " and ".join(f"{count} of {size}×{size}" for size, count in sizes.items())
+        parts.append(shown if after is None else f"{shown} until {after.start:.0%} of the steps")
+    return [f"views of an image: {', then '.join(parts)}"]
 
 
 def _probe_data(trainer: Trainer) -> list[str]:

@@ -14,9 +14,9 @@ from recviz.augment.preparation import Preparation
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 from recviz.launch.machine import processor
-from recviz.methods.checks import global_batch_size
+from recviz.methods.checks import global_batch_size, schedule_steps
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.runs.cost import gflops, parameters, train_gflops, view_size
+from recviz.runs.cost import gflops, gflops_until, parameters, train_gflops, view_size
 from recviz.runs.folder import RunFolder
 from recviz.runs.header import header
 from recviz.runs.position import position
@@ -108,7 +108,9 @@ class RunRecord(Callback):
     def _write(self, trainer: Trainer) -> None:
         if not self._about or self.folder is None:
             return
+        stages, steps = self._about["stages"], schedule_steps(trainer)
         progress = {
+            "train_gflops": stages and gflops_until(stages, max(1, trainer.global_step), steps),
             "epochs": position(trainer).epoch,
             "max_epochs": trainer.max_epochs,
             "steps": trainer.global_step,
@@ -127,7 +129,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "method": type(module).__name__,
         "parameters": {name: count for name, part in module.named_children() if (count := parameters(part))},
         "gflops": None if size is None else gflops(module.backbone, size, module.device),
-        "train_gflops": train_gflops(module, getattr(data, "views", None)),
+        "stages": train_gflops(module, getattr(data, "views", None)),
         "size": size,
         "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]
         "data": getattr(data, "record", None) or {"name": type(data).__name__, "images": None, "classes": None},

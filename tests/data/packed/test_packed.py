@@ -20,7 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from recviz import PackedDataModule
-from recviz.augment.views import TwoViews
+from recviz.augment.views import Views
 from recviz.commands.pack import read_source
 from recviz.data.batches import OnError
 from recviz.data.packed import writing as packing_module
@@ -38,7 +38,7 @@ def packed(source: Path, target: Path, shard: int = 5, size: int | None = 32, on
 
 def module(root: Path | str, **settings: Any) -> PackedDataModule:
     settings = {"batch_size": 4, "num_workers": 0, "seed": 0, **settings}
-    data = PackedDataModule(str(root), views=TwoViews.vicreg(size=32), **settings)
+    data = PackedDataModule(str(root), views=Views.vicreg(size=32), **settings)
     data.setup()
     return data
 
