@@ -136,7 +136,7 @@ ADDITIONS = {  # each by a word of it: the files of src/recviz that know it
     "a method": ("SimCLR", {"methods/simclr.py", "__init__.py"}),
     "a method with an EMA teacher": ("BYOL", {"methods/byol.py", "losses/byol.py", "__init__.py"}),
     "a dataset": ("ImageNet100", {"data/imagenet100.py", "__init__.py"}),
-    "an evaluation protocol": ("Finetune", {"probes/offline.py", "commands/probe.py"}),
+    "an evaluation protocol": ("Finetune", {"probes/sgd.py", "commands/probe.py"}),
 }
 
 

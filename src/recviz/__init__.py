@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from recviz.methods.simclr import SimCLR as SimCLR
     from recviz.methods.vicreg import VICReg as VICReg
     from recviz.optim import LARS as LARS
-    from recviz.probes.offline import LinearProbe as LinearProbe
     from recviz.probes.online import OnlineProbe as OnlineProbe
+    from recviz.probes.sgd import LinearProbe as LinearProbe
     from recviz.runs.checkpoints import load_backbone as load_backbone
 
 
@@ -64,7 +64,7 @@ _HOMES = {
     "SimCLR": "recviz.methods.simclr",
     "VICReg": "recviz.methods.vicreg",
     "LARS": "recviz.optim",
-    "LinearProbe": "recviz.probes.offline",
+    "LinearProbe": "recviz.probes.sgd",
     "OnlineProbe": "recviz.probes.online",
 }
 

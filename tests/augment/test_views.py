@@ -12,7 +12,7 @@ from torch import Tensor
 from recviz.augment import View, Views
 from recviz.augment import functional as F
 from recviz.augment import view as view_module
-from recviz.augment.view import UNIFORMS, Draws, draw, stages
+from recviz.augment.view import UNIFORMS, Draws, after_each_step, draw
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD
 from recviz.errors import InputError
 
@@ -77,7 +77,7 @@ def test_steps_come_in_the_documented_order() -> None:
     ):
         assert 0 < coin.sum() < 64
         x = torch.where(coin[:, None, None, None], result(x), x)
-    *_, (name, last) = stages(BUSY, images, draws, 16)
+    *_, (name, last) = after_each_step(BUSY, images, draws, 16)
     assert name == "solarize"
     torch.testing.assert_close(last, x, rtol=0, atol=1e-5)
 

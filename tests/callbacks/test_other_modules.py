@@ -109,7 +109,7 @@ def test_datamodules_with_attributes_of_the_same_names() -> None:
     assert not [name for name in trainer.callback_metrics if name.startswith(("data/", "probe/"))]
 
 
-def test_a_closing_probe_of_data_of_others_is_refused_before_training() -> None:
+def test_a_final_probe_of_data_of_others_is_refused_before_training() -> None:
     trainer = tiny_trainer(FinalProbe(), epochs=1)
     with pytest.raises(InputError, match="FinalProbe needs one of recviz's DataModules, got plain loaders"):
         trainer.fit(Plain(TinyBackbone()), rows())

@@ -71,7 +71,7 @@ def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Pat
     elif "image" in recipe or "folder" in recipe:
         data += ["--data.root", str(real_format / "imagenet"), "--data.num_workers", "0", "--data.views.size", "32"]
     if recipe == "cifar-cpu.yaml":
-        data += ["--trainer.callbacks", "[]"]  # its closing probe of raw pixels takes seconds
+        data += ["--trainer.callbacks", "[]"]  # its final probe of raw pixels takes seconds
     if recipe == "quickstart.yaml":
         data += ["--data.train_size", "200", "--data.val_size", "50"]
     code, out, err = recviz_command(

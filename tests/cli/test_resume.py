@@ -95,7 +95,7 @@ def test_it_ends_as_the_uninterrupted_run(recviz_command: Command, whole: Path, 
     assert (run / "config.yaml").read_text() == config
 
 
-def test_a_run_that_was_killed_in_its_closing_probe_gets_it(recviz_command: Command) -> None:
+def test_a_run_that_was_killed_in_its_final_probe_gets_it(recviz_command: Command) -> None:
     fit = ["fit", "--config", "quickstart.yaml", "--data.train_size", "60", "--data.val_size", "40"]
     fit += ["--data.batch_size", "20", "--model.backbone.width", "0.125", "--model.projector_dims", "[16,16]"]
     assert recviz_command(*fit, "--trainer.max_epochs", "1", "--run_dir", "run")[0] == 0

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recviz import LARS, BarlowTwins, BarlowTwinsLoss, NTXentLoss, SIGReg, SimCLR, VICReg, VICRegLoss
-from recviz.augment.view import UNIFORMS, View, draw, stages
+from recviz.augment.view import UNIFORMS, View, after_each_step, draw
 from recviz.backbones import resnet18
 from recviz.methods.compiling import compiler_error
 from recviz.probes.functional import accuracy, fit_linear, knn_predict
@@ -106,7 +106,7 @@ def test_views_are_the_cpus_for_the_same_draws(device: str) -> None:
     made = []
     for where in ("cpu", device):
         draws = draw(view, uniforms.to(where), (40, 40))
-        *_, (_, last) = stages(view, images.to(where), draws, 24)
+        *_, (_, last) = after_each_step(view, images.to(where), draws, 24)
         made.append(last.cpu())
     # a value at the edge of solarize's threshold, or a hue at a sector's, may fall to the other side
     assert ((made[1] - made[0]).abs() > 1e-3).float().mean() < 1e-3
@@ -208,4 +208,4 @@ def test_every_method_trains_and_is_probed(method: type, device: str, tmp_path: 
     command += ["--trainer.accelerator", "gpu" if device == "cuda" else "cpu", "--trainer.precision", "bf16-mixed"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "trained" in done.stdout  # the closing probe's row
+    assert "trained" in done.stdout  # the final probe's row

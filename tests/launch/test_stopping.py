@@ -59,7 +59,7 @@ def test_a_signal_to_the_group_stops_the_run_safely(tmp_path: Path, name: str, c
 def test_a_signal_before_the_first_step_stops_at_once(
     recviz_command: Command, monkeypatch: pytest.MonkeyPatch, name: str, code: int
 ) -> None:
-    """As in the closing probe of an untrained backbone; the run folder is gone, so that the command works again."""
+    """As in the final probe of an untrained backbone; the run folder is gone, so that the command works again."""
     fit = [*QUICK, "--trainer.callbacks", "tests.endings.EndsAt", "--trainer.max_epochs", "1", "--run_dir", "run"]
     monkeypatch.setenv(WHERE, f"on_train_start:0:{name}")
     monkeypatch.setattr(StopSafely, "on_train_batch_start", None)  # never reached

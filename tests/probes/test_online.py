@@ -321,7 +321,7 @@ def test_tiny_backbone_restores_its_mode() -> None:
         (lambda: FinalProbe(), ["raw pixels: ", "untrained backbone: ", "trained backbone: "]),
         (lambda: OnlineProbe(data=tiny_data(train_size=60)), ["online probe, epoch 1: "]),
     ],
-    ids=["closing", "online on other data"],
+    ids=["final", "online on other data"],
 )
 def test_a_probe_that_did_not_converge_warns(
     probe: Any, said: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ import yaml
 
 from recviz.reports.plots import draw_plots
 from recviz.runs.results import heading
-from recviz.runs.run import read_runs
+from recviz.runs.rows import read_rows
 from tests.rows import lines as metrics_lines
 
 Command = Callable[..., tuple[int, str, str]]
@@ -84,7 +84,7 @@ def table(text: str | Path) -> list[list[str]]:
 
 
 def test_a_row_says_what_is_known(tmp_path: Path) -> None:
-    (run,) = read_runs(make_run(tmp_path / "one", 0.4))
+    (run,) = read_rows(make_run(tmp_path / "one", 0.4))
     assert (run.name, run.method, run.backbone) == ("one", "VICReg", "resnet18 (cifar stem, width 0.25)")
     assert (run.data, run.images, run.epochs, run.hours, run.images_per_s) == ("CIFAR100 (50%)", 1000, 2, 0.5, 500.0)
     assert run.top1 is not None
@@ -185,7 +185,7 @@ def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, na
     for run, entry in (("one", {}), ("two", {"weights": "other"}), ("unlike", change)):
         folder = make_run(tmp_path / run)
         (folder / "results.json").write_text(json.dumps([{**results(0.4, CLASSES, **ALIKE), **entry}]))
-        (row,) = read_runs(folder)
+        (row,) = read_rows(folder)
         found.append(row.group)
     one, two, unlike = found
     assert one == two
@@ -221,14 +221,14 @@ def test_a_later_probe_takes_an_earlier_ones_place_by_checkpoint(tmp_path: Path,
         for top1, name in ((0.1, "last"), (0.2, "epoch=1"), (0.3, "last"))
     ]  # fmt: skip
     (run / "results.json").write_text(json.dumps(entries))
-    found = [(row.probe, row.top1.value) for row in read_runs(run) if row.top1]
+    found = [(row.probe, row.top1.value) for row in read_rows(run) if row.top1]
     assert found == [("linear", 0.3), ("linear, epoch=1.ckpt", 0.2)]
 
 
 def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path) -> None:
     entries = [{**results(0.1 * size / 32, CLASSES), "input": {"size": size}} for size in (32, 64)]
     (tmp_path / "other.json").write_text(json.dumps(entries))
-    names = [run.name for run in read_runs(tmp_path / "other.json")]
+    names = [run.name for run in read_rows(tmp_path / "other.json")]
     assert names == ["resnet50, untrained, at 32 pixels", "resnet50, untrained, at 64 pixels"]
 
 
@@ -294,7 +294,7 @@ def test_the_terminal_gets_the_columns_that_differ_and_fit(
     assert "Same in all runs: method VICReg; backbone resnet18" in Path("report.html").read_text()
 
 
-def with_closing_probe(folder: Path, untrained: float, trained: float) -> None:
+def with_final_probe(folder: Path, untrained: float, trained: float) -> None:
     """Adds what FinalProbe logs."""
     path = folder / "metrics.csv"
     measured = {"raw_pixels": (0.02, 0.05), "untrained": (untrained, 0.1), "trained": (trained, 0.2)}
@@ -305,7 +305,7 @@ def with_closing_probe(folder: Path, untrained: float, trained: float) -> None:
 
 def test_a_run_that_is_not_above_the_untrained_backbone_is_marked(tmp_path: Path, recviz_command: Command) -> None:
     for name, trained in (("worse", 0.087), ("better", 0.3)):
-        with_closing_probe(make_run(tmp_path / name), 0.144, trained)
+        with_final_probe(make_run(tmp_path / name), 0.144, trained)
     _, out, _ = recviz_command("compare", "worse", "better", "--out", "report.html")
     rows = {row[0]: row[1:3] for row in printed(out)[1]}
     assert rows["worse"] == ["8.7%", "not above untrained"]
@@ -320,13 +320,13 @@ def test_a_run_that_is_not_above_the_untrained_backbone_is_marked(tmp_path: Path
     assert re.search(r'<tr class="run"[^>]*><td data-sort="better">', page)
 
 
-def test_the_closing_probes_references_stand_beside_results_of_the_same_data_alone(
+def test_the_final_probes_references_stand_beside_results_of_the_same_data_alone(
     tmp_path: Path, recviz_command: Command
 ) -> None:
     hundred = [f"class{i}" for i in range(100)]
     own = {"class_path": "recviz.CIFAR100DataModule", "init_args": {"batch_size": 7}}
     for name, options in (("same", {}), ("other", {"classes": "50-99"})):
-        with_closing_probe(make_run(tmp_path / name, 0.1), 0.144, 0.2)
+        with_final_probe(make_run(tmp_path / name, 0.1), 0.144, 0.2)
         entry = results(0.1, hundred)
         entry["settings"]["data"] = {**own, "init_args": {**own["init_args"], **options}}
         entry["train"] = {"images": 1000}
@@ -358,10 +358,10 @@ def test_loss_terms_stand_at_fractions_of_epochs(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "one")
     text = "epoch,step,train/hours,train/total\n0,1,,5\n0,3,,4\n0,3,0.1,\n1,5,,3\n1,7,,2\n1,7,0.2,\n2,9,,1\n"
     (folder / "metrics.csv").write_text(metrics_lines(text))
-    series = read_runs(folder)[0].series["train/total"]
+    series = read_rows(folder)[0].series["train/total"]
     assert [at["epoch"] for at, _ in series] == [0.5, 1, 1.5, 2, 2.5]
     (folder / "metrics.csv").write_text(metrics_lines("epoch,step,train/total\n0,1,5\n"))  # no epoch has ended
-    assert read_runs(folder)[0].series["train/total"] == [({}, 5)]
+    assert read_rows(folder)[0].series["train/total"] == [({}, 5)]
 
 
 def test_curves_say_which_data_the_online_probe_classifies(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_curves_say_which_data_the_online_probe_classifies(tmp_path: Path) -> No
     config = yaml.safe_load((two / "config.yaml").read_text())
     config["data"]["init_args"]["classes"] = "0-49"
     (two / "config.yaml").write_text(yaml.safe_dump(config))
-    runs = [*read_runs(one), *read_runs(two)]
+    runs = [*read_rows(one), *read_rows(two)]
     plots = draw_plots(runs, {run.group: "all" for run in runs})
     panels = plots["accuracy-epochs"].figure.axes
     assert [axes.get_title() for axes in panels] == ["CIFAR100", "CIFAR100 (classes 0-49)"]

@@ -8,7 +8,7 @@ from recviz.probes.result import Accuracy, Result
 from recviz.reports.compare import tables_of, terminal_table, write_report
 from recviz.runs.folder import RunFolder
 from recviz.runs.results import add_result, read_results
-from recviz.runs.run import read_runs
+from recviz.runs.rows import read_rows
 
 
 def test_a_result_of_other_metrics_is_kept_read_and_compared(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_a_result_of_other_metrics_is_kept_read_and_compared(tmp_path: Path) -> 
     assert first.group == second.group
     assert "retrieval" in first.group
     assert "queries 10" in first.group
-    runs = read_runs(path)
+    runs = read_rows(path)
     tables = tables_of(runs)
     write_report(runs, tables, tmp_path / "report.html")
     shown = terminal_table(tables[0], 200)

@@ -180,7 +180,7 @@ def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
     return blocks(n, values, CPU_BLOCK if device.type == "cpu" else max(1, values))
 
 
-def stages(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
+def after_each_step(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
     """The view of images [N, 3, H, W] after each step, by the step's name; the last is not yet normalised.
 
     Yields float32 [N, 3, size, size] in 0..1, which the next step may change in place.

@@ -23,7 +23,7 @@ from recviz.augment.preparation import (
     Preparation,
     three_channels,
 )
-from recviz.augment.view import UNIFORMS, View, cpu_blocks, draw, stages
+from recviz.augment.view import UNIFORMS, View, after_each_step, cpu_blocks, draw
 from recviz.errors import InputError
 
 Channels = Sequence[float]
@@ -232,7 +232,7 @@ class Views(nn.Module):
         result = torch.empty(n, 3, size, size, device=device, memory_format=torch.channels_last)
 
         def fill(block: slice) -> None:
-            *_, (_, part) = stages(view, images[block], draws.rows(block), size)
+            *_, (_, part) = after_each_step(view, images[block], draws.rows(block), size)
             result[block] = F.normalize(part, self.mean, self.std)
 
         slices = cpu_blocks(n, result.numel(), device)

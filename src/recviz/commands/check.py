@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from recviz.commands.parsing import new_parser, parse
-from recviz.data.images import over_threads, shown
+from recviz.data.images import over_threads, printable
 from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
 from recviz.data.packed.store import MANIFEST, ShardStore, sha256_of
@@ -85,7 +85,7 @@ def _files(root: Path, workers: int | None) -> list[str]:
     for path, finding in zip(paths, findings, strict=True):
         if finding.problem is not None:
             broken.append(os.path.relpath(path, root))
-            print(f"{shown(broken[-1])}: {finding.problem}")
+            print(f"{printable(broken[-1])}: {finding.problem}")
     for bits, count in sorted(Counter(finding.dim for finding in findings if finding.dim is not None).items()):
         print(f"{count:,} of 16 bits a channel with values of {bits} bits: nearly black, since the upper 8 are used")
     images = f"{len(paths):,} image{'s' * (len(paths) != 1)}, {len(broken):,} cannot be read"

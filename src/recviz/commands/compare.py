@@ -10,7 +10,7 @@ from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import tables_of, terminal_table, write_report
-from recviz.runs.run import Run, read_runs
+from recviz.runs.rows import Row, read_rows
 
 DESCRIPTION = """Compare runs, finished or still training, and results.json files.
 
@@ -28,7 +28,7 @@ def run(argv: list[str]) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")
     with working("reading the runs"):
-        read = {path: read_runs(Path(path)) for path in config.runs}
+        read = {path: read_rows(Path(path)) for path in config.runs}
     runs = [run for rows in distinct(read).values() for run in rows]
     tables = tables_of(runs)
     try:
@@ -44,7 +44,7 @@ def run(argv: list[str]) -> None:
     print(f"page: {out}; all columns: {out.with_suffix('.md')}; {plots} plots beside them as SVG and PNG")
 
 
-def distinct(read: dict[str, list[Run]]) -> dict[str, list[Run]]:
+def distinct(read: dict[str, list[Row]]) -> dict[str, list[Row]]:
     """The rows of each path; run folders with equal names are named by their paths."""
     names = Counter(rows[0].name for rows in read.values())
     return {

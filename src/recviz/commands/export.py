@@ -12,7 +12,7 @@ from recviz.reports.export import SUFFIXES, card_path, export
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
 from recviz.runs.results import heading
-from recviz.runs.run import read_runs
+from recviz.runs.rows import read_rows
 
 DESCRIPTION = """Export a backbone as weights (state_dict, safetensors, timm) or as a program (onnx, torch_export) that
 takes images in 0..1 and normalises them itself. A model card beside it says how to load it.
@@ -49,6 +49,6 @@ def figures(source: Path) -> list[str]:
         return []
     return [
         f"- {heading(run.group)}: {', '.join(f'{name} {metric_text(value)}' for name, value in run.metrics.items())}"
-        for run in read_runs(folder.path)
+        for run in read_rows(folder.path)
         if run.kind == "run" and run.metrics
     ]

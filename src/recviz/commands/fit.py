@@ -53,7 +53,7 @@ def run(argv: list[str]) -> None:
             compile_parts(job.model, trainer.strategy.root_device)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
-            callback.known = resumed.closing_probes()
+            callback.known = resumed.final_probes()
     train(job, checkpoint)
     part_company()
     if resumed is not None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import time
-import typing
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from recviz.runs.metrics import MetricsFile
 from recviz.runs.record import RunRecord
 from recviz.runs.resume import Resumed
 from recviz.runs.saving import EpochCheckpoint, WholeCheckpoints
-from recviz.runs.written import settings_text
+from recviz.runs.settings import settings_text
 
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
 
@@ -232,9 +232,9 @@ def check_monitors(model: LightningModule, callbacks: list[Callback]) -> None:
     parts = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
     if not isinstance(model, JointEmbedding) or parts - {"recviz", "lightning"}:
         return
-    terms = typing.get_type_hints(type(model.loss).forward)["return"]._fields  # type: ignore[attr-defined]
-    known = [*(f"train/{term}" for term in terms), *LOGGED]
-    for callback in callbacks:
+    terms = inspect.get_annotations(getattr(model.loss, "forward", model.loss), eval_str=True).get("return")
+    known = [*(f"train/{term}" for term in getattr(terms, "_fields", ())), *LOGGED]
+    for callback in callbacks if len(known) > len(LOGGED) else ():
         name = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
         if name is not None and name not in known and getattr(callback, "strict", True):
             hint = did_you_mean(nearest(name, known, 0.75)) or f"; it logs {', '.join(known)}"

@@ -39,9 +39,9 @@ from recviz.launch.machine import typed_command
 from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.encoding import weights_hash
 from recviz.probes.linear import Linear
-from recviz.probes.offline import Finetune, Official
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
 from recviz.probes.result import Result
+from recviz.probes.sgd import Finetune, Official
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
     backbone_weights,
@@ -53,8 +53,7 @@ from recviz.runs.checkpoints import (
 )
 from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_checkpoint
 from recviz.runs.results import add_result, check_writable
-from recviz.runs.settings import read_settings_file
-from recviz.runs.written import settings_text
+from recviz.runs.settings import read_settings_file, settings_text
 
 PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"linear": Linear, "official": Official, "finetune": Finetune}
 """Protocols by name; a new one is a file in probes/ and its name here."""

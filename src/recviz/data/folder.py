@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from recviz.data.dataset import Dataset, Split
-from recviz.data.images import FileImages, shown
+from recviz.data.images import FileImages, printable
 from recviz.data.layout import Layout, find_layout
 from recviz.data.listing import Folder, named, read_folder
 from recviz.data.lists import excluded_paths, keep_listed, read_list
@@ -137,8 +137,9 @@ def load_folder(
         found = {name: found[name] for name in class_names}
     if folder.images and found:
         raise InputError(
-            f"{folder} holds both images ({shown(folder.images[0])}) and folders of images "
-            f"({shown(next(iter(found)))}): move the loose images into a class folder, or give the folder of one class"
+            f"{folder} holds both images ({printable(folder.images[0])}) and folders of images "
+            f"({printable(next(iter(found)))}): move the loose images into a class folder, or give the folder of one "
+            "class"
         )
     if empty := [name for name in folder.folders if name not in folder.filled]:
         left_out[f"folder{'s' * (len(empty) > 1)} without images ({named(empty)})"] += len(empty)
@@ -151,4 +152,4 @@ def load_folder(
     counts = torch.tensor([len(files) for files in found.values()])
     images = FileImages([path for files in found.values() for path in files])
     labels = torch.repeat_interleave(torch.arange(len(found)), counts)
-    return Split(images, labels, [shown(name) for name in found], str(folder), left_out)
+    return Split(images, labels, [printable(name) for name in found], str(folder), left_out)

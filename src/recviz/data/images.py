@@ -210,7 +210,7 @@ class EncodedImages(Images):
             yield
         except (UnreadableError, OSError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UnreadableImageError(f"cannot read the image {shown(self.name(index))}: {reason}") from error
+            raise UnreadableImageError(f"cannot read the image {printable(self.name(index))}: {reason}") from error
 
     def _square(self, index: int, size: int, interpolation: str, margin: float) -> Tensor:
         with self.naming(index):
@@ -276,7 +276,7 @@ def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
             photo = images.open(index)
             if photo.bits > 8:
                 photo.pixels()
-                bits[shown(images.name(index))] = photo.dim
+                bits[printable(images.name(index))] = photo.dim
     if not bits or None in bits.values():  # one bright image shows that all 16 bits are used
         return ()
     return (
@@ -286,10 +286,10 @@ def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
     )
 
 
-def shown(path: bytes | str | Path) -> str:
+def printable(path: bytes | str | Path) -> str:
     r"""A file name for display on one line, with control characters and invalid UTF-8 escaped.
 
-    >>> shown(b"cat\xff.png"), shown("two\nlines.png")
+    >>> printable(b"cat\xff.png"), printable("two\nlines.png")
     ('cat\\xff.png', 'two\\nlines.png')
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from recviz.data.images import shown
+from recviz.data.images import printable
 from recviz.data.photo import EXTENSIONS
 from recviz.errors import InputError
 from recviz.progress import working
@@ -67,7 +67,7 @@ class Folder:
                 self.images.append(entry.name)
 
     def __str__(self) -> str:
-        return shown(self.path)
+        return printable(self.path)
 
     @cached_property
     def filled(self) -> dict[str, Folder]:
@@ -127,7 +127,7 @@ def spelled(name: str) -> str:
 
 def named(names: list[str], most: int = 5) -> str:
     """The first names, on one line."""
-    return f"{', '.join(map(shown, names[:most]))}{', …' * (len(names) > most)}"
+    return f"{', '.join(map(printable, names[:most]))}{', …' * (len(names) > most)}"
 
 
 def counted(files: Mapping[str, int]) -> str:
@@ -137,6 +137,6 @@ def counted(files: Mapping[str, int]) -> str:
     '5 .heic, 2 .txt, 1 without extension'
     """
     ranked = sorted(files.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{count:,} {shown(suffix) or 'without extension'}" for suffix, count in ranked[:8]]
+    parts = [f"{count:,} {printable(suffix) or 'without extension'}" for suffix, count in ranked[:8]]
     rest = sum(count for _, count in ranked[8:])
     return ", ".join([*parts, *([f"{rest:,} others"] if rest else [])])

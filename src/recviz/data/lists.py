@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from recviz.data.images import shown
+from recviz.data.images import printable
 from recviz.data.listing import Folder, spelled
 from recviz.errors import InputError
 from recviz.files import user_path
@@ -66,13 +66,14 @@ def keep_listed(folder: Folder, found: dict[str, list[str]], listed: list[str]) 
         files = by_name.get(spelled(line), [])
         if len(files) != 1:
             raise InputError(
-                f"data.train_list: {shown(line)} matches {len(files)} images in {folder}, expected exactly one"
+                f"data.train_list: {printable(line)} matches {len(files)} images in {folder}, expected exactly one"
             )
         kept[files[0][0]].add(files[0][1])
     empty = [name for name, paths in kept.items() if not paths]
     if empty:
         raise InputError(
-            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as {shown(empty[0])}"
+            f"data.train_list leaves {len(empty)} of {len(kept)} classes without an image, such as "
+            f"{printable(empty[0])}"
         )
     return {name: sorted(paths) for name, paths in kept.items()}
 
@@ -86,7 +87,7 @@ def excluded_paths(root: Path, exclude: str | None) -> frozenset[str]:
     listed = [] if exclude is None else read_list(user_path(exclude))
     missing = next((line for line in listed if not os.path.lexists(root / line)), None)
     if missing is not None:
-        raise InputError(f"data.exclude: there is no {shown(missing)} in {root}")
+        raise InputError(f"data.exclude: there is no {printable(missing)} in {root}")
     return frozenset(os.path.normpath(root / line) for line in listed)
 
 

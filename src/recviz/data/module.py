@@ -32,7 +32,7 @@ from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
 from recviz.distributed import world_size
 from recviz.errors import InputError
-from recviz.runs.position import position
+from recviz.runs.position import position, schedule_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -265,14 +265,13 @@ class DataModule(LightningDataModule):
         return self._loader(batches, sampler)
 
     def _run_length(self, batches: int) -> tuple[int, int] | None:
-        """Steps of an epoch and of the learning rate schedule, by the Trainer's limits; None if they are unknown."""
+        """Steps of an epoch and of the run's schedules, by the Trainer's limits; None if they are unknown."""
         if self.trainer is None:
             return None
         limit = self.trainer.limit_train_batches
         steps = int(batches * limit) if isinstance(limit, float) else min(batches, limit or 0)
-        if self.trainer.max_epochs is None or self.trainer.max_epochs < 0:
-            return (steps, self.trainer.max_steps) if self.trainer.max_steps > 0 else None
-        return steps, steps * self.trainer.max_epochs
+        total = schedule_steps(self.trainer, steps)
+        return (steps, total) if total > 0 else None
 
     def val_dataloader(self) -> DataLoader[RawBatch] | list[Any]:
         """The held-out split in order; an empty list without one."""

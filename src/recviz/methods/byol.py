@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from recviz.backbones import as_backbone
 from recviz.errors import InputError
 from recviz.losses.byol import BYOLLoss
-from recviz.methods.checks import schedule_steps
 from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
 from recviz.methods.teacher import Teacher
 from recviz.optim import LARS, Schedule, cosine
 from recviz.projector import projector
+from recviz.runs.position import schedule_steps
 
 
 class BYOL(JointEmbedding):

@@ -83,13 +83,6 @@ def load_training_data(trainer: Trainer) -> None:
         raise InputError("the training loader has no batches: its batch size may be larger than the number of images")
 
 
-def schedule_steps(trainer: Trainer) -> int:
-    """Steps of the learning rate schedule: those of max_epochs, or max_steps if the Trainer has no max_epochs."""
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return int(trainer.max_steps)
-    return trainer.max_epochs * int(trainer.num_training_batches)
-
-
 def check_trainer(trainer: Trainer) -> None:
     """Raise InputError if the trainer accumulates gradients, shards weights, or has no last step."""
     if (trainer.max_epochs is None or trainer.max_epochs < 0) and trainer.max_steps < 0:

@@ -18,11 +18,11 @@ from recviz.methods.checks import (
     check_trainer,
     global_batch_size,
     load_training_data,
-    schedule_steps,
     training_batch,
     validation_batch,
 )
 from recviz.optim import Schedule, made_optimizer, parameter_groups, warmup_cosine
+from recviz.runs.position import schedule_steps
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""

@@ -1,4 +1,4 @@
-"""The closing probe of a run: raw pixels, the untrained and the trained backbone."""
+"""The final probe of a run: raw pixels, the untrained and the trained backbone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FinalProbe(Callback):
     def __init__(self) -> None:
         self.results: dict[str, Accuracies] = {}
         self.known: dict[int, Accuracies] = {}
-        """Results of earlier closing probes of a resumed run, by step."""
+        """Results of earlier final probes of a resumed run, by step."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the data can be probed.
@@ -87,7 +87,7 @@ class FinalProbe(Callback):
         self, trainer: Trainer, pl_module: LightningModule, what: str, encode: nn.Module | Callable[[Tensor], Tensor]
     ) -> Accuracies:
         data, device = trainer.datamodule, pl_module.device  # type: ignore[attr-defined]
-        what = f"closing probe: {what}"
+        what = f"final probe: {what}"
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(encode, data, device, f"{what}, ")
         with working(f"{what}, linear classifier and k-NN"):

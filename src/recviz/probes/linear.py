@@ -1,4 +1,4 @@
-"""Linear probe and k-NN on frozen features, for the online probe, the closing probe and `recviz probe`."""
+"""Linear probe and k-NN on frozen features, for the online probe, the final probe and `recviz probe`."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class Result(NamedTuple):
     table: str
     """Lines for the terminal."""
     state: dict[str, Tensor]
-    """Weights of the fitted classifier, `head.weight` [C, D] and `head.bias` [C], and of a fine-tuned `backbone.…`;
-    empty if there are none."""
+    """Weights for --save and `recviz predict`: `head.weight` [C, D], `head.bias` [C] and `backbone.…`; empty if the
+    protocol fits no linear classifier."""
     about: dict[str, Any]
     """Further entries of results.json, as JSON. Results with another `training` (settings) are not comparable."""
 

@@ -16,18 +16,18 @@ from recviz.reports.page import filled
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
 from recviz.runs.results import heading
-from recviz.runs.run import Run
+from recviz.runs.rows import Row
 
 
 class Column(NamedTuple):
     """A column: title, sort key, text of the key, and whether it is shown even if all rows agree."""
 
     title: str
-    key: Callable[[Run], Any]
+    key: Callable[[Row], Any]
     show: Callable[[Any], str] = str
     always: bool = False
 
-    def text(self, run: Run) -> str:
+    def text(self, run: Row) -> str:
         """The cell of a run; "" if its value is unknown."""
         value = self.key(run)
         return "" if value is None else self.show(value)
@@ -45,7 +45,7 @@ def _measured(title: str, name: str) -> Column:
     return Column(title, lambda run: run.metrics.get(name), metric_text, always=True)
 
 
-def _epochs(run: Run) -> str | None:
+def _epochs(run: Row) -> str | None:
     if run.epochs is None:
         return None
     unfinished = run.max_epochs is not None and run.epochs < run.max_epochs
@@ -77,7 +77,7 @@ COLUMNS = (
 KNOWN = ("top1", "knn", "top5")
 
 
-def _columns(runs: Sequence[Run]) -> list[Column]:
+def _columns(runs: Sequence[Row]) -> list[Column]:
     """The columns, with one for each further metric of these runs."""
     others = dict.fromkeys(name for run in runs for name in run.metrics if name not in KNOWN)
     return [*COLUMNS[:2], *(_measured(name, name) for name in others), *COLUMNS[2:]]
@@ -88,14 +88,14 @@ class Table(NamedTuple):
 
     heading: str
     """The data and protocol of the group; unique."""
-    rows: list[Run]
+    rows: list[Row]
     columns: list[Column]
     """Columns in which the runs differ, and the accuracies."""
     shared: list[str]
     """Title and text of the values that all runs share."""
 
 
-def write_report(runs: Sequence[Run], tables: Sequence[Table], out: Path) -> int:
+def write_report(runs: Sequence[Row], tables: Sequence[Table], out: Path) -> int:
     """Write OUT, the tables as .md, and each plot as .svg and .png; return the number of plots."""
     out.parent.mkdir(parents=True, exist_ok=True)
     drawings = []
@@ -122,16 +122,16 @@ def write_report(runs: Sequence[Run], tables: Sequence[Table], out: Path) -> int
     return len(drawings)
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[Row]) -> str:
     """The runs' names if few, else their number."""
     names = list(dict.fromkeys(run.name for run in runs if run.kind == "run")) or [run.name for run in runs]
     return f"Comparison: {', '.join(names)}" if len(names) <= 3 else f"Comparison of {len(names)} runs"
 
 
-def tables_of(runs: Sequence[Run]) -> list[Table]:
+def tables_of(runs: Sequence[Row]) -> list[Table]:
     """One table for each data and protocol of a probe.
 
-    Each also has published figures, chance, and raw pixels and the untrained backbone from the runs' closing probes.
+    Each also has published figures, chance, and raw pixels and the untrained backbone from the runs' final probes.
     """
     groups = list(dict.fromkeys(run.group for run in runs))
     headings = _headings(groups)
@@ -164,7 +164,7 @@ def _headings(groups: Sequence[str]) -> dict[str, str]:
     return plain
 
 
-def _with_references(rows: list[Run]) -> list[Run]:
+def _with_references(rows: list[Row]) -> list[Row]:
     """The rows of a group, then each reference once: untrained backbones, raw pixels and chance."""
     references = {(run.name, run.top1): run for run in rows if run.kind == "reference"}
     classes = next((run.classes for run in rows if run.classes), None)
@@ -173,15 +173,19 @@ def _with_references(rows: list[Run]) -> list[Run]:
         measured: Metrics = {
             name: value for name, value in expected.items() if any(name in run.metrics for run in rows)
         }
-        chance = Run("chance", "reference", metrics=measured, group=rows[0].group)
+        chance = Row("chance", "reference", metrics=measured, group=rows[0].group)
         references["chance", chance.top1] = chance
     return [*(run for run in rows if run.kind != "reference"), *references.values()]
 
 
-def _with_notes(rows: list[Run]) -> list[Run]:
+def _is_linear(row: Row) -> bool:
+    return (row.probe or "").partition(",")[0] in ("linear", "final")
+
+
+def _with_notes(rows: list[Row]) -> list[Row]:
     """Mark runs that are not above a reference of their group with the same backbone, labels and kind."""
 
-    def note(run: Run) -> str | None:
+    def note(run: Row) -> str | None:
         if run.kind != "run" or run.top1 is None:
             return None
         not_above = [
@@ -191,7 +195,7 @@ def _with_notes(rows: list[Run]) -> list[Run]:
             and other.top1 is not None
             and run.top1.value <= other.top1.value + 1e-6  # accuracies are float32
             and other.backbone in (None, run.backbone)
-            and (other.probe is None or ((run.probe or "")[:6] in ("linear", "closin") and other.labels == run.labels))
+            and (other.probe is None or (_is_linear(run) and other.labels == run.labels))
         ]
         return f"not above {', '.join(dict.fromkeys(not_above))}" if not_above else None
 
@@ -208,7 +212,7 @@ def terminal_table(table: Table, width: int) -> str:
     return "\n".join([_printable(table.heading), *lines])
 
 
-def _cells(column: Column, rows: Sequence[Run]) -> list[str]:
+def _cells(column: Column, rows: Sequence[Row]) -> list[str]:
     return [column.title, *(column.text(run) for run in rows)]
 
 
@@ -257,7 +261,7 @@ def _html_table(table: Table) -> str:
     )
 
 
-def _html_cell(column: Column, run: Run) -> str:
+def _html_cell(column: Column, run: Row) -> str:
     value, text = column.key(run), escape(column.text(run))
     wide = ""
     if isinstance(value, Accuracy):

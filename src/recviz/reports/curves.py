@@ -8,9 +8,8 @@ from typing import Any
 from recviz.files import whole_file
 from recviz.reports.plots import legend_above, panels, percent
 from recviz.runs.folder import RunFolder
-from recviz.runs.metrics import by_metric
+from recviz.runs.metrics import by_metric, loss_terms
 
-_NO_TERMS = ("train/total", "train/lr", "train/images_per_s", "train/hours")
 _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 
 
@@ -23,7 +22,7 @@ def draw_curves(folder: RunFolder) -> Path:
     series = by_metric(folder.read_metrics())
     wanted = {
         "loss": ["train/total"],
-        "terms of the loss": [name for name in series if name.startswith("train/") and name not in _NO_TERMS],
+        "terms of the loss": [f"train/{term}" for term in loss_terms(series)],
         "online probe, top-1 on held-out images": ["probe/linear_top1", "probe/knn"],
         "collapse": ["collapse/embeddings_std", "collapse/embeddings_spread", "collapse/features_std"],
     }

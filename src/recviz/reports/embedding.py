@@ -19,7 +19,7 @@ from torchvision.utils import make_grid
 from recviz.augment.preparation import Preparation
 from recviz.data.batches import report
 from recviz.data.dataset import Split
-from recviz.data.images import shown as as_text
+from recviz.data.images import printable
 from recviz.data.listing import counted
 from recviz.data.lists import list_text
 from recviz.data.module import DataModule
@@ -54,7 +54,7 @@ class Embedded(NamedTuple):
 
     def name(self, index: int) -> str:
         """The name of an image, for display."""
-        return as_text(self.names[index])
+        return printable(self.names[index])
 
     def label(self, index: int) -> str:
         """The name of an image's class; "" without labels."""

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from recviz.runs.run import Run
+from recviz.runs.metrics import loss_terms
+from recviz.runs.rows import Row
 
-_TERMS = ("invariance", "variance", "covariance", "alignment", "uniformity", "redundancy", "gaussianity")
 _COLLAPSE = {
     "collapse/embeddings_rankme": "RankMe of the embeddings",
     "collapse/embeddings_std": "mean std of the embeddings",
@@ -26,7 +26,7 @@ class Plot(NamedTuple):
     figure: Any
 
 
-def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Plot]:
+def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Plot]:
     """The plots that have data, by name; `headings` are those of the tables, by group."""
     online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
@@ -35,14 +35,15 @@ def draw_plots(runs: Sequence[Run], headings: Mapping[str, str]) -> dict[str, Pl
     about += " The tables may be of other images, classes and probes."
     probed = [(str(data), [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE)
               for data in online]  # fmt: skip
-    terms = [(term, runs, f"train/{term}") for term in _TERMS]
+    named = dict.fromkeys(term for run in runs for term in loss_terms(run.series))
+    terms = [(term, runs, f"train/{term}") for term in named]
     collapse = [(title, runs, name) for name, title in _COLLAPSE.items()]
     drawn = {
         "accuracy-epochs": ("Online linear probe by epochs", about, _curves(probed, "epoch", accuracy=True)),
         "accuracy-hours": ("Online linear probe by hours", about, _curves(probed, "hours", accuracy=True)),
         "accuracy-compute": (
             "Linear probe by training compute",
-            "Multiply-adds of forward and backward passes of both views through the backbone.",
+            "Multiply-adds of forward and backward passes of all views through the networks.",
             _scatter(runs, headings, "compute", "training compute, 10¹⁵ multiply-adds"),
         ),
         "accuracy-data": (
@@ -85,7 +86,7 @@ def _pen(place: int) -> dict[str, Any]:
     return {"color": f"C{place % 10}", "linestyle": ("-", "--", ":", "-.")[place // 10 % 4]}
 
 
-def _curves(wanted: Sequence[tuple[str, Sequence[Run], str]], axis: str, accuracy: bool = False) -> Any:
+def _curves(wanted: Sequence[tuple[str, Sequence[Row], str]], axis: str, accuracy: bool = False) -> Any:
     """A panel with one line per run for each title, runs and metric that have data; None if none has."""
     able = [(title, runs, name) for title, runs, name in wanted if any(_points(run, name, axis) for run in runs)]
     if not able:
@@ -108,11 +109,11 @@ def _curves(wanted: Sequence[tuple[str, Sequence[Run], str]], axis: str, accurac
     return figure
 
 
-def _points(run: Run, name: str, axis: str) -> list[tuple[float, float]]:
+def _points(run: Row, name: str, axis: str) -> list[tuple[float, float]]:
     return [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
 
 
-def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label: str) -> Any:
+def _scatter(runs: Sequence[Row], headings: Mapping[str, str], what: str, label: str) -> Any:
     """Linear probe against a cost, with a panel for each group whose runs differ in it.
 
     Lines join the runs of one method; baselines and references are horizontal lines.
@@ -127,7 +128,7 @@ def _scatter(runs: Sequence[Run], headings: Mapping[str, str], what: str, label:
     colors: dict[str, int] = {}  # by label, the same in all panels
     figure, all_axes = panels(len(groups), width=6.4, height=4.2)
     for axes, group in zip(all_axes, groups, strict=True):
-        lines: dict[str, list[Run]] = {}
+        lines: dict[str, list[Row]] = {}
         for run in able:
             if run.group == group:  # at a fixed amount of data, compute depends on the backbone, and vice versa
                 other = f"{run.images:,} images" if what == "compute" and run.images else run.backbone
@@ -164,7 +165,7 @@ def _cost_axis(axes: Any, costs: set[float], label: str) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def _line(axes: Any, members: list[Run], what: str, place: int, name: str) -> None:
+def _line(axes: Any, members: list[Row], what: str, place: int, name: str) -> None:
     tops = [run.top1 for run in members if run.top1 is not None]
     below = [0.0 if top.low is None else max(0.0, top.value - top.low) for top in tops]
     above = [0.0 if top.high is None else max(0.0, top.high - top.value) for top in tops]

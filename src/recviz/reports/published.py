@@ -6,7 +6,7 @@ solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper 
 from __future__ import annotations
 
 from recviz.probes.result import Accuracy
-from recviz.runs.run import Run
+from recviz.runs.rows import Row
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
 _PAPER = ("VICReg's paper", "linear, 1000 epochs")
@@ -28,10 +28,10 @@ _ROWS = (
 )
 
 
-def published(data: str, classes: int, group: str) -> list[Run]:
+def published(data: str, classes: int, group: str) -> list[Row]:
     """The published figures of a dataset, by its name as in "CIFAR100" and number of classes, as rows of a group."""
     return [
-        Run(
+        Row(
             name=f"{method}, {source}",
             kind="published",
             method=method,

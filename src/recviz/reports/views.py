@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recviz.augment.view import UNIFORMS, cpu_blocks, draw, stages, steps
+from recviz.augment.view import UNIFORMS, after_each_step, cpu_blocks, draw, steps
 from recviz.augment.views import Views
 
 
@@ -37,7 +37,7 @@ def step_reports(views: Views, images: Tensor | Sequence[Tensor], generator: tor
             runs.append({})
             before = _now(source.device)
             for block in cpu_blocks(len(source), len(source) * 3 * size * size, source.device):
-                for step, _ in stages(view, source[block], draws.rows(block), size):
+                for step, _ in after_each_step(view, source[block], draws.rows(block), size):
                     now = _now(source.device)
                     runs[-1][step] = runs[-1].get(step, 0.0) + now - before
                     before = now

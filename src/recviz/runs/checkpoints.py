@@ -1,4 +1,18 @@
-"""Checkpoints of runs: safe reading, and the backbone of a checkpoint."""
+"""Checkpoints of runs: safe reading, and the backbone of a checkpoint.
+
+Beside Lightning's own entries, a checkpoint of `recviz fit` holds:
+
+| entry | content | writer |
+|---|---|---|
+| evaluated | name of the module that probes evaluate | JointEmbedding |
+| recviz: version, config, preparation | the settings as YAML, and how images are prepared | runs.record.RunRecord |
+| recviz: position, lines, pending, loggers | where a resumed run goes on | runs.exact.ExactResume |
+| the datamodule's class name | epoch, batch, and identity of the images | data.module.DataModule |
+| callbacks: … | seconds; head, optimiser and bank; baselines | RunRecord, OnlineProbe, FinalProbe |
+
+With Lightning's WeightAveraging, `state_dict` holds the averaged weights, which are probed and exported, and
+`current_model_state` those that training continues from.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +116,7 @@ def epochs_done(checkpoint: dict[str, Any]) -> int | None:
 
 
 def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """The evaluated module's part of a checkpoint's state dict, by the backbone's names."""
+    """The evaluated module's weights in a checkpoint, by the backbone's names; averaged if the run averages weights."""
     prefix = f"{checkpoint.get('evaluated', 'backbone')}."
     items = checkpoint["state_dict"].items()
     return {name.removeprefix(prefix): weight for name, weight in items if str(name).startswith(prefix)}

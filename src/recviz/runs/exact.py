@@ -20,7 +20,7 @@ class ExactResume(Callback):
     not depend on earlier steps, and checkpoints need no generator state.
 
     A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (number of lines of metrics.csv),
-    `closing` (metrics of the step or epoch that are not logged yet) and `loggers` (class and version of each other
+    `pending` (metrics of the step or epoch that are not logged yet) and `loggers` (class and version of each other
     logger: the id of a W&B run, the folder of TensorBoard).
 
     Args:
@@ -29,7 +29,7 @@ class ExactResume(Callback):
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self._closing = ""  # metrics to be logged next
+        self._pending = ""  # metrics to be logged next
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drop lines of metrics.csv after the checkpoint."""
@@ -40,21 +40,21 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the step; the rows before it are written."""
         torch.manual_seed(mixed_seed(self.seed, trainer.global_rank, trainer.global_step))
-        self._closing = ""
+        self._pending = ""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """The step's row comes after this hook."""
-        self._closing = "step"
+        self._pending = "step"
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The step's row is written."""
-        self._closing = ""
+        self._pending = ""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch's row comes after this hook."""
-        self._closing = "epoch"
+        self._pending = "epoch"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Store the position and the pending metrics."""
@@ -69,12 +69,12 @@ class ExactResume(Callback):
         if place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
             # Lightning has logged the last step of a run that ends early
             about["lines"] -= own.last if own is not None and trainer.logged_metrics else 0
-        logs = scheduled if self._closing == "step" else self._closing
-        if place.exact and logs and not (self._closing == "epoch" and place.begun):
+        logs = scheduled if self._pending == "step" else self._pending
+        if place.exact and logs and not (self._pending == "epoch" and place.begun):
             metrics = trainer._logger_connector.metrics["log"]  # no public attribute distinguishes them from older ones
             row = {name: float(value) for name, value in metrics.items()}
             at = {"epoch": trainer.current_epoch, "step": place.logged_steps - 1}
-            about["closing"] = {**row, **at} if row else {}
+            about["pending"] = {**row, **at} if row else {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Resume at the stored position, with the trained weights.

@@ -129,6 +129,15 @@ def by_metric(lines: Iterable[Value]) -> dict[str, list[tuple[float, float]]]:
     return series
 
 
+_OTHERS = ("total", "lr", "view_size", "images_per_s", "hours")
+
+
+def loss_terms(names: Iterable[str]) -> list[str]:
+    """The terms of the loss among names of metrics, without train/."""
+    terms = (name.removeprefix("train/") for name in names if name.startswith("train/"))
+    return [term for term in terms if term not in _OTHERS]
+
+
 def _checked(row: list[str], place: str) -> Value:
     if len(row) != len(Value._fields):
         raise InputError(f"{place}: it must have {len(Value._fields)} values, got {len(row)}")

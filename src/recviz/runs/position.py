@@ -51,6 +51,18 @@ def position(trainer: Any) -> Position:
     return within
 
 
+def schedule_steps(trainer: Any, per_epoch: int | None = None) -> int:
+    """Steps of the schedules of learning rate and views: those of max_epochs, else max_steps, which may be -1.
+
+    Args:
+        trainer: a Lightning Trainer.
+        per_epoch: steps of an epoch. None: those of its training loader.
+    """
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return int(trainer.max_steps)
+    return int(trainer.max_epochs * (trainer.num_training_batches if per_epoch is None else per_epoch))
+
+
 def validates(trainer: Any) -> bool:
     """Whether Lightning validates after the current batch, by the Trainer's intervals."""
     every = trainer.check_val_every_n_epoch
@@ -80,13 +92,15 @@ def go_to(place: Position, loops: dict[str, Any], counts_steps: bool) -> None:
         counts_steps: whether the resuming Trainer has max_steps.
     """
     epochs = place.epoch + place.begun
-    restarts = place.begun or counts_steps  # as Lightning calls it; the loop over batches then adds a step by itself
+    restarts = place.begun or counts_steps  # in a restarted epoch, Lightning's loop adds 1 to _batches_that_stepped
     for counts in loops["epoch_progress"].values():
         counts.update(ready=epochs, started=epochs, processed=place.epoch, completed=place.epoch)
     batches = loops["epoch_loop.batch_progress"]
     done = batches["total"]["ready"] - (batches["current"]["ready"] - place.batches if place.begun else 0)
     batches["current"].update(dict.fromkeys(batches["current"], place.batches))
-    batches["total"].update(ready=done, started=done - 1, processed=done, completed=done)  # of no restart it knows
+    batches["total"].update(
+        ready=done, started=done - 1, processed=done, completed=done
+    )  # no restart that Lightning detects
     batches["is_last_batch"] = not restarts
     validation = loops["epoch_loop.val_loop.batch_progress"]
     for counts in (validation["total"], validation["current"]):

@@ -28,7 +28,7 @@ class Resumed(NamedTuple):
     logged_steps: int = 0
     """The next step for loggers."""
 
-    def closing_probes(self) -> dict[int, dict[str, float]]:
+    def final_probes(self) -> dict[int, dict[str, float]]:
         """Results of FinalProbe on the trained backbone, by step."""
         found: dict[int, dict[str, float]] = {}
         for line in self.metrics:
@@ -56,8 +56,8 @@ class Resumed(NamedTuple):
             for option in ("version", "run_id", "experiment_key"):  # of W&B and TensorBoard, of MLflow, of Comet
                 if option in setting["init_args"] and setting["init_args"][option] is None:
                     setting["init_args"][option] = known[1]
-            if name == "TensorBoardLogger":  # hides what a killed run has logged since; the closing probe stays
-                purge_step = self.logged_steps + (self.logged_steps in self.closing_probes())
+            if name == "TensorBoardLogger":  # hides what a killed run has logged since; the final probe stays
+                purge_step = self.logged_steps + (self.logged_steps in self.final_probes())
                 setting["dict_kwargs"] = {"purge_step": purge_step, **(setting.get("dict_kwargs") or {})}
 
     def changes(self, config: str) -> dict[str, str]:
@@ -135,14 +135,14 @@ def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
 
 
 def metrics_until(folder: RunFolder, checkpoint: dict[str, Any]) -> list[Value]:
-    """Lines of metrics.csv up to a checkpoint, and closing probes.
+    """Lines of metrics.csv up to a checkpoint, and final probes.
 
     A checkpoint is written before the last lines of its step or epoch, and contains them in case the run ends between
     the two. The lines are those of the uninterrupted run.
     """
     lines, about = folder.read_metrics(), checkpoint.get("recviz", {})
-    count, closing = about.get("lines", 0), about.get("closing", {})
+    count, pending = about.get("lines", 0), about.get("pending", {})
     kept, later = lines[:count], lines[count:]
-    if closing:
-        kept += values({name: value for name, value in closing.items() if name != "step"}, closing["step"])
+    if pending:
+        kept += values({name: value for name, value in pending.items() if name != "step"}, pending["step"])
     return kept + [line for line in later if line.metric.startswith("final/")]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from recviz.data.batches import OnError, report
 from recviz.data.dataset import Split
-from recviz.data.images import EncodedImages, UnreadableImageError, shown
+from recviz.data.images import EncodedImages, UnreadableImageError, printable
 from recviz.data.packed.store import FORMAT, MANIFEST, Shard, sha256_of
 from recviz.data.photo import Photo, UnreadableError, resized
 from recviz.errors import InputError
@@ -201,7 +201,7 @@ def _write_index(path: Path, split: Split, order: list[int], places: list[_Place
     columns: dict[str, Tensor] = {"offset": table[:, 1], "length": table[:, 2], "crc32": table[:, 3]}
     if split.labels is not None:
         columns["label"] = split.labels[chosen].to(torch.int64)
-    names = ["/".join(Path(shown(split.images.name(index))).parts[-2:]).encode() for index in chosen.tolist()]
+    names = ["/".join(Path(printable(split.images.name(index))).parts[-2:]).encode() for index in chosen.tolist()]
     columns["path"] = torch.from_numpy(np.frombuffer(bytearray(b"".join(names)), dtype=np.uint8))
     columns["path_end"] = torch.tensor([len(name) for name in names], dtype=torch.int64).cumsum(0)
     with whole_file(path) as part:

@@ -19,7 +19,7 @@ _HOW = ("views", "batch_size", "num_workers", "download", "fraction", "on_error"
 """Settings of data that do not change the held-out images."""
 
 
-class Run(NamedTuple):
+class Row(NamedTuple):
     """One row of a comparison; unknown values are None."""
 
     name: str
@@ -77,13 +77,13 @@ class Run(NamedTuple):
 
     @property
     def compute(self) -> float | None:
-        """Training compute in 10¹⁵ multiply-adds: forward and backward of backbone and projector for all views."""
+        """Training compute in 10¹⁵ multiply-adds, see runs.cost.train_gflops."""
         if self.train_gflops is None or self.images_seen is None:
             return None
         return self.train_gflops * 1e9 * self.images_seen / 1e15
 
 
-def read_runs(path: Path) -> list[Run]:
+def read_rows(path: Path) -> list[Row]:
     """The rows of a run folder or a results file.
 
     Raises:
@@ -100,8 +100,8 @@ def read_runs(path: Path) -> list[Run]:
     return [_baseline(entry) for entry in newest.values()]
 
 
-def _run(folder: RunFolder) -> list[Run]:
-    """One row per group and checkpoint of its probes, and the references of its closing probe.
+def _run(folder: RunFolder) -> list[Row]:
+    """One row per group and checkpoint of its probes, and the references of its final probe.
 
     The first row has the curves.
     """
@@ -114,13 +114,13 @@ def _run(folder: RunFolder) -> list[Run]:
     entries = folder.read_results()
     newest = {(entry.group, _of(entry)): _figures(entry) for entry in entries}
     data = about.table("data")
-    own = (entry.group for entry in reversed(entries) if _as_closing(entry, config, data.count("images")))
-    closing = _closing(series, next(own, f"{_data(config)}, closing probe"), data)
+    own = (entry.group for entry in reversed(entries) if _as_final(entry, config, data.count("images")))
+    final = _final(series, next(own, f"{_data(config)}, final probe"), data)
     online = _online_data(config)
-    figures = list(newest.values()) or [closing.pop("trained", {}) or _online(series, online, data)]
+    figures = list(newest.values()) or [final.pop("trained", {}) or _online(series, online, data)]
     speeds = [value for _, value in series.get("train/images_per_s", [])]
     model = config.table("model")
-    first = Run(
+    first = Row(
         name=folder.path.resolve().name,
         kind="run",
         method=about.text("method") or _last(model.text("class_path")),
@@ -143,9 +143,9 @@ def _run(folder: RunFolder) -> list[Run]:
     )
     others = [first._replace(series={}, **other) for other in figures[1:]]
     references = [
-        Run("raw pixels" if what == "raw pixels" else f"{first.backbone}, untrained", "reference",
+        Row("raw pixels" if what == "raw pixels" else f"{first.backbone}, untrained", "reference",
             backbone=None if what == "raw pixels" else first.backbone, **found)
-        for what, found in closing.items() if what != "trained"
+        for what, found in final.items() if what != "trained"
     ]  # fmt: skip
     return [first, *others, *references]
 
@@ -155,7 +155,7 @@ def _end(about: Fields) -> float | None:
     return None if about.content.get("max_epochs") == -1 else about.number("max_epochs")
 
 
-def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, dict[str, Any]]:
+def _final(series: dict[str, Series], group: str, data: Fields) -> dict[str, dict[str, Any]]:
     """Results of FinalProbe by "raw pixels", "untrained" and "trained"."""
     found = {}
     for what in ("raw pixels", "untrained", "trained"):
@@ -163,7 +163,7 @@ def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, d
         if linear:
             found[what] = {
                 "metrics": {"top1": Accuracy(linear[-1][1]), **({"knn": Accuracy(knn[-1][1])} if knn else {})},
-                "probe": "closing (fixed penalty)",
+                "probe": "final",
                 "labels": data.count("images"),
                 "classes": data.count("classes"),
                 "group": group,
@@ -171,8 +171,8 @@ def _closing(series: dict[str, Series], group: str, data: Fields) -> dict[str, d
     return found
 
 
-def _as_closing(entry: Entry, config: Fields, images: int | None) -> bool:
-    """Whether an entry is a linear probe on the data and labels of the run's closing probe."""
+def _as_final(entry: Entry, config: Fields, images: int | None) -> bool:
+    """Whether an entry is a linear probe on the data and labels of the run's final probe."""
     one, other = (settings.table("data") for settings in (entry.settings, config))
     kept = [
         {
@@ -194,12 +194,12 @@ def _online_data(config: Fields) -> str:
     return _data(Fields({"data": {**data.content, "init_args": options}}, config.source))
 
 
-def _baseline(entry: Entry) -> Run:
+def _baseline(entry: Entry) -> Row:
     backbone = _backbone(entry.settings, "backbone")
     start = _start(entry.settings)
     made = f"{backbone}, {start}" + (f", at {entry.size} pixels" if entry.size else "")
     kind = "reference" if entry.checkpoint is None and start == "untrained" else "baseline"
-    return Run(name=entry.checkpoint or made, kind=kind, backbone=backbone, **_figures(entry))
+    return Row(name=entry.checkpoint or made, kind=kind, backbone=backbone, **_figures(entry))
 
 
 def _start(settings: Fields) -> str:
