@@ -29,7 +29,7 @@ from recviz.data.batches import (
 from recviz.data.dataset import Dataset, Split, aligned, hold_out, keep_classes, stratified_fraction
 from recviz.data.images import EncodedImages, MemoryImages, dim_images
 from recviz.data.listing import counted, named
-from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches
+from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.runs.position import position, schedule_steps
@@ -74,9 +74,7 @@ class DataModule(LightningDataModule):
 
     Attributes:
         train, val: the splits, after `setup`.
-        whole_epochs: samples of a training batch over all processes, and the minimum of one process: batches then cover
-            the split and the last one is smaller, see `sampler.EpochBatches`. None: `batch_size` per process, full
-            batches only.
+        whole_epochs: batches that cover the split. None: full batches of `batch_size` per process.
         notes: sentences about what a user may not expect in the data, such as unused folders; set by `setup`.
         skipped: number of times that this process met each unreadable image, by its message.
     """
@@ -105,7 +103,7 @@ class DataModule(LightningDataModule):
             raise InputError(f"num_workers must be 0 or more, got {self.num_workers}")
         self.views = self.views or self.dataset.default_views()
         self.notes: list[str] = []
-        self.whole_epochs: tuple[int, int] | None = None
+        self.whole_epochs: WholeEpochs | None = None
         self.skipped: Counter[str] = Counter()
         self.train: Split | None = None
         self.val: Split | None = None
@@ -157,7 +155,7 @@ class DataModule(LightningDataModule):
         """Number of training images beyond the last full global batch, which an epoch leaves out."""
         return len(self._loaded_train().images) % (self.batch_size * world_size())
 
-    def with_views(self, views: Views, whole_epochs: tuple[int, int] | None = None) -> Self:
+    def with_views(self, views: Views, whole_epochs: WholeEpochs | None = None) -> Self:
         """A copy that shares the images, with other views and batches, see `whole_epochs`."""
         other = copy(self)
         other.views, other.whole_epochs = views, whole_epochs
@@ -214,7 +212,7 @@ class DataModule(LightningDataModule):
             self.val = None if val is None else self.decoded(val, evaluated=True)
             self.train = self.decoded(train, evaluated=stage == "validate")
         count, processes = len(self.train.images), world_size()
-        smallest = self.batch_size if self.whole_epochs is None else self.whole_epochs[1]
+        smallest = self.batch_size if self.whole_epochs is None else self.whole_epochs.least
         if stage in (None, "fit") and count < smallest * processes:
             raise InputError(
                 f"the training split has {count} images, fewer than one batch of {smallest} on each of "

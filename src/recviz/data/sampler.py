@@ -33,6 +33,15 @@ def _of_values(indices: np.ndarray[Any, Any], seed: int | None, progress: float)
     return Draw(torch.from_numpy(indices), seed, progress)
 
 
+class WholeEpochs(NamedTuple):
+    """Batches that cover the split in each epoch, of which the last is smaller; see EpochBatches."""
+
+    global_batch: int
+    """Samples over all processes."""
+    least: int
+    """Minimum of samples per process."""
+
+
 class _OwnBatches(DistributedSampler[int]):
     """Batches of one process; a DistributedSampler, so that Lightning keeps it and sets its epoch.
 

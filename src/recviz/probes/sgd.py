@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from recviz.augment.views import OneView
 from recviz.backbones import as_backbone, check_backbone
 from recviz.callbacks.progress import Bar, EpochLines
+from recviz.data.sampler import WholeEpochs
 from recviz.distributed import row_counts
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -84,13 +85,22 @@ class Finetune:
         backbone_lr = backbone_lr if self.backbone_lr is None else self.backbone_lr
         classes = len(subject.data.class_names)
         module = LinearProbe(subject.backbone, classes, head_lr, backbone_lr, self.weight_decay)
-        return _trained("finetune", module, subject, hardware, self.epochs, evaluations=2)
+        return _trained("finetune", module, subject, hardware, self.epochs, least=2)
 
 
 def _trained(
-    name: str, module: LinearProbe, subject: Subject, hardware: Hardware, epochs: int, evaluations: int = 1
+    name: str, module: LinearProbe, subject: Subject, hardware: Hardware, epochs: int, least: int = 1
 ) -> Result | None:
-    """Train with augmentation; accuracies are those of the last epoch."""
+    """Train with augmentation; accuracies are those of the last epoch.
+
+    Args:
+        name: of the protocol.
+        module: the backbone with its classifier.
+        subject: see EvaluationProtocol.
+        hardware: see EvaluationProtocol.
+        epochs: number of epochs.
+        least: minimum of samples of a batch on a process; 2 to train BatchNorm.
+    """
     if epochs < 1:
         raise InputError(f"--epochs must be at least 1, got {epochs}")
     settings = {**asdict(hardware), "precision": hardware.precision or "32-true"}  # the authors'
@@ -107,7 +117,7 @@ def _trained(
             num_sanity_val_steps=0,
         )
     batch = BATCH if subject.batch_size is None else subject.batch_size * trainer.world_size
-    data = data.with_views(OneView(data.preparation), whole_epochs=(batch, evaluations))
+    data = data.with_views(OneView(data.preparation), whole_epochs=WholeEpochs(batch, least))
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # raised by Lightning on Ctrl-C

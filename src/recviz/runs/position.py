@@ -98,9 +98,8 @@ def go_to(place: Position, loops: dict[str, Any], counts_steps: bool) -> None:
     batches = loops["epoch_loop.batch_progress"]
     done = batches["total"]["ready"] - (batches["current"]["ready"] - place.batches if place.begun else 0)
     batches["current"].update(dict.fromkeys(batches["current"], place.batches))
-    batches["total"].update(
-        ready=done, started=done - 1, processed=done, completed=done
-    )  # no restart that Lightning detects
+    # started is one less, since Lightning would otherwise detect a restart
+    batches["total"].update(ready=done, started=done - 1, processed=done, completed=done)
     batches["is_last_batch"] = not restarts
     validation = loops["epoch_loop.val_loop.batch_progress"]
     for counts in (validation["total"], validation["current"]):
