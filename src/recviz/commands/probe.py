@@ -40,6 +40,7 @@ from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.encoding import weights_hash
 from recviz.probes.linear import Linear
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
+from recviz.probes.readout import Readout
 from recviz.probes.result import Result
 from recviz.probes.sgd import Finetune, Official
 from recviz.progress import is_first_process, working
@@ -55,7 +56,12 @@ from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_chec
 from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file, settings_text
 
-PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"linear": Linear, "official": Official, "finetune": Finetune}
+PROTOCOLS: dict[str, type[EvaluationProtocol]] = {
+    "linear": Linear,
+    "readout": Readout,
+    "official": Official,
+    "finetune": Finetune,
+}
 """Protocols by name; a new one is a file in probes/ and its name here."""
 
 DESCRIPTION = """Evaluate the backbone of a checkpoint (by default the newest run's), or any other backbone.

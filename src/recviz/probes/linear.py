@@ -123,7 +123,11 @@ class Linear:
         with refusals("trainer"):
             fabric = Fabric(**settings)
             fabric.launch()
-        splits = self._splits(fabric, subject, settings["precision"])
+        return self.measure(fabric, subject, settings["precision"])
+
+    def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
+        """Encode both splits on all processes, then fit and measure on the first; None on the others."""
+        splits = self._splits(fabric, subject, precision)
         if not fabric.is_global_zero:
             return None
         train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in splits)

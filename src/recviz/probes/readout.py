@@ -1,0 +1,100 @@
+"""A linear probe of richer features than the backbone's own: of several crops, of a flip, of several stages."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recviz.errors import InputError
+from recviz.probes.linear import Linear, knn_name
+from recviz.probes.protocol import Subject
+from recviz.probes.result import Result
+
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""The stages of recviz's and torchvision's ResNets."""
+
+CORNERS = ((1, 1), (0, 0), (0, 2), (2, 0), (2, 2))
+"""Places of the crops in an image that is padded by an eighth of its size, in units of the padding."""
+
+
+class Reader(nn.Module):
+    """Richer features of a backbone, from the same images.
+
+    Args:
+        backbone: images [N, 3, S, S] to features [N, D].
+        flip: average the features of each image and its mirror image.
+        crops: average the features of this many crops: the image, then shifted by S / 8 to the corners, with the
+            border reflected.
+        stages: concatenate the mean of each channel over the maps of the last stages; 1 is the backbone's features.
+
+    Raises:
+        InputError: a number of crops or stages out of range, or a backbone without stages.
+    """
+
+    def __init__(self, backbone: nn.Module, flip: bool = True, crops: int = 1, stages: int = 1) -> None:
+        super().__init__()
+        if not 1 <= crops <= len(CORNERS) or not 1 <= stages <= len(STAGES):
+            raise InputError(
+                f"a read-out needs 1 to {len(CORNERS)} crops and 1 to {len(STAGES)} stages, got {crops} and {stages}"
+            )
+        named = dict(backbone.named_children())
+        if stages > 1 and not all(name in named for name in STAGES):
+            raise InputError(f"{type(backbone).__name__} has no stages {', '.join(STAGES)}: use --stages 1")
+        self.backbone, self.flip, self.crops = backbone, flip, crops
+        self.earlier = [named[name] for name in STAGES[len(STAGES) - stages : -1]] if stages > 1 else []
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, D'] of images [N, 3, S, S]."""
+        size = images.shape[-1]
+        pad = size // 8
+        padded = F.pad(images, [pad] * 4, mode="reflect")
+        views = [padded[..., y * pad :, x * pad :][..., :size, :size] for y, x in CORNERS[: self.crops]]
+        views += [view.flip(3) for view in views] if self.flip else []
+        return torch.stack([self._features(view.contiguous()).float() for view in views]).mean(dim=0)
+
+    def _features(self, images: Tensor) -> Tensor:
+        means: list[Tensor] = []
+        with ExitStack() as hooks:
+            for stage in self.earlier:
+                hook = stage.register_forward_hook(lambda _, __, maps: means.append(maps.float().mean(dim=(2, 3))))
+                hooks.callback(hook.remove)
+            features = self.backbone(images)
+        return torch.cat([*means, features.float()], dim=1)
+
+
+@dataclass
+class Readout(Linear):
+    """The linear protocol, and beside it the same on richer features: of a flip, crops and stages.
+
+    Args:
+        flip: average the features of each image and its mirror image.
+        crops: average over the image and this many minus one shifted crops, at most 5.
+        stages: concatenate the last stages of a ResNet, at most 4.
+    """
+
+    title: ClassVar[str] = "read-out"
+
+    flip: bool = True
+    crops: int = 1
+    stages: int = 2
+
+    def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
+        """See Linear.measure; metrics of the richer features begin with readout/."""
+        settings: dict[str, Any] = {"flip": self.flip, "crops": self.crops, "stages": self.stages}
+        reader = Reader(subject.backbone, **settings).eval()
+        plain = super().measure(fabric, subject, precision)
+        weights = f"{subject.weights} {settings}"
+        rich = super().measure(fabric, subject._replace(backbone=reader, weights=weights), precision)
+        if plain is None or rich is None:
+            return None
+        names = ("top1", "top5", knn_name(20, 0.07))
+        metrics = {**plain.metrics, **{f"readout/{name.partition('/')[0]}": rich.metrics[name] for name in names}}
+        what = ", ".join(f"{name} {value}" for name, value in settings.items())
+        about = {**plain.about, "readout": {**settings, **rich.about}}
+        return Result(metrics, f"{plain.table}\n\nread-out ({what}):\n{rich.table}", plain.state, about)
