@@ -69,10 +69,8 @@ def test_other_backbones_have_no_stages() -> None:
 def test_the_command_shows_both_figures(recviz_command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     import json
 
-    probe = (
-        "probe --config quickstart.yaml --data.train_size 200 --data.val_size 60 --backbone recviz.backbones.resnet18"
-    )
-    options = "--backbone recviz.backbones.resnet18 --backbone.stem cifar --backbone.width 0.125 --trainer.accelerator cpu --results r.json"
+    probe = "probe --config quickstart.yaml --data.train_size 200 --data.val_size 60 --results r.json"
+    options = "--backbone recviz.backbones.resnet18 --backbone.stem cifar --backbone.width 0.125"
     plain = recviz_command(*probe.split(), *options.split())
     rich = recviz_command(*probe.split(), *options.split(), "--protocol", "readout", "--crops", "3")
     assert (plain[0], rich[0]) == (0, 0)
