@@ -74,13 +74,13 @@ def results(root: Path) -> list[dict[str, Any]]:
 
 
 def indices_of(epoch: list[tuple[list[int], int]]) -> list[int]:
-    return [index for indices, _ in epoch for index in indices]
+    return [index for indices, *_ in epoch for index in indices]
 
 
 def test_train_batches_are_disjoint_full_and_as_many(results: list[dict[str, Any]]) -> None:
     for epoch in range(3):
         ranks = [result["train"][epoch] for result in results]
-        assert all(len(indices) == BATCH for batches in ranks for indices, _ in batches)
+        assert all(len(indices) == BATCH for batches in ranks for indices, *_ in batches)
         assert [len(batches) for batches in ranks] == [2, 2] == [result["train length"] for result in results]
         together = indices_of(ranks[0]) + indices_of(ranks[1])
         assert len(set(together)) == len(together) == 16

@@ -26,7 +26,7 @@ def _epoch(rank: int, count: int, batch: int) -> tuple[Tensor, list[list[int]]]:
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     optimizer = torch.optim.SGD(module.head.parameters(), lr=0.5)
     batches = []
-    for indices, _ in EpochBatches(count, batch, seed=1):
+    for indices, *_ in EpochBatches(count, batch, seed=1):
         optimizer.zero_grad()
         module.training_step((images[indices], labels[indices]), 0).backward()
         if torch.distributed.is_initialized():  # the mean of the gradients

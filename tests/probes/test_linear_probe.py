@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 from recviz import LinearProbe
 from recviz.augment import OneView, Preparation
-from recviz.data.sampler import EpochBatches, WholeEpochs
+from recviz.data.sampler import EpochBatches
 from recviz.errors import InputError
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
 
-def labelled(whole_epochs: WholeEpochs | None = None, **settings: Any) -> Any:
+def labelled(batches: tuple[int, ...] = (), **settings: Any) -> Any:
     """Drawings with one view each."""
     data = tiny_data(**settings)
-    return data.with_views(OneView(data.preparation), whole_epochs)
+    return data.with_views(OneView(data.preparation), *batches)
 
 
 def probe(**settings: Any) -> LinearProbe:
@@ -84,7 +84,7 @@ def test_accuracies_are_of_the_whole_held_out_split() -> None:
 @pytest.mark.parametrize(("backbone_lr", "count"), [(0.0, 300), (0.0, 257), (0.03, 300)], ids=str)
 def test_the_authors_protocols_are_a_plain_loop(backbone_lr: float, count: int) -> None:
     """Batches of 256 with the ragged last one, SGD, a cosine by epoch, float32: the loop of their evaluate.py."""
-    data = labelled(WholeEpochs(256, 2 if backbone_lr else 1), train_size=count)
+    data = labelled((256, 2 if backbone_lr else 1), train_size=count)
     module = probe(head_lr=0.08, backbone_lr=backbone_lr, weight_decay=1e-6)
     model = nn.Sequential(copy.deepcopy(module.backbone), copy.deepcopy(module.head))
     tiny_trainer(epochs=3).fit(module, datamodule=data)
@@ -98,7 +98,7 @@ def test_the_authors_protocols_are_a_plain_loop(backbone_lr: float, count: int) 
         model.train() if backbone_lr else model.eval()
         sampler = EpochBatches(count, 256, 0, 1)
         sampler.set_epoch(epoch)
-        for indices, seed in sampler:
+        for indices, seed, _ in sampler:
             assert seed is not None
             sizes.append(len(indices))
             images = data.views(data.train.images.images[indices], torch.Generator().manual_seed(seed))

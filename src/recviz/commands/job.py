@@ -26,6 +26,7 @@ from recviz.commands.hardware import check_hardware
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
 from recviz.commands.recipes import Recipe, bundled
+from recviz.commands.settings_text import settings_text
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import refusals
@@ -40,7 +41,6 @@ from recviz.runs.metrics import MetricsFile
 from recviz.runs.record import RunRecord
 from recviz.runs.resume import Resumed
 from recviz.runs.saving import EpochCheckpoint, WholeCheckpoints
-from recviz.runs.settings import settings_text
 
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
 

@@ -32,6 +32,7 @@ from recviz.commands.parsing import (
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
 from recviz.commands.run_data import parse_with_data, run_data, seen_as
+from recviz.commands.settings_text import settings_text
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -54,7 +55,7 @@ from recviz.runs.checkpoints import (
 )
 from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_checkpoint
 from recviz.runs.results import add_result, check_writable
-from recviz.runs.settings import read_settings_file, settings_text
+from recviz.runs.settings import read_settings_file
 
 PROTOCOLS: dict[str, type[EvaluationProtocol]] = {
     "linear": Linear,
@@ -290,7 +291,7 @@ def parse(argv: Sequence[str]) -> Probed:
     chosen = {name: config[name] for name in protocol_options() if config[name] is not None}
     for name in chosen.keys() - {each.name for each in fields(made)}:  # type: ignore[arg-type]
         raise InputError(f"--{name} is not a setting of --protocol {config.protocol}")
-    own_data = recipe is None and config.data == parser.get_defaults().data
+    own_data = recipe is None and config.data == parse_options(parser, [], TYPES).data
     sized = any(arg.startswith(("--data.batch_size", "--data.init_args.batch_size")) for arg in rest)
     batch_size = config.data.init_args.batch_size if sized else None
     folder = RunFolder("runs") if path is None else RunFolder.of(path)

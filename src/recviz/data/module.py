@@ -155,10 +155,17 @@ class DataModule(LightningDataModule):
         """Number of training images beyond the last full global batch, which an epoch leaves out."""
         return len(self._loaded_train().images) % (self.batch_size * world_size())
 
-    def with_views(self, views: Views, whole_epochs: WholeEpochs | None = None) -> Self:
-        """A copy that shares the images, with other views and batches, see `whole_epochs`."""
+    def with_views(self, views: Views, global_batch: int | None = None, least: int = 1) -> Self:
+        """A copy that shares the images, with other views and batches.
+
+        Args:
+            views: of training batches.
+            global_batch: samples over all processes, in batches that cover the split. None: the same batches.
+            least: minimum of samples per process in such a batch.
+        """
         other = copy(self)
-        other.views, other.whole_epochs = views, whole_epochs
+        other.views = views
+        other.whole_epochs = None if global_batch is None else WholeEpochs(global_batch, least)
         return other
 
     def prepare_data(self) -> None:

@@ -18,7 +18,6 @@ from torchmetrics.classification import MulticlassAccuracy
 from recviz.augment.views import OneView
 from recviz.backbones import as_backbone, check_backbone
 from recviz.callbacks.progress import Bar, EpochLines
-from recviz.data.sampler import WholeEpochs
 from recviz.distributed import row_counts
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -117,7 +116,7 @@ def _trained(
             num_sanity_val_steps=0,
         )
     batch = BATCH if subject.batch_size is None else subject.batch_size * trainer.world_size
-    data = data.with_views(OneView(data.preparation), whole_epochs=WholeEpochs(batch, least))
+    data = data.with_views(OneView(data.preparation), global_batch=batch, least=least)
     try:
         trainer.fit(module, datamodule=data)
     except SystemExit:  # raised by Lightning on Ctrl-C

@@ -1,18 +1,11 @@
-"""Settings of recipes, run folders and checkpoints: the only reader of YAML, and the writer of config.yaml."""
+"""Settings of recipes, run folders and checkpoints: the only reader of YAML."""
 
 from __future__ import annotations
 
-import datetime
-import inspect
-import os
-from contextlib import suppress
-from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
 
 from recviz.errors import InputError
 from recviz.files import read_text
@@ -87,59 +80,3 @@ def leaves(content: Any, key: str = "") -> dict[str, Any]:
     for name, part in content.items():
         found.update(leaves(part, key if name == "init_args" else f"{key}.{name}" if key else str(name)))
     return found
-
-
-class _NoTextError(Exception):
-    pass
-
-
-def settings_text(settings: Namespace) -> str:
-    """Parsed settings as YAML, which parses to the same settings.
-
-    Functions and classes are written as import paths, times and paths as text. Other objects, such as a torch.device,
-    can only be defaults of a class and are left out.
-    """
-    text: str = yaml.safe_dump(_texts(settings), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def _texts(value: Any) -> Any:
-    """A setting in YAML types.
-
-    Raises:
-        _NoTextError: a value without a text, outside a table.
-    """
-    if type(value) in (str, int, float, bool, type(None)):
-        return value
-    if isinstance(value, Namespace | dict):
-        table = vars(value) if isinstance(value, Namespace) else value
-        texts = {}
-        for key, part in table.items():
-            if key == "init_args" and isinstance(part, Namespace):
-                part = _without_objects(str(table["class_path"]), vars(part))
-            with suppress(_NoTextError):
-                texts[key] = _texts(part)
-        return texts
-    if isinstance(value, list | tuple | set):
-        return [_texts(part) for part in value]
-    if isinstance(value, Enum):
-        return value.value if isinstance(value, str | int) else value.name
-    if isinstance(value, os.PathLike | datetime.timedelta):
-        return str(value)
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    raise _NoTextError
-
-
-def _without_objects(class_path: str, options: dict[str, Any]) -> dict[str, Any]:
-    """A class's options without defaults that are functions or classes whose text would not parse as such."""
-    module, _, name = class_path.rpartition(".")
-    with suppress(ImportError, AttributeError, ValueError, TypeError):
-        known = inspect.signature(getattr(import_module(module), name)).parameters
-        return {key: value for key, value in options.items() if not _read_as_text(value, known.get(key))}
-    return options
-
-
-def _read_as_text(value: Any, parameter: inspect.Parameter | None) -> bool:
-    untyped = parameter is not None and parameter.annotation in (Any, "Any", parameter.empty)
-    return untyped and (inspect.isclass(value) or inspect.isroutine(value))

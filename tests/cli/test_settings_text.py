@@ -32,7 +32,7 @@ CALLBACKS = {
     "TQDMProgressBar": "",
     "Timer": "duration={hours: 3}",
     "WeightAveraging": "",
-    "tests.runs.test_settings_text.Strange": "",
+    "tests.cli.test_settings_text.Strange": "",
 }
 OTHERS = {
     "--trainer.logger=CSVLogger": "--trainer.logger.save_dir=logs",
@@ -68,7 +68,7 @@ def settings(args: list[str]) -> Job:
     return Job(args)
 
 
-DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.runs.test_settings_text.Strange")
+DEFAULT = ("StochasticWeightAveraging", "ModelPruning", "Timer", "tests.cli.test_settings_text.Strange")
 OPTIONS = {
     name: [f"--trainer.callbacks+={name}", *([f"--trainer.callbacks.{option}"] if option else [])]
     for name, option in CALLBACKS.items()
