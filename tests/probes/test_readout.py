@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from recviz.backbones import resnet18
 from recviz.errors import InputError
 from recviz.probes.readout import Reader
-from tests.tiny import TinyBackbone
+from recviz.runs.checkpoints import projector_start
+from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
 
 def network() -> nn.Module:
@@ -54,6 +55,17 @@ def test_stages_are_means_of_their_maps() -> None:
     assert not backbone.layer2._forward_hooks
 
 
+def test_the_projectors_first_layer_takes_the_backbones_features(tmp_path: Path) -> None:
+    module = tiny_vicreg(projector_dims=[24, 16])
+    tiny_trainer(epochs=1).fit(module, datamodule=tiny_data())
+    start = projector_start({"state_dict": module.state_dict()})
+    module.eval()
+    images = torch.randn(5, 3, 32, 32)
+    found = Reader(module.backbone, flip=False, projector=start)(images)
+    torch.testing.assert_close(found, module.projector[:3](module.backbone(images)))
+    assert projector_start({"state_dict": tiny_vicreg(projector_dims=[24]).state_dict()}) is None
+
+
 @pytest.mark.parametrize("settings", [{"crops": 6}, {"crops": 0}, {"stages": 5}, {"stages": 0}])
 def test_numbers_out_of_range_are_refused(settings: dict[str, int]) -> None:
     with pytest.raises(InputError, match="1 to 5 crops and 1 to 4 stages"):
@@ -74,9 +86,12 @@ def test_the_command_shows_both_figures(recviz_command, tmp_path: Path) -> None:
     plain = recviz_command(*probe.split(), *options.split())
     rich = recviz_command(*probe.split(), *options.split(), "--protocol", "readout", "--crops", "3")
     assert (plain[0], rich[0]) == (0, 0)
-    assert "read-out (flip True, crops 3, stages 2):" in rich[1]
+    assert "read-out (flip True, crops 3, stages 2, projector False):" in rich[1]
     first, second = json.loads(Path("r.json").read_text())
     for name, value in first["metrics"].items():
         assert second["metrics"][name] == value, "the plain figures stay"
     assert set(second["metrics"]) - set(first["metrics"]) == {"readout/top1", "readout/top5", "readout/knn"}
     assert second["readout"]["feature_dim"] == 64 + 32
+    code, _, err = recviz_command(*probe.split(), *options.split(), "--protocol", "readout", "--projector")
+    assert code == 2
+    assert "--projector needs the checkpoint of a run" in err

@@ -47,6 +47,7 @@ from recviz.probes.sgd import Finetune, Official
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
     backbone_weights,
+    projector_start,
     read_checkpoint,
     run_preparation,
     run_settings,
@@ -149,7 +150,8 @@ def read_subject(probed: Probed) -> Subject:
             f"another --data or --data.root ({'; '.join(data.notes) or data.description[0]})"
         )
     fingerprints = train.fingerprint(), test.fingerprint()
-    return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, probed.batch_size)
+    start = None if probed.checkpoint is None else projector_start(probed.checkpoint)
+    return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, probed.batch_size, start)
 
 
 def say_subject(probed: Probed, subject: Subject) -> None:
@@ -200,6 +202,8 @@ def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> 
     print(result.table)
     add_result(probed.results, result, about)
     print(f"written to {probed.results}")
+    if config.save is not None and not result.state:
+        raise InputError(f"--protocol {config.protocol} fits no classifier to --save")
     if config.save is not None:
         known = {"backbone": settings["backbone"], "preparation": about["input"], "classes": train.class_names}
         save_probe(Path(config.save), result.state, {**known, "protocol": config.protocol})

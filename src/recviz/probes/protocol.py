@@ -47,6 +47,8 @@ class Subject(NamedTuple):
     """Precision of the backbone's pretraining."""
     batch_size: int | None = None
     """Per process; None: the protocol's default."""
+    projector_start: nn.Module | None = None
+    """First layer of the run's projector, if known: features [N, D] to [N, P]."""
 
 
 class EvaluationProtocol(Protocol):

@@ -32,12 +32,20 @@ class Reader(nn.Module):
         crops: average the features of this many crops: the image, then shifted by S / 8 to the corners, with the
             border reflected.
         stages: concatenate the mean of each channel over the maps of the last stages; 1 is the backbone's features.
+        projector: applied to the backbone's features. None: nothing.
 
     Raises:
         InputError: a number of crops or stages out of range, or a backbone without stages.
     """
 
-    def __init__(self, backbone: nn.Module, flip: bool = True, crops: int = 1, stages: int = 1) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        flip: bool = True,
+        crops: int = 1,
+        stages: int = 1,
+        projector: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         if not 1 <= crops <= len(CORNERS) or not 1 <= stages <= len(STAGES):
             raise InputError(
@@ -47,6 +55,7 @@ class Reader(nn.Module):
         if stages > 1 and not all(name in named for name in STAGES):
             raise InputError(f"{type(backbone).__name__} has no stages {', '.join(STAGES)}: use --stages 1")
         self.backbone, self.flip, self.crops = backbone, flip, crops
+        self.projector = projector or nn.Identity()
         self.earlier = [named[name] for name in STAGES[len(STAGES) - stages : -1]] if stages > 1 else []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,7 +73,7 @@ class Reader(nn.Module):
             for stage in self.earlier:
                 hook = stage.register_forward_hook(lambda _, __, maps: means.append(maps.float().mean(dim=(2, 3))))
                 hooks.callback(hook.remove)
-            features = self.backbone(images)
+            features = self.projector(self.backbone(images))
         return torch.cat([*means, features.float()], dim=1)
 
 
@@ -76,6 +85,7 @@ class Readout(Linear):
         flip: average the features of each image and its mirror image.
         crops: average over the image and this many minus one shifted crops, at most 5.
         stages: concatenate the last stages of a ResNet, at most 4.
+        projector: apply the first layer of the run's projector to the backbone's features.
     """
 
     title: ClassVar[str] = "read-out"
@@ -83,14 +93,18 @@ class Readout(Linear):
     flip: bool = True
     crops: int = 1
     stages: int = 2
+    projector: bool = False
 
     def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
         """See Linear.measure; metrics of the richer features begin with readout/."""
         settings: dict[str, Any] = {"flip": self.flip, "crops": self.crops, "stages": self.stages}
-        reader = Reader(subject.backbone, **settings).eval()
+        if self.projector and subject.projector_start is None:
+            raise InputError("--projector needs the checkpoint of a run whose projector has several layers")
+        reader = Reader(subject.backbone, **settings, projector=subject.projector_start if self.projector else None)
+        settings["projector"] = self.projector
         plain = super().measure(fabric, subject, precision)
         weights = f"{subject.weights} {settings}"
-        rich = super().measure(fabric, subject._replace(backbone=reader, weights=weights), precision)
+        rich = super().measure(fabric, subject._replace(backbone=reader.eval(), weights=weights), precision)
         if plain is None or rich is None:
             return None
         names = ("top1", "top5", knn_name(20, 0.07))

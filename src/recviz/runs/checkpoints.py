@@ -32,6 +32,7 @@ from recviz.augment.preparation import Preparation
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
 from recviz.files import user_path, whole_file
+from recviz.projector import projector
 from recviz.runs.folder import checkpoint_of
 from recviz.runs.settings import read_settings
 from recviz.version import __version__
@@ -120,6 +121,21 @@ def backbone_weights(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
     prefix = f"{checkpoint.get('evaluated', 'backbone')}."
     items = checkpoint["state_dict"].items()
     return {name.removeprefix(prefix): weight for name, weight in items if str(name).startswith(prefix)}
+
+
+def projector_start(checkpoint: dict[str, Any]) -> nn.Module | None:
+    """The first layer of a run's projector (Linear, BatchNorm, ReLU), in eval mode; None for any other projector."""
+    prefix, state = "projector.", checkpoint["state_dict"]
+    names = [name for name in state if str(name).startswith((f"{prefix}0.", f"{prefix}1."))]
+    if f"{prefix}1.running_mean" not in names or state[f"{prefix}0.weight"].ndim != 2:
+        return None
+    out, width = state[f"{prefix}0.weight"].shape
+    start = projector(width, [out, 1])[:3]
+    try:
+        start.load_state_dict({name.removeprefix(prefix): state[name] for name in names})
+    except RuntimeError:
+        return None
+    return start.eval()
 
 
 class Origin(NamedTuple):
