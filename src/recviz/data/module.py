@@ -41,7 +41,7 @@ PLACES = ("root", "path")
 """Settings that select the dataset."""
 
 SELECTION = frozenset(
-    {"classes", "fraction", "train_list", "exclude", "val_fraction"}
+    {"classes", "fraction", "train_list", "exclude", "val_fraction", "val_from_train"}
     | {"name", "train_split", "val_split", "image_column", "label_column"}
 )
 """Settings that select images or parts of one dataset, and do not apply to another."""
@@ -67,6 +67,8 @@ class DataModule(LightningDataModule):
         classes: keep only these classes, e.g. "0-49" or [0, 5, 7]; labels are renumbered from 0.
         fraction: keep this fraction of each class of the training split; smaller fractions are subsets of larger ones.
         val_fraction: fraction of each class to hold out, for labelled datasets without a held-out split.
+        val_from_train: hold out that fraction of the training images although the dataset has a held-out split, to
+            choose settings without looking at it.
         seed: of order and views. None: that of seed_everything, or 0.
         on_error: "raise" at an unreadable image, naming it; or "skip" it: another image of the split replaces it in a
             training batch, and it is reported and counted in `skipped`. Evaluated splits are then checked at setup, and
@@ -86,6 +88,7 @@ class DataModule(LightningDataModule):
     classes: str | list[int] | None = None
     fraction: float = 1.0
     val_fraction: float = 0.1
+    val_from_train: bool = False
     seed: int | None = None
     on_error: OnError = "raise"
 
@@ -178,7 +181,7 @@ class DataModule(LightningDataModule):
         Raises:
             InputError: missing or unreadable data, held-out classes that the training split lacks.
         """
-        train, val = self.dataset.train(), self.dataset.held_out()
+        train, val = self.dataset.train(), None if self.val_from_train else self.dataset.held_out()
         self.notes = list(train.notes)
         if val is None and train.labels is not None:
             train, val = hold_out(train, self.val_fraction)
