@@ -162,15 +162,12 @@ def test_the_other_dataset_is_named(tmp_path: Path) -> None:
 def test_settings_can_be_chosen_without_the_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust_cifar(monkeypatch)
     make_cifar(tmp_path, "cifar10", n=100, n_test=50)
-    usual, tuned = (
-        CIFAR10DataModule(str(tmp_path), download=False, val_fraction=0.5, val_from_train=each)
-        for each in (False, True)
-    )
-    for data in (usual, tuned):
+    splits: dict[bool, list[Any]] = {}
+    for each in (False, True):
+        data = CIFAR10DataModule(str(tmp_path), download=False, val_fraction=0.5, val_from_train=each)
         data.setup("validate")
-    assert usual.train and usual.val and tuned.train and tuned.val
-    parts = [{*map(bytes, split.images.images.numpy())} for split in (tuned.train, tuned.val)]  # type: ignore[attr-defined]
-    whole = {*map(bytes, usual.train.images.images.numpy())}  # type: ignore[attr-defined]
-    assert parts[0] | parts[1] == whole
-    assert not parts[0] & parts[1]
-    assert "split train, 0.5 of each class at random (data.val_fraction)" in tuned.val.source
+        splits[each] = [data.train, data.val]
+    whole, train, val = ({*map(bytes, split.images.images.numpy())} for split in (splits[False][0], *splits[True]))
+    assert train | val == whole
+    assert not train & val
+    assert "split train, 0.5 of each class at random (data.val_fraction)" in splits[True][1].source
