@@ -16,15 +16,14 @@ SRC = Path(recviz.__file__).parent
 FILES = sorted(SRC.rglob("*.py"))
 
 FOUNDATION = {
-    "errors", "distributed", "files", "launch.machine", "progress", "runs.position", "runs.settings", "version"
+    "errors", "distributed", "files", "launch.machine", "progress", "version"
 }  # fmt: skip
 MATH = {"losses", "augment", "backbones", "weights", "projector", "optim", "probes.functional"}
 BELOW_RUNS = FOUNDATION | MATH | {"launch", "methods", "data", "callbacks", "probes"}
 MAY_IMPORT = {
     "distributed": {"errors"},
     "files": {"errors"},
-    **{name: set() for name in ("errors", "launch.machine", "progress", "runs.position", "version")},
-    "runs.settings": {"errors", "files"},
+    **{name: set() for name in ("errors", "launch.machine", "progress", "version")},
     "launch": FOUNDATION,
     **dict.fromkeys(MATH, FOUNDATION | MATH),
     "methods": FOUNDATION | MATH | {"methods"},
@@ -42,8 +41,7 @@ def room(module: str) -> str:
     parts = module.split(".")
     if parts[:2] in (["probes", "functional"], ["probes", "logistic"]):
         return "probes.functional"
-    below = ("launch.machine", "runs.position", "runs.settings")  # which everyone may import
-    return name if (name := ".".join(parts[:2])) in below else parts[0]
+    return "launch.machine" if parts[:2] == ["launch", "machine"] else parts[0]
 
 
 def imports(path: Path) -> list[str]:

@@ -170,6 +170,18 @@ class Schedule(NamedTuple):
     value: Callable[[int], float]
 
 
+def schedule_steps(trainer: Any, per_epoch: int | None = None) -> int:
+    """Steps of the schedules of learning rate and views: those of max_epochs, else max_steps, which may be -1.
+
+    Args:
+        trainer: a Lightning Trainer.
+        per_epoch: steps of an epoch. None: those of its training loader.
+    """
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        return int(trainer.max_steps)
+    return int(trainer.max_epochs * (trainer.num_training_batches if per_epoch is None else per_epoch))
+
+
 def cosine(step: int, total_steps: int, start: float, end: float) -> float:
     """Half a cosine from `start` at step 0 to `end` at `total_steps`."""
     progress = min(1.0, step / max(1, total_steps))

@@ -9,9 +9,9 @@ from lightning.pytorch.callbacks import Timer
 
 from recviz.data.module import DataModule
 from recviz.launch.machine import typed_command
+from recviz.launch.position import position
 from recviz.probes.final import FinalProbe
 from recviz.runs.folder import RunFolder
-from recviz.runs.position import position
 
 
 def closing_summary(folder: RunFolder, trainer: Trainer) -> str:

@@ -32,7 +32,8 @@ from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
 from recviz.distributed import world_size
 from recviz.errors import InputError
-from recviz.runs.position import position, schedule_steps
+from recviz.launch.position import position
+from recviz.optim import schedule_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import multiprocessing
 import os
@@ -15,7 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -25,6 +24,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from recviz.distributed import start_group
 from recviz.errors import InputError, StoppedError, TrainingError
 from recviz.launch.failures import describe
+from recviz.launch.heartbeat import begin_heartbeat, end_heartbeat
 from recviz.launch.machine import usable_cores
 
 RUN_ID = "recviz"
@@ -35,8 +35,6 @@ BUG = 70
 
 STACKS = "stacks.txt"
 """File next to a rank's error file: the stacks of its threads, written after a timeout without a step."""
-
-_stacks: tuple[float, TextIO, int] | None = None  # timeout of this rank, its file, and the length of the file's head
 
 
 def ranks_to_start(strategy: Any, restarts: int = 0) -> int:
@@ -158,14 +156,12 @@ def _wait_for(agent: elastic_launch, *args: Any) -> tuple[Any, set[int]]:
 
 def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float) -> tuple[str, int] | None:
     """In a rank: call the function; return how it was stopped, if it was."""
-    global _stacks
     launcher = os.getppid()
     threading.Thread(target=_end_after, args=(launcher, timeout), daemon=True).start()
     os.setpgrp()  # the launcher forwards a terminal's Ctrl-C
     file = Path(os.environ["TORCHELASTIC_ERROR_FILE"]).with_name(STACKS).open("a")
     print(f"process {os.getpid()}", file=file, flush=True)
-    _stacks = (timeout, file, file.tell())
-    expect_step()
+    begin_heartbeat(0.9 * timeout, file)  # before the others time out
     stopped = None
     try:
         function(args)
@@ -179,7 +175,7 @@ def _rank(function: Callable[[list[str]], Any], args: list[str], timeout: float)
         time.sleep(1)  # so that the agent sees a failed rank first, if that is the cause
         sys.exit(failure.code if failure else BUG)
     finally:
-        faulthandler.cancel_dump_traceback_later()
+        end_heartbeat()
     if os.getppid() != launcher:  # the launcher is gone
         sys.stderr.flush()
         os._exit(stopped[1] if stopped else 0)
@@ -192,14 +188,6 @@ def _end_after(launcher: int, patience: float) -> None:
         time.sleep(1)
     time.sleep(patience)
     os._exit(1)
-
-
-def expect_step() -> None:
-    """Heartbeat of a rank started by `run_ranks`: dump the stacks of all threads unless called again in time."""
-    if _stacks is not None:
-        timeout, file, head = _stacks
-        os.ftruncate(file.fileno(), head)
-        faulthandler.dump_traceback_later(0.9 * timeout, file=file)  # before the others time out
 
 
 def _failure(rank: int, failure: ProcessFailure, received: set[int], folder: Path, timeout: float) -> BaseException:

@@ -17,10 +17,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from recviz.distributed import barrier, host_max
 from recviz.errors import StoppedError
+from recviz.launch.heartbeat import expect_step
 from recviz.launch.machine import typed_command
-from recviz.launch.ranks import expect_step
+from recviz.launch.position import position, validates_since_it_stops
 from recviz.progress import say
-from recviz.runs.position import position, validates_since_it_stops
 
 REQUEUE_CODE = 75
 """Exit code of a run stopped by SIGTERM or SIGUSR1: EX_TEMPFAIL, "try again"."""

@@ -13,9 +13,8 @@ from recviz.errors import InputError
 from recviz.losses.byol import BYOLLoss
 from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
 from recviz.methods.teacher import Teacher
-from recviz.optim import LARS, Schedule, cosine
+from recviz.optim import LARS, Schedule, cosine, schedule_steps
 from recviz.projector import projector
-from recviz.runs.position import schedule_steps
 
 
 class BYOL(JointEmbedding):

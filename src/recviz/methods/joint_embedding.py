@@ -21,8 +21,7 @@ from recviz.methods.checks import (
     training_batch,
     validation_batch,
 )
-from recviz.optim import Schedule, made_optimizer, parameter_groups, warmup_cosine
-from recviz.runs.position import schedule_steps
+from recviz.optim import Schedule, made_optimizer, parameter_groups, schedule_steps, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""

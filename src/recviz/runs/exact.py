@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, WeightAveraging
 
+from recviz.launch.position import Position, go_to, position, validates_since_it_stops
 from recviz.launch.seeds import mixed_seed
 from recviz.runs.metrics import MetricsFile
-from recviz.runs.position import Position, go_to, position, validates_since_it_stops
 
 
 class ExactResume(Callback):
@@ -19,7 +19,7 @@ class ExactResume(Callback):
     Before each training step, it seeds torch's global generators with (seed, rank, step): random numbers of a step do
     not depend on earlier steps, and checkpoints need no generator state.
 
-    A checkpoint's entry "recviz" gets `position` (see recviz.runs.position), `lines` (number of lines of metrics.csv),
+    A checkpoint's entry "recviz" gets `position` (see launch.position), `lines` (number of lines of metrics.csv),
     `pending` (metrics of the step or epoch that are not logged yet) and `loggers` (class and version of each other
     logger: the id of a W&B run, the folder of TensorBoard).
 

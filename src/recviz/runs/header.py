@@ -10,8 +10,8 @@ from lightning.pytorch import LightningModule, Trainer
 from recviz.augment.views import Views
 from recviz.launch.machine import bf16_slowdown
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.optim import schedule_steps
 from recviz.runs.cost import parameters
-from recviz.runs.position import schedule_steps
 
 
 def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> list[str]:

@@ -14,12 +14,13 @@ from recviz.augment.preparation import Preparation
 from recviz.errors import InputError
 from recviz.files import whole_file, write_whole
 from recviz.launch.machine import processor
+from recviz.launch.position import position
 from recviz.methods.checks import global_batch_size
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.optim import schedule_steps
 from recviz.runs.cost import gflops, gflops_until, parameters, train_gflops, view_size
 from recviz.runs.folder import RunFolder
 from recviz.runs.header import header
-from recviz.runs.position import position, schedule_steps
 from recviz.version import __version__
 
 

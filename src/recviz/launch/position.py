@@ -51,18 +51,6 @@ def position(trainer: Any) -> Position:
     return within
 
 
-def schedule_steps(trainer: Any, per_epoch: int | None = None) -> int:
-    """Steps of the schedules of learning rate and views: those of max_epochs, else max_steps, which may be -1.
-
-    Args:
-        trainer: a Lightning Trainer.
-        per_epoch: steps of an epoch. None: those of its training loader.
-    """
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return int(trainer.max_steps)
-    return int(trainer.max_epochs * (trainer.num_training_batches if per_epoch is None else per_epoch))
-
-
 def validates(trainer: Any) -> bool:
     """Whether Lightning validates after the current batch, by the Trainer's intervals."""
     every = trainer.check_val_every_n_epoch
