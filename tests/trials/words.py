@@ -37,7 +37,7 @@ TRIALS = {
     "--root of a folder": hint("fit $F --root x", "--data.root"),
     "--probe.kind": hint("fit $Q --probe.kind x", "--probe.k"),
     "--lr of a probe": hint("probe --lr 1", "--head_lr"),
-    "pack of what is not there": Trial("pack nosuch out", "no folder SRC nosuch", code=2, never="data.root"),
+    "pack of what is not there": Trial("pack nosuch out", "nosuch is not a folder", code=2, never="data.root"),
     "a study with options without a dot": Trial(
         "study --config study-smoke.yaml --seed_everything 3 --compile true --dry_run true",
         "--seed_everything 3 --compile true --run_dir",

@@ -19,7 +19,8 @@ class Teacher(nn.Module):
     BatchNorm's running statistics, are not averaged: the teacher normalises by its own batch, as in BYOL's code.
 
     Args:
-        backbone, projector: the student's; the teacher starts as a copy.
+        backbone: the student's; the teacher starts as a copy.
+        projector: the student's, likewise.
         momentum: initial momentum; a schedule sets settings["momentum"].
     """
 

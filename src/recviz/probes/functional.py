@@ -286,8 +286,13 @@ def knn_predict(
     """Class scores [Q, C] by nearest neighbours in cosine similarity.
 
     Args:
-        queries, bank, k, chunk: see nearest_neighbours.
-        bank_labels, num_classes, temperature: see vote.
+        queries: [Q, D].
+        bank: [N, D].
+        bank_labels: [N].
+        num_classes: C.
+        k: number of neighbours.
+        temperature: of the votes, see vote.
+        chunk: see nearest_neighbours.
 
     Raises:
         InputError: an empty bank, or k or temperature that are not positive.
