@@ -47,6 +47,7 @@ from recviz.probes.sgd import Finetune, Official
 from recviz.progress import is_first_process, working
 from recviz.runs.checkpoints import (
     backbone_weights,
+    fill,
     projector_start,
     read_checkpoint,
     run_preparation,
@@ -132,11 +133,7 @@ def read_subject(probed: Probed) -> Subject:
     objects = instantiate(options(), config)
     backbone, data = as_backbone(objects.backbone), objects.data
     if probed.checkpoint is not None:
-        try:
-            backbone.load_state_dict(backbone_weights(probed.checkpoint))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{probed.path} does not fit its own settings: {reason}") from error
+        fill(backbone, backbone_weights(probed.checkpoint), probed.path)
     check_backbone(backbone, data.preparation.size)
     check_writable(probed.results)
     if config.save is not None and Path(config.save).suffix != CHECKPOINT:

@@ -138,6 +138,18 @@ def projector_start(checkpoint: dict[str, Any]) -> nn.Module | None:
     return start.eval()
 
 
+def fill(module: nn.Module, weights: dict[str, torch.Tensor], path: object) -> None:
+    """Load weights into a module made from the settings of the same file.
+
+    Raises:
+        InputError: weights of other names or shapes.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+
+
 class Origin(NamedTuple):
     """Description of a trained backbone."""
 
@@ -210,10 +222,7 @@ def _read(source: str | Path) -> _Read:
         preparation, epochs = run_preparation(checkpoint, path), epochs_done(checkpoint)
     with _naming(path):
         backbone = make_backbone(setting)
-    try:
-        backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+    fill(backbone, weights, path)
     if preparation is not None:
         backbone.preparation = preparation  # type: ignore[assignment]
     return _Read(backbone.eval(), setting, preparation, config, epochs)
@@ -273,11 +282,8 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{len(names)} names, for a backbone of {backbone.feature_dim} features"
         )
     head = nn.Linear(width, classes)
-    try:
-        backbone.load_state_dict(backbone_weights(checkpoint))
-        head.load_state_dict({"weight": weight, "bias": bias})
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit its own settings: {' '.join(str(error).split())[:300]}") from error
+    fill(backbone, backbone_weights(checkpoint), path)
+    fill(head, {"weight": weight, "bias": bias}, path)
     with _naming(path):
         check_backbone(backbone, preparation.size)
     return Classifier(backbone.eval(), head, preparation, names)
