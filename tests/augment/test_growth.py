@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 from recviz.augment import View, ViewGroup, Views
+from recviz.data.sampler import TrainBatches
 from recviz.errors import InputError
 from recviz.runs.cost import gflops_until
 from tests.datasets import make_folder
@@ -86,6 +87,22 @@ def test_a_run_goes_through_its_stages() -> None:
     seen = Sizes()
     tiny_trainer(seen, epochs=2).fit(tiny_vicreg(), datamodule=tiny_data(views=Views(32, growth=GROWTH)))
     assert seen.seen == EXPECTED
+
+
+def test_a_resumed_run_is_in_the_same_stage() -> None:
+    def batches() -> TrainBatches:
+        sampler = TrainBatches(64, 16, seed=0)
+        sampler.run = (4, 8)
+        return sampler
+
+    whole, resumed = batches(), batches()
+    expected = []
+    for epoch in range(2):
+        whole.set_epoch(epoch)
+        expected += [draw.progress for draw in whole]
+    assert expected == [step / 8 for step in range(8)]
+    resumed.go_on(1, 2)
+    assert [draw.progress for draw in resumed] == expected[6:]
 
 
 def test_max_steps_and_limits_define_the_end() -> None:
