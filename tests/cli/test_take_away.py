@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.transforms.v2.functional import resize
 
 import recviz
 import recviz.cli
@@ -106,6 +107,13 @@ def embedded(run: Path, photos: Path) -> torch.Tensor:
     return embed(backbone, data, data.dataset.train(), origin.preparation).features
 
 
+def tolerance() -> float:
+    """Of features: earlier versions of torchvision resize in float and then round, which differs by a level of 255."""
+    image = torch.randint(256, (3, 60, 80), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    in_8_bits = torch.nn.functional.interpolate(image[None], (37, 49), mode="bilinear", antialias=True)[0]
+    return 1e-4 if torch.equal(resize(image, [37, 49]), in_8_bits) else 2e-2
+
+
 @pytest.mark.parametrize("form", [*FORMS, "timm"])
 def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
     trained: Path, recviz_command: Command, form: str
@@ -128,7 +136,7 @@ def test_every_format_gives_the_features_that_went_in_and_its_card_runs(
         assert '["photo.jpg"]' in program
         scope: dict[str, Any] = {}
         exec(program.replace('["photo.jpg"]', repr([f"photos/{name}" for name in names])), scope)
-        torch.testing.assert_close(torch.as_tensor(scope["features"]), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(torch.as_tensor(scope["features"]), expected, rtol=1e-4, atol=tolerance())
 
 
 @pytest.mark.slow
@@ -147,7 +155,9 @@ def test_a_cards_programs_run_as_they_stand_in_a_process_of_their_own(
     for program in programs(Path("folder/README.md" if form == "timm" else f"{out}.md")) if code == 0 else []:
         Path("program.py").write_text(f"{program}\nimport numpy\nnumpy.save('features.npy', features)\n")
         subprocess.run([sys.executable, "program.py"], check=True)
-        torch.testing.assert_close(torch.from_numpy(np.load("features.npy"))[0], expected[-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(np.load("features.npy"))[0], expected[-1], rtol=1e-4, atol=tolerance()
+        )
 
 
 @pytest.mark.parametrize("size", [16, 32, 33, 64, 96, 224, 225, 4096])

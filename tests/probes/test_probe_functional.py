@@ -40,7 +40,7 @@ def check_against_scikit_learn(train: Features, test: Features, classes: int, l2
     x, test_x = (torch.from_numpy(scaler.transform(part.features.double())) for part in (train, test))
     # scikit-learn minimises C · Σ loss + ‖W‖² / 2
     theirs = linear_model.LogisticRegression(
-        C=1 / (l2 * len(x)), tol=1e-9, max_iter=2000, solver="newton-cholesky" if x.shape[1] < 20 else "lbfgs"
+        C=1 / (l2 * len(x)), tol=1e-9, max_iter=2000, solver="newton-cg" if x.shape[1] < 20 else "lbfgs"
     ).fit(x, train.labels)
     least = objective(torch.from_numpy(theirs.decision_function(x)), train.labels, torch.from_numpy(theirs.coef_), l2)
     scale = torch.from_numpy(scaler.scale_)

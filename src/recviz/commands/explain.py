@@ -183,8 +183,13 @@ def _classes(hint: Any) -> tuple[type, ...]:
         return () if str in arguments else tuple(base for part in arguments for base in _classes(part))
     if origin is not None and arguments and (origin is list or isinstance(arguments[0], list)):
         return _classes(arguments[-1])  # a list of objects, or a function that returns one
-    plain = not inspect.isclass(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
+    plain = not _is_class(hint) or hint.__module__ == "builtins" or issubclass(hint, Enum)
     return () if plain else (hint,)
+
+
+def _is_class(hint: Any) -> bool:
+    """Whether a type hint is a class; Python 3.10 takes list[int] for one."""
+    return inspect.isclass(hint) and typing.get_origin(hint) is None
 
 
 def _wrong_value(value: Any, hint: Any, option: str) -> str | None:
@@ -212,7 +217,7 @@ def _wrong_value(value: Any, hint: Any, option: str) -> str | None:
 def _choices(hint: Any) -> Iterable[Any]:
     if typing.get_origin(hint) is Literal:
         return typing.get_args(hint)
-    if inspect.isclass(hint) and issubclass(hint, Enum):
+    if _is_class(hint) and issubclass(hint, Enum):
         return [member.name for member in hint]
     return [choice for part in typing.get_args(hint) for choice in _choices(part)]
 
@@ -222,7 +227,7 @@ def _readable(hint: Any) -> str:
         return f"one of {', '.join(choices)}"
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(_readable(part) for part in typing.get_args(hint) if part is not type(None))
-    return hint.__name__ if inspect.isclass(hint) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    return hint.__name__ if _is_class(hint) else str(hint).replace("typing.", "")
 
 
 def _found(path: str, bases: tuple[type, ...], option: str) -> Callable[..., Any] | None:
