@@ -17,10 +17,12 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
 
+from recviz.commands.checks import LOGGED
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
 from recviz.launch.machine import typed_command
 from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import read_metrics
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 from tests.rows import table
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
@@ -106,6 +108,9 @@ def test_overrides_reach_the_run_and_its_config(recviz_command: Command) -> None
     assert "raw pixels" in out
     assert "untrained" in out
     assert Path("run/checkpoints/last.ckpt").is_file()
+    logged = {line.metric for line in read_metrics(Path("run/metrics.csv")) if not line.metric.startswith("final/")}
+    terms = {"train/total", "train/invariance", "train/variance", "train/covariance"}
+    assert logged | {"data/skipped"} == {*LOGGED} | terms, "callbacks may monitor these"
 
 
 def test_a_runs_config_repeats_it_and_a_path_comes_before_a_recipe(recviz_command: Command) -> None:

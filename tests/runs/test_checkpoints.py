@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import save_file
 
 from recviz.errors import InputError
-from recviz.runs.checkpoints import EXPORT_KEY, load_backbone, load_classifier, read_backbone, save_probe
+from recviz.runs.checkpoints import EXPORT_KEY, load_backbone, read_backbone
+from recviz.runs.classifiers import load_classifier, save_probe
 from tests.tiny import TinyBackbone
 
 TINY = {"class_path": "tests.tiny.TinyBackbone"}

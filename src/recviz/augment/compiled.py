@@ -46,7 +46,14 @@ def compiled_view(
 
     Compiles on the first call for each view, size and dtype of images; batches of 2 or more share the programs.
 
-    Args: see Views and view.draw; `cropped`: whether the images are crops.
+    Args:
+        view: the settings.
+        images: uint8 or float [N, 3, H, W].
+        uniforms: [N, UNIFORMS], see view.draw.
+        size: side of the result in pixels.
+        mean: [3], subtracted.
+        std: [3], divided by.
+        cropped: whether the images are crops.
     """
     kind = images.device.type
     if kind in _broken or len(images) < 2:  # torch would compile again for a batch of 1

@@ -68,7 +68,7 @@ def explain(
     except InputError as found:
         return found
     for each in given:
-        if hint := by_name(each.value):
+        if (hint := by_name(each.value)) and f"class_path {each.value!r}" in str(error):
             return InputError(f"--{_plain(each.name)}: {each.value} takes arguments that no setting can give{hint}")
     return InputError(otherwise or f"{parser.prog}: {first_line(error)}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 import time
@@ -14,7 +13,7 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -22,8 +21,7 @@ from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteNumbers
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.throughput import Throughput
-from recviz.commands.hardware import check_hardware
-from recviz.commands.hints import did_you_mean, nearest
+from recviz.commands.checks import check_hardware, check_monitors
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
 from recviz.commands.recipes import Recipe, bundled
 from recviz.commands.settings_text import settings_text
@@ -31,7 +29,6 @@ from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import refusals
 from recviz.launch.stopping import StopSafely
-from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars
 from recviz.runs.checkpoints import STARTS
@@ -211,34 +208,6 @@ def check_settings(config: Namespace) -> None:
     if config.trainer.barebones or config.trainer.enable_checkpointing is False:
         name = "barebones" if config.trainer.barebones else "enable_checkpointing"
         raise InputError(f"recviz fit logs and writes checkpoints: leave trainer.{name} at its default")
-
-
-LOGGED = (
-    "train/hours", "train/images_per_s", "data/skipped", "collapse/features_std", "collapse/embeddings_std",
-    "collapse/embeddings_spread", "collapse/embeddings_rankme", "probe/knn", "probe/linear_top1", "probe/linear_top5",
-    "train/lr", "train/view_size",
-)  # fmt: skip
-"""Metrics that a run logs, besides the terms of its objective."""
-
-
-def check_monitors(model: LightningModule, callbacks: list[Callback]) -> None:
-    """Refuse a monitored metric that no part of the run logs, if all parts are recviz's or Lightning's.
-
-    Lightning refuses it after the first epoch only. Modules and callbacks of others may log any metric.
-
-    Raises:
-        InputError: such a metric.
-    """
-    parts = {type(part).__module__.partition(".")[0] for part in (model, *callbacks)}
-    if not isinstance(model, JointEmbedding) or parts - {"recviz", "lightning"}:
-        return
-    terms = inspect.get_annotations(getattr(model.loss, "forward", model.loss), eval_str=True).get("return")
-    known = [*(f"train/{term}" for term in getattr(terms, "_fields", ())), *LOGGED]
-    for callback in callbacks if len(known) > len(LOGGED) else ():
-        name = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
-        if name is not None and name not in known and getattr(callback, "strict", True):
-            hint = did_you_mean(nearest(name, known, 0.75)) or f"; it logs {', '.join(known)}"
-            raise InputError(f"{type(callback).__name__} monitors {name!r}, which this run does not log{hint}")
 
 
 def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:

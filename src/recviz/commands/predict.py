@@ -15,7 +15,7 @@ from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.progress import working
 from recviz.reports.embedding import embed
-from recviz.runs.checkpoints import load_classifier
+from recviz.runs.classifiers import load_classifier
 
 DESCRIPTION = """Classify the images below a folder by what `recviz probe --save PROBE.ckpt` wrote.
 

@@ -18,7 +18,7 @@ from torch import nn
 import recviz.cli
 from recviz.augment.preparation import Preparation
 from recviz.backbones import PUBLISHED_SIZE, as_backbone, check_backbone
-from recviz.commands.hardware import check_hardware
+from recviz.commands.checks import check_hardware
 from recviz.commands.job import quiet_lightning
 from recviz.commands.parsing import (
     HelpOf,
@@ -52,9 +52,9 @@ from recviz.runs.checkpoints import (
     read_checkpoint,
     run_preparation,
     run_settings,
-    save_probe,
     without_weights,
 )
+from recviz.runs.classifiers import save_probe
 from recviz.runs.folder import CHECKPOINT, RunFolder, checkpoint_of, newest_checkpoint
 from recviz.runs.results import add_result, check_writable
 from recviz.runs.settings import read_settings_file
@@ -199,8 +199,6 @@ def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> 
     print(result.table)
     add_result(probed.results, result, about)
     print(f"written to {probed.results}")
-    if config.save is not None and not result.state:
-        raise InputError(f"--protocol {config.protocol} fits no classifier to --save")
     if config.save is not None:
         known = {"backbone": settings["backbone"], "preparation": about["input"], "classes": train.class_names}
         save_probe(Path(config.save), result.state, {**known, "protocol": config.protocol})

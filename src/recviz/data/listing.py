@@ -91,7 +91,7 @@ class Folder:
     @property
     def left_out(self) -> Counter[str]:
         """`others` of it and all folders below."""
-        return sum((folder.left_out for folder in self.folders.values()), self.others)
+        return sum((folder.left_out for folder in self.folders.values()), Counter(self.others))
 
 
 def read_folder(path: Path, excluded: frozenset[str] = frozenset()) -> Folder:

@@ -28,6 +28,7 @@ OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""Layers whose output for an image depends on the others of its batch."""
 
 
 class Encoded(NamedTuple):

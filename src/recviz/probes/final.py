@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recviz.errors import InputError
 from recviz.probes.encoding import encode_splits
-from recviz.probes.linear import knn_name, probe_features
+from recviz.probes.linear import TEMPERATURE, K, knn_name, probe_features
 from recviz.progress import working
 
 TRAINED = "final/trained_"
@@ -91,5 +91,5 @@ class FinalProbe(Callback):
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(encode, data, device, f"{what}, ")
         with working(f"{what}, linear classifier and k-NN"):
-            result = probe_features(train, test, len(data.class_names), [20], [0.07], name=what)
-        return {"linear": result.number("top1"), "knn": result.number(knn_name(20, 0.07))}
+            result = probe_features(train, test, len(data.class_names), [K], [TEMPERATURE], name=what)
+        return {"linear": result.number("top1"), "knn": result.number(knn_name(K, TEMPERATURE))}

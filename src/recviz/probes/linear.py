@@ -25,6 +25,9 @@ from recviz.version import __version__
 
 _log = logging.getLogger(__name__)
 
+K, TEMPERATURE = 20, 0.07
+"""The k-NN that the final probe measures, and that comparisons show of several."""
+
 PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed")
 """Precisions of frozen features; weights stay in float32."""
 
@@ -44,8 +47,8 @@ def probe_features(
     train: Features,
     test: Features,
     classes: int,
-    ks: Sequence[int] = (20, 200),
-    temperatures: Sequence[float | None] = (0.07, None),
+    ks: Sequence[int] = (K, 200),
+    temperatures: Sequence[float | None] = (TEMPERATURE, None),
     l2: float | Sequence[float] = L2_PATH,
     name: str = "",
 ) -> Result:

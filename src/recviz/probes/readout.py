@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recviz.errors import InputError
-from recviz.probes.linear import Linear, knn_name
+from recviz.probes.linear import TEMPERATURE, K, Linear, knn_name
 from recviz.probes.protocol import Subject
 from recviz.probes.result import Result
 
@@ -107,7 +107,7 @@ class Readout(Linear):
         rich = super().measure(fabric, subject._replace(backbone=reader.eval(), weights=weights), precision)
         if plain is None or rich is None:
             return None
-        names = ("top1", "top5", knn_name(20, 0.07))
+        names = ("top1", "top5", knn_name(K, TEMPERATURE))
         metrics = {**plain.metrics, **{f"readout/{name.partition('/')[0]}": rich.metrics[name] for name in names}}
         what = ", ".join(f"{name} {value}" for name, value in settings.items())
         about = {**plain.about, "readout": {**settings, **rich.about}}

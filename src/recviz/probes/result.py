@@ -39,8 +39,7 @@ class Result(NamedTuple):
     table: str
     """Lines for the terminal."""
     state: dict[str, Tensor]
-    """Weights for --save and `recviz predict`: `head.weight` [C, D], `head.bias` [C] and `backbone.…`; empty if the
-    protocol fits no linear classifier."""
+    """Weights for --save and `recviz predict`: `head.weight` [C, D], `head.bias` [C] and `backbone.…`."""
     about: dict[str, Any]
     """Further entries of results.json, as JSON. Results with another `training` (settings) are not comparable."""
 

@@ -31,7 +31,7 @@ from torch import nn
 from recviz.augment.preparation import Preparation
 from recviz.backbones import as_backbone, check_backbone
 from recviz.errors import InputError
-from recviz.files import user_path, whole_file
+from recviz.files import user_path
 from recviz.projector import projector
 from recviz.runs.folder import checkpoint_of
 from recviz.runs.settings import read_settings
@@ -193,7 +193,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
             f"{source}: the run's data do not say how images are prepared: give {config['data']['class_path']} "
             "an attribute `preparation` (a recviz.Preparation), or use recviz.load_backbone in Python"
         )
-    with _naming(source):
+    with naming(source):
         check_backbone(backbone, preparation.size)
     return backbone, Origin(setting, preparation, config, epochs)
 
@@ -220,7 +220,7 @@ def _read(source: str | Path) -> _Read:
         config, weights = run_settings(checkpoint, path), backbone_weights(checkpoint)
         setting = without_weights(config["model"]["init_args"]["backbone"])
         preparation, epochs = run_preparation(checkpoint, path), epochs_done(checkpoint)
-    with _naming(path):
+    with naming(path):
         backbone = make_backbone(setting)
     fill(backbone, weights, path)
     if preparation is not None:
@@ -228,69 +228,8 @@ def _read(source: str | Path) -> _Read:
     return _Read(backbone.eval(), setting, preparation, config, epochs)
 
 
-class Classifier(NamedTuple):
-    """A backbone with a linear classifier, from `recviz probe --save`."""
-
-    backbone: nn.Module
-    head: nn.Linear
-    preparation: Preparation
-    class_names: list[str]
-
-
-def save_probe(path: Path, state: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-    """Write a classifier.
-
-    Args:
-        path: the file.
-        state: tensors of backbone.* and head.*.
-        about: "backbone" (class_path and init_args), "preparation", "classes", and further entries.
-
-    Raises:
-        InputError: a file that cannot be written.
-    """
-    weights = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content = {"state_dict": weights, "recviz": {"version": __version__, "probe": json.dumps(about)}}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as part:
-            torch.save(content, part)
-    except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def load_classifier(path: str | Path) -> Classifier:
-    """Read a file of `recviz probe --save`.
-
-    Raises:
-        InputError: any other file.
-    """
-    path = checkpoint_of(path)
-    checkpoint = read_checkpoint(path)
-    try:
-        about = json.loads(checkpoint["recviz"]["probe"])
-        setting, preparation = without_weights(about["backbone"]), Preparation(**about["preparation"])
-        weight, bias = (checkpoint["state_dict"][f"head.{name}"] for name in ("weight", "bias"))
-        classes, width = weight.shape
-        names = [str(name) for name in about["classes"]]
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} holds no classifier: recviz probe --save FILE.ckpt writes one ({error!r})") from error
-    with _naming(path):
-        backbone = make_backbone(setting)
-    if (len(names), backbone.feature_dim) != (classes, width):
-        raise InputError(
-            f"{path} does not fit its own settings: a classifier of {width} features and {classes} classes, with "
-            f"{len(names)} names, for a backbone of {backbone.feature_dim} features"
-        )
-    head = nn.Linear(width, classes)
-    fill(backbone, backbone_weights(checkpoint), path)
-    fill(head, {"weight": weight, "bias": bias}, path)
-    with _naming(path):
-        check_backbone(backbone, preparation.size)
-    return Classifier(backbone.eval(), head, preparation, names)
-
-
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Prefix errors about settings with their file."""
     try:
         yield

@@ -18,11 +18,12 @@ from filelock import FileLock
 from recviz.errors import InputError
 from recviz.files import own_part, read_json, write_whole
 from recviz.launch.machine import cache_folder
+from recviz.probes.linear import TEMPERATURE, K, knn_name
 from recviz.probes.result import Accuracy, Metrics, Result
 from recviz.runs.fields import Fields
 from recviz.version import __version__
 
-_KNN = "knn/k=20, T=0.07"
+_KNN = knn_name(K, TEMPERATURE)
 """The k-NN to show, if measured."""
 
 
