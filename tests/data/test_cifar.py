@@ -131,13 +131,17 @@ def test_damaged_files_are_explained(tmp_path: Path) -> None:
         CIFAR10DataModule(str(tmp_path), download=False).setup()
 
 
-def test_a_failed_download_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: object) -> None:
+def test_a_failed_download_is_explained_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any) -> None:
+        Path(self.root).mkdir(parents=True, exist_ok=True)  # as torchvision does before it connects
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.download", fail)
-    with pytest.raises(InputError, match="no route to host"):
-        CIFAR10DataModule(str(tmp_path), download=True).prepare_data()
+    for root in (tmp_path / "new" / "data", tmp_path):
+        with pytest.raises(InputError, match="no route to host"):
+            CIFAR10DataModule(str(root), download=True).prepare_data()
+    assert tmp_path.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("module", "classes"), [(CIFAR100DataModule, 10), (CIFAR10DataModule, 100)])

@@ -18,7 +18,7 @@ from recviz.data.layout import Layout, find_layout
 from recviz.data.listing import Folder
 from recviz.data.module import DataModule
 from recviz.errors import InputError
-from recviz.files import user_path
+from recviz.files import made_folder, user_path
 
 
 class CIFAR(Dataset):
@@ -52,7 +52,8 @@ class CIFAR(Dataset):
         if not self.may_download or self._folders is not None:
             return
         try:
-            self.torchvision(str(self.root), download=True)
+            with made_folder(self.root):
+                self.torchvision(str(self.root), download=True)
         except (OSError, RuntimeError) as error:
             raise InputError(
                 f"cannot download {self.name} to {self.root} ({error}): give data.root a folder that holds it"
