@@ -54,6 +54,13 @@ def test_four_panels_in_two_rows_with_legends_off_the_lines(tmp_path: Path, monk
     assert probe.lines[0].get_xydata().tolist() == [[14, 0.125], [29, 0.25]]
 
 
+@pytest.mark.parametrize(("last", "panels"), [(16, 1), (32, 2)])
+def test_views_that_grow_have_a_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int, panels: int) -> None:
+    text = f"epoch,step,train/total,train/view_size\n0,9,20.5,16\n0,19,20.1,{last}\n"
+    titles = [axes.get_title(loc="left") for axes in drawn(tmp_path, text, monkeypatch)]
+    assert titles == ["loss", "side of the views in pixels"][:panels]
+
+
 def test_a_run_shorter_than_its_first_logging_step_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loss, probe = drawn(tmp_path, SHORT, monkeypatch)
     assert "log_every_n_steps" in loss.texts[0].get_text()

@@ -16,15 +16,17 @@ _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 def draw_curves(folder: RunFolder) -> Path:
     """Draw curves.png of a run folder from its metrics.csv, and return its path.
 
-    Panels: the loss, its terms, the online probe, collapse. If a run ended before its first logging step, the panel of
+    Panels: the loss, its terms, the online probe, collapse, and the size of views that grow. If a run ended before its first logging step, the panel of
     the loss says so.
     """
     series = by_metric(folder.read_metrics())
+    grows = len({size for _, size in series.get("train/view_size", [])}) > 1
     wanted = {
         "loss": ["train/total"],
         "terms of the loss": [f"train/{term}" for term in loss_terms(series)],
         "online probe, top-1 on held-out images": ["probe/linear_top1", "probe/knn"],
         "collapse": ["collapse/embeddings_std", "collapse/embeddings_spread", "collapse/features_std"],
+        "side of the views in pixels": ["train/view_size"] if grows else [],
     }
     shown = {title: [name for name in names if name in series] for title, names in wanted.items()}
     shown = {title: names for title, names in shown.items() if names or title == "loss"}
