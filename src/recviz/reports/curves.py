@@ -16,8 +16,8 @@ _NAMES = {"linear_top1": "linear probe", "knn": "k-NN"}
 def draw_curves(folder: RunFolder) -> Path:
     """Draw curves.png of a run folder from its metrics.csv, and return its path.
 
-    Panels: the loss, its terms, the online probe, collapse, and the size of views that grow. If a run ended before its first logging step, the panel of
-    the loss says so.
+    Panels: the loss, its terms, the online probe, collapse, and the size of views that grow. If a run ended before its
+    first logging step, the panel of the loss says so.
     """
     series = by_metric(folder.read_metrics())
     grows = len({size for _, size in series.get("train/view_size", [])}) > 1
