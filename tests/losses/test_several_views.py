@@ -44,9 +44,9 @@ def sigreg(views: Sequence[Tensor]) -> Terms:
     """Each view against the mean of all; every view is to be Gaussian."""
     slices = directions(views[0].shape[1], 4, seed=0)
     invariance = torch.stack([(z - torch.stack(list(views)).mean(dim=0)).square().mean() for z in views]).mean()
-    gaussianity = torch.stack([sigreg_of_two(z, z, 0.05, slices).gaussianity for z in views]).mean()
+    gaussianity = torch.stack([sigreg_of_two(z, z, 0.01, slices).gaussianity for z in views]).mean()
     return {
-        "total": 0.95 * invariance + 0.05 * gaussianity,
+        "total": 0.99 * invariance + 0.01 * gaussianity,
         "invariance": invariance,
         "gaussianity": gaussianity,
     }

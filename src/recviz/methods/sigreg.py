@@ -17,8 +17,8 @@ from recviz.projector import projector
 class SIGReg(JointEmbedding):
     """LeJEPA's objective (Balestriero, LeCun, 2025, arXiv 2511.08544).
 
-    The weight and the number of directions are the paper's. Projector and optimiser are not: the paper uses AdamW,
-    which `optimizer` accepts.
+    The number of directions is the paper's. The weight is the best of facebookresearch/eb_jepa (see SIGRegLoss), and
+    does not depend on the batch. The paper's optimiser is AdamW, which `optimizer` accepts.
 
     Args:
         backbone: see JointEmbedding.
@@ -35,7 +35,7 @@ class SIGReg(JointEmbedding):
         self,
         backbone: nn.Module,
         projector_dims: Sequence[int] = (2048, 2048, 128),
-        sigreg_weight: float = 0.05,
+        sigreg_weight: float = 0.01,
         num_slices: int = 1024,
         optimizer: OptimizerFactory = LARS,
         base_lr: float = 0.3,
