@@ -52,6 +52,7 @@ CASES = {
         "an unknown key": Bad("fit --config unknown.yaml", "modle"),
         "an unknown key inside": Bad(f"{QUICK} --config inside.yaml", "max_epoks"),
         "a study": Bad("fit --config study-smoke.yaml", "is a study"),
+        "micro-batches of nothing": Bad(f"{QUICK} --micro_batch_size 0", "micro_batch_size"),
         "text for a number": Bad(f"{QUICK} --config text.yaml", "base_lr"),
         "a number for a class": Bad(f"{QUICK} --config number.yaml", "model"),
         "no recipe at all": Bad("fit", "quickstart (two minutes on a CPU"),

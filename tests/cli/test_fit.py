@@ -113,6 +113,12 @@ def test_overrides_reach_the_run_and_its_config(recviz_command: Command) -> None
     assert logged | {"data/skipped"} == {*LOGGED} | terms, "callbacks may monitor these"
 
 
+def test_micro_batches_are_stated(recviz_command: Command) -> None:
+    code, out, err = recviz_command(*QUICK, *TWO_STEPS, "--micro_batch_size", "16")
+    assert (code, err) == (0, "")
+    assert "batch 64 = 64 × 1 process, 16 at a time, peak lr" in out
+
+
 def test_a_runs_config_repeats_it_and_a_path_comes_before_a_recipe(recviz_command: Command) -> None:
     recviz_command(*QUICK, *TWO_STEPS, "--run_dir", "one")
     Path("quickstart.yaml").write_text(Path("one/config.yaml").read_text())

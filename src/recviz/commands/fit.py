@@ -49,6 +49,10 @@ def run(argv: list[str]) -> None:
         if job.data is not None and trainer.local_rank == 0:  # before anything is written
             set_up_data(job)
         checkpoint = checked_checkpoint(job)
+        if (size := job.config.micro_batch_size) is not None:
+            if not isinstance(job.model, JointEmbedding):
+                raise InputError(f"micro_batch_size is for recviz's methods, not for {type(job.model).__name__}")
+            job.model.micro_batch_size = size
         if job.config.compile:
             compile_parts(job.model, trainer.strategy.root_device)
     for callback in trainer.callbacks:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ProgressBar
@@ -73,6 +74,9 @@ def options(command: str, description: str) -> ArgumentParser:
         "--rank_timeout", type=float, default=1800.0, metavar="SECONDS", help="that ranks wait for one another (1800)"
     )
     option("--max_restarts", type=int, default=0, metavar="N", help="restarts from the last checkpoint after a failure")
+    option(
+        "--micro_batch_size", type=PositiveInt | None, metavar="N", help="images encoded at a time: less memory, exact"
+    )
     option("--compile", type=bool, default=False, help="torch.compile backbone and projector")
     parser.add_class_arguments(WholeLimits, "trainer", instantiate=False, fail_untyped=False, sub_configs=True)
     parser.add_subclass_arguments(LightningModule, "model", required=True, fail_untyped=False)

@@ -12,7 +12,6 @@ from recviz.distributed import sum_over_processes
 from recviz.errors import InputError
 from recviz.losses.checks import check_count, checked_views, float32
 
-
 SAMPLES = 256
 """Samples for which the statistic is stated, so that one weight serves every batch."""
 

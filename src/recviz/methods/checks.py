@@ -113,7 +113,7 @@ def check_accumulation(batches: int, setting: str) -> None:
     if batches != 1:
         raise InputError(
             f"{setting} {batches}: the objective is a statistic of the batch, so accumulated gradients are not those "
-            "of a larger batch; use 1 and raise data.batch_size"
+            "of a larger batch; use 1, raise data.batch_size, and set micro_batch_size to fit it into memory"
         )
 
 

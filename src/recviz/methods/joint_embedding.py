@@ -21,14 +21,11 @@ from recviz.methods.checks import (
     training_batch,
     validation_batch,
 )
+from recviz.methods.micro_batches import BATCH_NORMS, encode_in_parts
 from recviz.optim import Schedule, made_optimizer, parameter_groups, schedule_steps, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""
-
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-"""Layers whose output for an image depends on the others of its batch."""
 
 
 class Encoded(NamedTuple):
@@ -94,6 +91,10 @@ class JointEmbedding(LightningModule):
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0, before the cosine to 0.001 of the peak.
 
+    Attributes:
+        micro_batch_size: images of a batch that are encoded at a time, per process; None: all. The gradient is that of
+            the whole batch, in less memory and with one more forward pass (`encode_in_parts`).
+
     Raises:
         InputError: a negative learning rate or warm-up; an unsupported batch, trainer or backbone.
     """
@@ -116,6 +117,7 @@ class JointEmbedding(LightningModule):
         self.optimizer = optimizer
         self.base_lr = base_lr
         self.warmup_epochs = warmup_epochs
+        self.micro_batch_size: int | None = None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -130,7 +132,7 @@ class JointEmbedding(LightningModule):
     def training_step(self, batch: tuple[Sequence[Tensor], Tensor | None], batch_idx: int) -> dict[str, Any]:
         """Loss of one batch, and the outputs for callbacks."""
         views, labels = training_batch(batch)
-        encoded = self.encode(views)
+        encoded = encode_in_parts(self.encode, self, views, self.micro_batch_size or len(views[0]))
         terms = self.objective(encoded)
         self._log_value("train/view_size", views[0].shape[-1])
         return self.report(encoded, labels, terms)

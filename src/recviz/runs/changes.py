@@ -28,7 +28,7 @@ SAFE = (
     "trainer.limit_val_batches", "trainer.num_sanity_val_steps", "trainer.min_epochs", "trainer.min_steps",
     "trainer.profiler*", "data.batch_size",
     "data.on_error", "probe.k", "probe.temperature", "probe.every_n_epochs", "keep_every_n_epochs",
-    "compile",
+    "compile", "micro_batch_size",
 )  # fmt: skip
 """Settings that may change on request: training stays valid, but differs from the uninterrupted run.
 

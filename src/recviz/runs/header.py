@@ -33,13 +33,14 @@ def header(trainer: Trainer, module: LightningModule, about: dict[str, Any]) -> 
     others = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in counts.items() if name != "backbone")
     size = about["size"]
     compute = "" if size is None else f"{about['gflops']:.3g} GFLOPs at {size}×{size}, "
+    parts = f", {module.micro_batch_size} at a time" if module.micro_batch_size else ""
     lines = [
         f"{about['method']}: backbone {counts['backbone'] / 1e6:.2f} M parameters, {compute}"
         f"feature_dim {about['feature_dim']}; {others}",
         f"data: {_describe(data)}",
         *(f"probe data: {each}" for each in _probe_data(trainer)),
         *_views(data),
-        f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}, "
+        f"batch {batch} = {batch // processes} × {processes} process{'es' * (processes > 1)}{parts}, "
         f"peak lr {module.peak_lr:g} = {module.base_lr:g} × {batch} / 256, "
         f"{_length(trainer)}, {about['precision']}, {about['device_type']}",
     ]
