@@ -5,34 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any, TypeGuard
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from recviz.distributed import gather_rows
+from recviz.probes.label_free import rankme, spread
 
 _log = logging.getLogger(__name__)
-
-
-def spread(z: Tensor) -> Tensor:
-    """Spread of the directions of rows [N, D]: 0 if all are equal, 1 if uniform on the sphere.
-
-    √D times the mean over columns of the standard deviation of the L2-normalised rows (SimSiam, Chen and He, 2021,
-    section 4.1).
-    """
-    z = F.normalize(z.float(), dim=1)
-    return z.std(dim=0).mean().mul(z.shape[1] ** 0.5)
-
-
-def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
-    """Effective rank of rows [N, D], from 1 to min(N, D) (RankMe, Garrido et al., 2023, equation 1).
-
-    exp of the entropy of the normalised singular values. The rows are not centred, as in the paper.
-    """
-    singular = torch.linalg.svdvals(z.float())
-    shares = singular / singular.sum().clamp(min=eps) + eps
-    return torch.exp(-(shares * shares.log()).sum())
 
 
 class CollapseMonitor(Callback):

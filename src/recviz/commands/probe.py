@@ -39,6 +39,7 @@ from recviz.launch.failures import refusals
 from recviz.launch.machine import typed_command
 from recviz.launch.ranks import ranks_to_start, run_ranks
 from recviz.probes.encoding import weights_hash
+from recviz.probes.label_free import LabelFree
 from recviz.probes.linear import Linear
 from recviz.probes.protocol import EvaluationProtocol, Hardware, Subject
 from recviz.probes.readout import Readout
@@ -62,6 +63,7 @@ from recviz.runs.settings import read_settings_file
 PROTOCOLS: dict[str, type[EvaluationProtocol]] = {
     "linear": Linear,
     "readout": Readout,
+    "label-free": LabelFree,
     "official": Official,
     "finetune": Finetune,
 }
@@ -136,17 +138,20 @@ def read_subject(probed: Probed) -> Subject:
         fill(backbone, backbone_weights(probed.checkpoint), probed.path)
     check_backbone(backbone, data.preparation.size)
     check_writable(probed.results)
+    if config.save is not None and not probed.protocol.labelled:
+        raise InputError(f"--protocol {config.protocol} fits no classifier that --save could keep")
     if config.save is not None and Path(config.save).suffix != CHECKPOINT:
         raise InputError(f"--save must end in {CHECKPOINT}, got {config.save}")
     data.prepare_data()
     data.setup("validate")
     train, test = data.train, data.val
-    if test is None or train.labels is None or test.labels is None or len(train.class_names) < 2:
+    labelled = test is not None and train.labels is not None and test.labels is not None and len(train.class_names) > 1
+    if probed.protocol.labelled and not labelled:
         raise InputError(
             "a probe needs labelled images of at least two classes and a held-out split, which these data lack: give "
-            f"another --data or --data.root ({'; '.join(data.notes) or data.description[0]})"
+            f"another --data or --data.root, or --protocol label-free ({'; '.join(data.notes) or data.description[0]})"
         )
-    fingerprints = train.fingerprint(), test.fingerprint()
+    fingerprints = train.fingerprint(), "" if test is None else test.fingerprint()
     start = None if probed.checkpoint is None else projector_start(probed.checkpoint)
     return Subject(backbone, data, weights_hash(backbone), *fingerprints, probed.precision, probed.batch_size, start)
 
@@ -186,15 +191,16 @@ def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> 
         "weights": subject.weights,
         "input": data.preparation.as_dict(),
         "train": {"images": len(train.images), "fingerprint": subject.train},
-        "test": {"images": len(test.images), "fingerprint": subject.test},
+        "test": {"images": 0 if test is None else len(test.images), "fingerprint": subject.test},
         "classes": train.class_names,
         "data": {name: value for name, value in data.record.items() if name not in ("classes", "class_names")},
         "seconds": round(seconds, 1),
         "settings": settings,
     }
     print(
-        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and {len(test.images):,} "
-        f"test images of {len(train.class_names)} classes, {size}×{size}; weights {subject.weights}"
+        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and "
+        f"{about['test']['images']:,} test images of {len(train.class_names)} classes, {size}×{size}; "
+        f"weights {subject.weights}"
     )
     print(result.table)
     add_result(probed.results, result, about)

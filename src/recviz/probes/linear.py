@@ -102,6 +102,24 @@ def knn_name(k: int, temperature: float | None) -> str:
     return f"knn/k={k}, " + ("plain" if temperature is None else f"T={temperature:g}")
 
 
+def launched(subject: Subject, hardware: Hardware) -> tuple[Fabric, Subject, str]:
+    """The processes that encode with a frozen backbone, the subject, and the precision.
+
+    Raises:
+        InputError: hardware that there is not, or another precision than PRECISIONS.
+    """
+    settings = asdict(hardware)
+    precision = settings["precision"] = settings["precision"] or subject.precision or PRECISIONS[0]
+    if precision not in PRECISIONS:
+        raise InputError(
+            f"--trainer.precision {precision} is not supported for frozen features: use one of {', '.join(PRECISIONS)}"
+        )
+    with refusals("trainer"):
+        fabric = Fabric(**settings)
+        fabric.launch()
+    return fabric, subject, precision
+
+
 @dataclass
 class Linear:
     """Linear probe and k-NN on frozen features of images without augmentation.
@@ -111,22 +129,13 @@ class Linear:
     """
 
     title: ClassVar[str] = "linear probe"
+    labelled: ClassVar[bool] = True
 
     cache: bool = True
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
-        settings = asdict(hardware)
-        settings["precision"] = settings["precision"] or subject.precision or PRECISIONS[0]
-        if settings["precision"] not in PRECISIONS:
-            raise InputError(
-                f"--trainer.precision {settings['precision']} is not supported for frozen features: "
-                f"use one of {', '.join(PRECISIONS)}"
-            )
-        with refusals("trainer"):
-            fabric = Fabric(**settings)
-            fabric.launch()
-        return self.measure(fabric, subject, settings["precision"])
+        return self.measure(*launched(subject, hardware))
 
     def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
         """Encode both splits on all processes, then fit and measure on the first; None on the others."""

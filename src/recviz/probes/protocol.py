@@ -34,15 +34,15 @@ class Subject(NamedTuple):
     """The backbone and the data of a probe."""
 
     backbone: nn.Module
-    """In eval mode; images [N, 3, size, size], normalised, to features [N, D]."""
+    """Images [N, 3, size, size], normalised, to features [N, D]; a protocol sets its mode."""
     data: Any
-    """A DataModule of recviz, set up, with labels, a held-out split and the backbone's preparation."""
+    """A DataModule of recviz, set up, with the backbone's preparation, and labels and held-out split if needed."""
     weights: str
     """Hash of the backbone's weights, see probes.encoding.weights_hash."""
     train: str
     """Fingerprint of the training split."""
     test: str
-    """Fingerprint of the held-out split."""
+    """Fingerprint of the held-out split; "" without one."""
     precision: str | None = None
     """Precision of the backbone's pretraining."""
     batch_size: int | None = None
@@ -59,6 +59,8 @@ class EvaluationProtocol(Protocol):
 
     title: ClassVar[str]
     """Name in headings."""
+    labelled: ClassVar[bool]
+    """Whether it needs labels and a held-out split."""
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """Fit on the training split and measure on the held-out split.

@@ -42,6 +42,7 @@ class Official:
     """
 
     title: ClassVar[str] = "linear evaluation by SGD"
+    labelled: ClassVar[bool] = True
 
     epochs: int = 100
     head_lr: float = 0.02
@@ -65,6 +66,7 @@ class Finetune:
     """
 
     title: ClassVar[str] = "fine-tuning"
+    labelled: ClassVar[bool] = True
 
     epochs: int = 20
     head_lr: float | None = None
