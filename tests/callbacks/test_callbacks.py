@@ -9,9 +9,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from recviz.callbacks.collapse import CollapseMonitor, rankme, spread
+from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.throughput import Throughput
+from recviz.probes.spectra import rankme, spread
 from recviz.runs.folder import RunFolder
 from recviz.runs.record import RunRecord
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg

@@ -12,9 +12,9 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from recviz import BYOL
-from recviz.callbacks.collapse import spread
 from recviz.errors import InputError
 from recviz.methods.teacher import Teacher
+from recviz.probes.spectra import spread
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recviz import PatternsDataModule
 from recviz.backbones import resnet18
-from recviz.probes.label_free import alpha_req, lidar, rankme, spread
+from recviz.probes.spectra import alpha_req, lidar, rankme, spread
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from recviz.distributed import gather_rows
-from recviz.probes.label_free import rankme, spread
+from recviz.probes.spectra import rankme, spread
 
 _log = logging.getLogger(__name__)
 
