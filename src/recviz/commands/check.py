@@ -7,8 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.images import over_threads, printable
 from recviz.data.listing import counted, read_folder
@@ -17,7 +15,7 @@ from recviz.data.packed.store import MANIFEST, ShardStore, sha256_of
 from recviz.data.photo import Photo, UnreadableError
 from recviz.errors import InputError
 from recviz.files import whole_file
-from recviz.launch.machine import cache_folder
+from recviz.launch.machine import cache_folder, torch_threads
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list the unreadable files.
 
@@ -79,8 +77,8 @@ def _files(root: Path, workers: int | None) -> list[str]:
     """Names below root of the unreadable images."""
     folder = read_folder(root)
     paths, left_out = folder.paths, folder.left_out
-    torch.set_num_threads(1)  # the workers are threads
-    findings = over_threads(lambda index: examine(paths[index]), len(paths), "reading", workers)
+    with torch_threads(1):  # the workers are threads
+        findings = over_threads(lambda index: examine(paths[index]), len(paths), "reading", workers)
     broken = []
     for path, finding in zip(paths, findings, strict=True):
         if finding.problem is not None:

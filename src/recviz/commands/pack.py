@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import torch
-
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.dataset import Split, aligned
 from recviz.data.folder import ImageFolder
@@ -15,7 +13,7 @@ from recviz.data.listing import counted
 from recviz.data.packed.writing import Packing, pack
 from recviz.errors import InputError
 from recviz.files import user_path
-from recviz.launch.machine import typed_command, usable_cores
+from recviz.launch.machine import torch_threads, typed_command, usable_cores
 
 DESCRIPTION = """Pack a folder of images into tar shards that are read fast from a disk or a bucket.
 
@@ -49,11 +47,11 @@ def run(argv: list[str]) -> None:
     if target.resolve().is_relative_to(source.resolve()):
         raise InputError(f"{target} lies in {source}: give a folder elsewhere")
     splits = read_source(source)
-    torch.set_num_threads(1)  # the workers are threads
     workers = config.num_workers or usable_cores()
     packing = Packing(config.size, config.quality, config.images_per_shard)
     start = time.perf_counter()
-    counts = pack(splits, target, packing, workers, config.on_error)
+    with torch_threads(1):  # the workers are threads
+        counts = pack(splits, target, packing, workers, config.on_error)
     seconds = time.perf_counter() - start
     size = sum(path.stat().st_size for path in target.iterdir())
     total = sum(counts.values())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recviz.files import whole_file
+from recviz.launch.machine import torch_threads
 from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
 from recviz.reports.page import filled
 from recviz.reports.plots import literal, panels
@@ -38,7 +39,7 @@ def project(features: Tensor, seed: int = 0) -> dict[str, Tensor]:
         "t-SNE": TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(components),
     }
     if importlib.util.find_spec("umap") is not None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch_threads():
             warnings.simplefilter("ignore")
             import umap
 
