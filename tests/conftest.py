@@ -15,6 +15,9 @@ import recviz.cli
 collect_ignore = ["cli/needs_a_package.py"]  # whose import fails, as it is meant to
 
 
+number_of_threads = torch.get_num_threads  # which some tests replace
+
+
 @pytest.fixture(autouse=True)
 def _fresh_seeds() -> None:
     torch.manual_seed(0)
@@ -24,9 +27,9 @@ def _fresh_seeds() -> None:
 @pytest.fixture(autouse=True)
 def _threads_stay() -> Iterator[None]:
     """No command leaves its process with more or fewer threads, on which the speed of all that follows depends."""
-    before = torch.get_num_threads()
+    before = number_of_threads()
     yield
-    after = torch.get_num_threads()
+    after = number_of_threads()
     torch.set_num_threads(before)
     assert after == before
 
