@@ -45,6 +45,8 @@ def test_waiting_threads_sleep_unless_the_environment_says_otherwise(
         monkeypatch.setenv(name, value)
     let_waiting_threads_sleep()
     assert os.environ.get("OMP_WAIT_POLICY") == policy
+    if policy == "PASSIVE":
+        assert os.environ["GOMP_SPINCOUNT"] == "1000"
 
 
 def test_the_command_sets_the_policy_before_torch_is_loaded_and_an_import_sets_none() -> None:

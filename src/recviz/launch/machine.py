@@ -37,15 +37,20 @@ def keep_compiled_code() -> None:
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "compiled"))
 
 
+SPINS = 1000
+"""Spins of a waiting thread before it sleeps; measured in docs/speed.md."""
+
+
 def let_waiting_threads_sleep() -> None:
     """Let OpenMP's threads sleep while they wait for each other, from the next process or import of torch on.
 
     By default, a thread that has finished its part of an operation spins for milliseconds until the others have
-    finished. Where other programs use the same cores, it keeps the thread it waits for from running. OpenMP reads the
-    setting once, when its library is loaded. A policy set in the environment is kept.
+    finished. Where other programs use the same cores, it keeps the thread it waits for from running. GNU's OpenMP,
+    torch's on Linux, spins SPINS times, some microseconds, since falling asleep costs time on an idle machine. OpenMP
+    reads the settings once, when its library is loaded. Settings of the environment are kept.
     """
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": str(SPINS)}
 
 
 @contextlib.contextmanager
