@@ -78,6 +78,8 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 def test_nothing_imports_the_command_line() -> None:
     importers = [module_name(p) for p in FILES if any(re.match(r"recviz\.(cli|commands)", n) for n in imports(p))]
     assert {room(name) for name in importers} <= {"__main__", "cli", "commands"}
+    runners = [module_name(p) for p in FILES if any(re.match(r"recviz\.cli\b", n) for n in imports(p))]
+    assert runners == ["__main__"], "the command line runs commands; no command runs it"
 
 
 NAMES = {"config.yaml", "run.json", "metrics.csv", "results.json", "curves.png", "last.ckpt", "checkpoints"}

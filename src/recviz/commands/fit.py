@@ -6,7 +6,6 @@ import shutil
 import sys
 from typing import Any
 
-import recviz.cli
 from recviz.backbones import check_backbone
 from recviz.commands.job import Job, quiet_lightning
 from recviz.commands.summary import closing_summary
@@ -81,7 +80,7 @@ def launch(job: Job, argv: list[str], ranks: int) -> None:
         if job.resumed is None and job.folder.exists:
             argv = ["--resume", str(job.folder)]
         try:
-            return run_ranks(recviz.cli.run, ["fit", *argv], ranks, job.config.rank_timeout)
+            return run_ranks(run, argv, ranks, job.config.rank_timeout)
         except TrainingError as error:
             if isinstance(error, StoppedError) or not left:
                 raise

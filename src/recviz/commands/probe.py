@@ -15,7 +15,6 @@ from lightning.fabric import Fabric
 from lightning.pytorch import seed_everything
 from torch import nn
 
-import recviz.cli
 from recviz.augment.preparation import Preparation
 from recviz.backbones import PUBLISHED_SIZE, as_backbone, check_backbone
 from recviz.commands.checks import check_hardware
@@ -113,7 +112,7 @@ def run(argv: list[str]) -> None:
         with refusals("trainer"):
             ranks = ranks_to_start(Fabric(**settings).strategy)
     if ranks:
-        run_ranks(recviz.cli.run, ["probe", *argv], ranks)
+        run_ranks(run, argv, ranks)
         return
     with working("reading the checkpoint and the data"):
         seed_everything(0, verbose=False)

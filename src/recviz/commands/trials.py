@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import submitit
 from filelock import FileLock, Timeout
 
-import recviz.cli
 from recviz.errors import InputError, StoppedError
 from recviz.files import read_json, write_whole
 from recviz.launch.failures import describe
@@ -129,7 +129,7 @@ def run_command(command: list[str], gpus: str | None = None) -> str:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit's own handler ignores it
     try:
-        recviz.cli.run(command)
+        import_module(f"recviz.commands.{command[0]}").run(command[1:])
     except KeyboardInterrupt:
         return "stopped"
     except Exception as error:

@@ -86,7 +86,7 @@ def run_ranks(function: Callable[[list[str]], Any], args: list[str], count: int,
     Signals are forwarded to the ranks. If a rank fails, the others are ended.
 
     Args:
-        function: a top-level function, such as recviz.cli.run; it raises as the commands do.
+        function: a top-level function, such as commands.fit.run; it raises as the commands do.
         args: its argument.
         count: number of processes.
         timeout: seconds without a training step after which a rank dumps the stacks of its threads.
