@@ -228,7 +228,7 @@ def run(name: str, data: tuple[Tensor, Tensor, Tensor, Tensor], core_seconds: fl
 
 def table() -> str:
     """All kept trials, the best first."""
-    rows = [json.loads(line) for line in KEPT.read_text().splitlines()]
+    rows = [json.loads(line) for line in KEPT.read_text().splitlines()] if KEPT.exists() else []
     rows.sort(key=lambda row: -row.get("linear", 0))
     lines = ["| trial | core seconds | steps | linear | k-NN | seed |", "|---|---|---|---|---|---|"]
     for row in rows:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import recviz.cli
+from recviz.probes.protocol import EvaluationProtocol
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 
 Command = Callable[..., tuple[int, str, str]]
@@ -129,6 +130,8 @@ def test_python_blocks(page: Path, world: Path, tmp_path: Path, monkeypatch: pyt
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)
+    if page.stem == "contributing":
+        assert all(hasattr(names["NearestMean"], name) for name in EvaluationProtocol.__annotations__)
 
 
 def test_examples_of_additions_are_short() -> None:

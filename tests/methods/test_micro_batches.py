@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
 from tests.ddp.processes import run_on_processes
 from tests.methods.test_methods import METHODS, tiny
@@ -59,7 +60,7 @@ def step(module: JointEmbedding, batch: list[Tensor]) -> dict[str, Tensor]:
     return {"loss": loss.detach(), **grads}
 
 
-def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=1e-9, atol=1e-12, msg=lambda text, name=name: name + text)
@@ -70,7 +71,7 @@ def close(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_is_that_of_the_whole_batch(method: type[JointEmbedding], size: int, count: int) -> None:
     whole, parts = made(method, None), made(method, size)
-    close(step(parts, views(count)), step(whole, views(count)))
+    assert_same(step(parts, views(count)), step(whole, views(count)))
     assert set(parts.backbone.calls) <= set(range(1, size * count + 1))  # type: ignore[arg-type, operator]
     assert max(whole.backbone.calls) == 10 * count  # type: ignore[arg-type, type-var, operator]
 
@@ -104,7 +105,7 @@ def test_dropout_draws_the_same_numbers_again() -> None:
     torch.manual_seed(1)
     got = step(ours, views())
     torch.manual_seed(1)
-    close(got, by_hand(theirs, views(), 5))
+    assert_same(got, by_hand(theirs, views(), 5))
 
 
 def test_batchnorm_normalises_each_part_and_counts_it_once() -> None:
@@ -148,4 +149,11 @@ def test_on_two_processes_the_gradient_is_that_of_one_whole_batch() -> None:
     whole = step(made(next(iter(METHODS)), None), views())
     del whole["loss"]
     for grads in run_on_processes(_on_a_process, 2, 2, timeout=180):
-        close(grads, whole)
+        assert_same(grads, whole)
+
+
+def test_parts_of_one_image_are_refused_where_there_is_batchnorm() -> None:
+    module = tiny(next(iter(METHODS)))
+    module.micro_batch_size = 2
+    with pytest.raises(InputError, match="micro_batch_size 2 leaves parts of one image of 3"):
+        step(module, views(2, 3, 32, torch.float32))

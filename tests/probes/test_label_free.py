@@ -104,6 +104,9 @@ PROBE = ["probe", "--protocol", "label-free", "--results", "r.json", "--backbone
 PROBE += ["--backbone.stem", "cifar", "--backbone.width", "0.125"]
 
 
+SMALL = "--data recviz.PatternsDataModule --data.train_size 100 --data.val_size 20"
+
+
 def test_the_command_needs_no_labels(recviz_command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -122,18 +125,7 @@ def test_the_command_needs_no_labels(recviz_command: Command, tmp_path: Path) ->
 
 
 def test_the_numbers_are_those_of_the_features_and_the_same_each_time(recviz_command: Command) -> None:
-    data = [
-        "--config",
-        "quickstart.yaml",
-        "--data.train_size",
-        "100",
-        "--data.val_size",
-        "20",
-        "--lidar_images",
-        "30",
-        "--lidar_views",
-        "4",
-    ]
+    data = f"{SMALL} --lidar_images 30 --lidar_views 4".split()
     codes = [recviz_command(*PROBE, *data)[0] for _ in range(2)]
     first, second = json.loads(Path("r.json").read_text())
     assert codes == [0, 0]
@@ -160,3 +152,24 @@ def test_refusals(recviz_command: Command, options: str, said: str) -> None:
     code, _, err = recviz_command(*PROBE, "--config", "quickstart.yaml", "--data.train_size", "20", *options.split())
     assert code == 2
     assert said in err
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_numbers_of_one(recviz_command: Command) -> None:
+    data = [
+        "--data",
+        "recviz.PatternsDataModule",
+        "--data.train_size",
+        "101",
+        "--data.val_size",
+        "20",
+        "--data.batch_size",
+        "16",
+    ]
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu"]
+    assert [recviz_command(*PROBE, *data, *more)[0] for more in ([], two)] == [0, 0]
+    one, both = json.loads(Path("r.json").read_text())
+    assert both["training"] == one["training"] == {"images": 101, "lidar_images": 101, "lidar_views": 16}
+    for name in ("rankme", "alpha_req", "spread"):
+        assert both["metrics"][name] == pytest.approx(one["metrics"][name], rel=1e-3)
+    assert both["metrics"]["lidar"] == pytest.approx(one["metrics"]["lidar"], rel=0.15), "of other views"

@@ -181,7 +181,8 @@ def say_subject(probed: Probed, subject: Subject) -> None:
 def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> None:
     """Print the table, append the result to results.json, and save the classifier."""
     config, data = probed.config, subject.data
-    train, test, size = data.train, data.val, data.preparation.size
+    train, size = data.train, data.preparation.size
+    held_out = 0 if data.val is None else len(data.val.images)
     settings = yaml.safe_load(settings_text(config))
     about = {
         "protocol": config.protocol,
@@ -190,16 +191,15 @@ def report(probed: Probed, subject: Subject, result: Result, seconds: float) -> 
         "weights": subject.weights,
         "input": data.preparation.as_dict(),
         "train": {"images": len(train.images), "fingerprint": subject.train},
-        "test": {"images": 0 if test is None else len(test.images), "fingerprint": subject.test},
+        "test": {"images": held_out, "fingerprint": subject.test},
         "classes": train.class_names,
         "data": {name: value for name, value in data.record.items() if name not in ("classes", "class_names")},
         "seconds": round(seconds, 1),
         "settings": settings,
     }
     print(
-        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and "
-        f"{about['test']['images']:,} test images of {len(train.class_names)} classes, {size}×{size}; "
-        f"weights {subject.weights}"
+        f"{config.protocol} protocol on {type(data).__name__}: {len(train.images):,} training and {held_out:,} "
+        f"test images of {len(train.class_names)} classes, {size}×{size}; weights {subject.weights}"
     )
     print(result.table)
     add_result(probed.results, result, about)

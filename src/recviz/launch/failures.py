@@ -78,8 +78,8 @@ def one_line_failures(folder: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"the device is out of memory: set --micro_batch_size to half of data.batch_size or less (the same "
-            f"objective, in more time), or trainer.precision bf16-mixed ({first_line(error)})"
+            f"the device is out of memory: lower data.batch_size, or set --micro_batch_size (the same objective, in "
+            f"more time) or trainer.precision bf16-mixed ({first_line(error)})"
         ) from error
     except MisconfigurationException as error:
         raise InputError(first_line(error)) from error

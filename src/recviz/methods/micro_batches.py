@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from recviz.errors import InputError
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Layers whose output for an image depends on the others of its batch."""
 
@@ -32,10 +34,18 @@ def encode_in_parts(
 
     Returns:
         The NamedTuple of the whole batch, in its order.
+
+    Raises:
+        InputError: parts of one image, which BatchNorm cannot normalise.
     """
-    count = -(-len(views[0]) // size)
+    images = len(views[0])
+    count = -(-images // size)
     if count <= 1:
         return encode(views)
+    if images // count == 1 and any(isinstance(layer, BATCH_NORMS) for layer in networks.modules()):
+        raise InputError(
+            f"micro_batch_size {size} leaves parts of one image of {images}, which BatchNorm cannot normalise: raise it"
+        )
     parts = zip(*(rows.tensor_split(count) for rows in views), strict=True)
     done = [
         checkpoint(

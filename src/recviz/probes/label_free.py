@@ -12,13 +12,13 @@ from torch import Tensor
 
 from recviz.augment.views import Views
 from recviz.backbones import in_mode
-from recviz.distributed import gather_rows
+from recviz.distributed import gather_rows, part_company
 from recviz.errors import InputError
 from recviz.probes.linear import launched
 from recviz.probes.protocol import Hardware, Subject
 from recviz.probes.result import Metrics, Result
 from recviz.probes.spectra import alpha_req, lidar, rankme, spread
-from recviz.progress import shown
+from recviz.progress import shown, working
 
 
 @dataclass
@@ -42,24 +42,29 @@ class LabelFree:
         """See EvaluationProtocol; the held-out split is not used."""
         if min(self.images, self.lidar_images, self.lidar_views) < 2:
             raise InputError("label-free quality needs at least 2 images and 2 views")
-        fabric, *_ = launched(subject, hardware)
+        fabric, _ = launched(subject, hardware)
         data, train = subject.data, subject.data.train
         chosen = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(0))[: self.images]
         clean = data.clean_dataloader(train.subset(chosen.sort().values))
-        features = self._encoded(fabric, subject, data, clean, len(chosen)).squeeze(1)
+        features = self._encoded(fabric, subject, data, clean).squeeze(1)
         seen = data.views
         views = Views(seen.size, seen.a, seen.b, seen.preparation.mean, seen.preparation.std, self.lidar_views)
         several = data.with_views(views, global_batch=min(data.batch_size, 64) * fabric.world_size)
-        count = min(self.lidar_images, len(train.images))
-        of_views = self._encoded(fabric, subject, several, several.train_dataloader(), count)
+        own = -(-min(self.lidar_images, len(train.images)) // fabric.world_size)
+        batches = _first(several.train_dataloader(), own)
+        of_views = self._encoded(fabric, subject, several, batches, own)[: self.lidar_images]
+        part_company()
         if not fabric.is_global_zero:
             return None
-        metrics: Metrics = {
-            "rankme": float(rankme(features)),
-            "alpha_req": float(alpha_req(features)),
-            "lidar": float(lidar(of_views)),
-            "spread": float(spread(features)),
-        }
+        if fabric.device.type == "mps":  # which has no float64
+            features, of_views = features.cpu(), of_views.cpu()
+        with working(f"spectra of {len(features):,} features"):
+            metrics: Metrics = {
+                "rankme": float(rankme(features)),
+                "alpha_req": float(alpha_req(features)),
+                "lidar": float(lidar(of_views)),
+                "spread": float(spread(features)),
+            }
         width = features.shape[1]
         notes = {
             "rankme": f"effective rank, of {min(features.shape)}: higher is better",
@@ -74,20 +79,21 @@ class LabelFree:
         }
         return Result(metrics, table, {}, about)
 
-    def _encoded(self, fabric: Fabric, subject: Subject, data: Any, loader: Iterable[Any], count: int) -> Tensor:
-        """Features [count, V, D] of the first `count` images of a loader, from all processes."""
+    def _encoded(
+        self, fabric: Fabric, subject: Subject, data: Any, loader: Iterable[Any], own: int | None = None
+    ) -> Tensor:
+        """Features [N, V, D] of a loader's images, at most the first `own` of each process, from all processes."""
         backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
         rows: list[Tensor] = []
-        own = -(-count // fabric.world_size)
         with in_mode(backbone, train=False), torch.no_grad(), fabric.autocast():
-            for batch in shown(_until(loader, own), "encoding training images", own, lambda batch: len(batch.indices)):
+            for batch in shown(loader, "encoding training images", own, lambda batch: len(batch.indices)):
                 images, _ = data.on_after_batch_transfer(fabric.to_device(batch), 0)
                 views = images if isinstance(images, tuple) else (images,)
                 rows.append(torch.stack([backbone(view).float() for view in views], dim=1))
-        return gather_rows(torch.cat(rows)[:own])[:count]
+        return gather_rows(torch.cat(rows)[:own])
 
 
-def _until(batches: Iterable[Any], count: int) -> Iterator[Any]:
+def _first(batches: Iterable[Any], count: int) -> Iterator[Any]:
     """The batches that hold the first `count` images."""
     for batch in batches:
         yield batch

@@ -102,8 +102,8 @@ def knn_name(k: int, temperature: float | None) -> str:
     return f"knn/k={k}, " + ("plain" if temperature is None else f"T={temperature:g}")
 
 
-def launched(subject: Subject, hardware: Hardware) -> tuple[Fabric, Subject, str]:
-    """The processes that encode with a frozen backbone, the subject, and the precision.
+def launched(subject: Subject, hardware: Hardware) -> tuple[Fabric, str]:
+    """The processes that encode with a frozen backbone, and their precision.
 
     Raises:
         InputError: hardware that there is not, or another precision than PRECISIONS.
@@ -117,7 +117,7 @@ def launched(subject: Subject, hardware: Hardware) -> tuple[Fabric, Subject, str
     with refusals("trainer"):
         fabric = Fabric(**settings)
         fabric.launch()
-    return fabric, subject, precision
+    return fabric, precision
 
 
 @dataclass
@@ -135,7 +135,8 @@ class Linear:
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
-        return self.measure(*launched(subject, hardware))
+        fabric, precision = launched(subject, hardware)
+        return self.measure(fabric, subject, precision)
 
     def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
         """Encode both splits on all processes, then fit and measure on the first; None on the others."""
