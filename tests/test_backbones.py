@@ -9,8 +9,19 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
-from recviz.backbones import ResNet, as_backbone, check_backbone, resnet18, resnet34, resnet50, resnet101, resnet200
+from recviz.backbones import (
+    ResNet,
+    SmallResNet,
+    as_backbone,
+    check_backbone,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet200,
+)
 from recviz.errors import InputError
 from tests import misfits
 from tests.tiny import TinyBackbone
@@ -50,6 +61,27 @@ def test_solo_learns_stem_pads_by_two_and_takes_the_same_weights() -> None:
     assert backbone.conv1(images).shape[2:] == (34, 34)
     padded = nn.functional.pad(images, (1, 1, 1, 1))
     torch.testing.assert_close(backbone.conv1(images), other.conv1(padded))
+
+
+def test_the_small_resnet_halves_from_stage_to_stage_and_ends_wide() -> None:
+    backbone = SmallResNet((4, 8), features=40)
+    sizes = []
+    for part in (backbone.stem, *backbone.stages, backbone.last):
+        part.register_forward_hook(lambda _, __, out: sizes.append(tuple(out.shape[1:])))
+    assert features_of(backbone).shape == (2, backbone.feature_dim) == (2, 40)
+    assert sizes == [(4, 16, 16), (4, 16, 16), (8, 8, 8), (40, 8, 8)]
+    assert all((block.bn2.weight == 0).all() for block in backbone.modules() if isinstance(block, BasicBlock))
+
+
+def test_the_small_resnet_has_fewer_parameters_than_the_narrow_resnet18() -> None:
+    counts = [sum(p.numel() for p in made.parameters()) for made in (SmallResNet(), resnet18("cifar", 0.25))]
+    assert counts == [648_896, 700_176]
+
+
+@pytest.mark.parametrize("settings", [{"widths": []}, {"widths": [16, 0]}, {"features": 0}])
+def test_widths_of_the_small_resnet_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="SmallResNet needs one or more widths"):
+        SmallResNet(**settings)
 
 
 def test_imagenet_stem_shrinks_by_four() -> None:

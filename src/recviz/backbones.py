@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,19 +76,61 @@ class ResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.feature_dim = channels
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)
-            elif isinstance(module, Bottleneck):
-                nn.init.zeros_(module.bn3.weight)
+        _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features [N, feature_dim] of images [N, 3, H, W]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return torch.flatten(self.avgpool(x), 1)
+
+
+class SmallResNet(nn.Module):
+    """A residual network for small images and little time, on a CPU too.
+
+    A stem that halves the resolution, one block in each stage, and a wide last layer before the pooling, which gives a
+    linear probe more features than the last stage has. At 32 pixels, it computes fewer and wider convolutions than a
+    narrow ResNet-18, which CPUs do several times faster.
+
+    Args:
+        widths: channels of each stage; the stem has those of the first. Each stage but the first halves the resolution.
+        features: channels of the last layer, a 1×1 convolution with BatchNorm and ReLU; feature_dim.
+
+    Raises:
+        InputError: no stage, or a width below 1.
+    """
+
+    def __init__(self, widths: Sequence[int] = (48, 96, 144), features: int = 1024) -> None:
+        super().__init__()
+        if min([features, *widths] if widths else [0]) < 1:
+            raise InputError(
+                f"SmallResNet needs one or more widths and features, all 1 or more, got {list(widths)} and {features}"
+            )
+        stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        stages = [_stage(BasicBlock, widths[0], widths[0], 1, stride=1)]
+        stages += [_stage(BasicBlock, a, b, 1, stride=2) for a, b in itertools.pairwise(widths)]
+        self.stages = nn.Sequential(*stages)
+        last = nn.Conv2d(widths[-1], features, 1, bias=False)
+        self.last = nn.Sequential(last, nn.BatchNorm2d(features), nn.ReLU(inplace=True))
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.feature_dim = features
+        _initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        return torch.flatten(self.avgpool(self.last(self.stages(self.stem(images)))), 1)
+
+
+def _initialise(network: nn.Module) -> None:
+    """He normal (fan out) for convolutions; zero for the last normalisation weight of each residual branch."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, BasicBlock):
+            nn.init.zeros_(module.bn2.weight)
+        elif isinstance(module, Bottleneck):
+            nn.init.zeros_(module.bn3.weight)
 
 
 def _stage(

@@ -209,6 +209,7 @@ def test_nothing_waits_for_the_device(crops: bool) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default:.*:DeprecationWarning", "default:TensorFloat32:UserWarning")  # of the compiler
 def test_on_a_gpu_programs_make_the_views_that_steps_make_and_nothing_waits() -> None:
     stepwise, programmed = (views.to("cuda") for views in pair(BUSY, SHARP))
     images = noise(64, 3, 32, 32).to("cuda")

@@ -171,3 +171,11 @@ def test_a_class_chosen_later_takes_the_settings_of_the_first_with_it(
     args = [*SMALL, "--model.backbone.width", "0.125", "--model.backbone", "torchvision.models.resnet18"]
     code, _, err = recviz_command("fit", "--config", "quickstart.yaml", *args)
     assert (code, "no training step was taken" in err) == (2, True)
+
+
+def test_a_recipe_that_needs_timm_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
+    assert recviz.cli.main(["fit", "--config", "cifar100-10min.yaml", "--print_config"]) == 2
+    assert "timm.optim.Muon needs the package timm, which is not installed: pip install timm" in capsys.readouterr().err

@@ -261,7 +261,7 @@ def _imported(path: str, option: str) -> object:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        if f"{module_name}.".startswith(f"{missing}."):
+        if missing.partition(".")[0] != "timm" and f"{module_name}.".startswith(f"{missing}."):
             raise InputError(f"{option}: there is no module {missing!r}, which {path} needs") from error
         raise missing_package(f"{option}: {path}", missing) from error
     except (ImportError, ValueError, SyntaxError) as error:
