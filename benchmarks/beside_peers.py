@@ -1,7 +1,7 @@
 """recviz beside lightly, solo-learn and torchvision's pipeline: `make bench`; writes docs/results/benchmarks.md.
 
     python benchmarks/beside_peers.py [--data DIR] [--photos DIR] [--rows views,loss,…] [--rounds 3]
-    python benchmarks/beside_peers.py --rows accuracy --data DIR --minutes 10 --seeds 3
+    python benchmarks/beside_peers.py --rows accuracy --data DIR --minutes 2,5,10,30 --seeds 3
 
 Each system has an environment of its own, made by uv in build/bench: recviz as pip installs it, the peers with the
 versions of peers/*.txt. A measurement is a process of its own. Each row's systems are measured by turns, in an order
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import shutil
@@ -27,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers.report import page
-from peers.rows import ALL, IMPORTS, NAMES, RECIPE, ROWS, Row
+from peers.report import page, picture
+from peers.rows import ALL, IMPORTS, NAMES, RACE, RECIPE, ROWS, Row
 
 import recviz
 from recviz.launch.machine import processor
@@ -40,7 +41,7 @@ FIGURES = PAGE.with_suffix(".json")
 PEERS = HERE / "peers"
 PYTHON = {"recviz": sys.executable, "lightly": sys.executable, "solo_learn": "3.9"}  # of their environments
 PACKAGES = {
-    "recviz": ["-c", str(HERE.parent / "constraints.txt"), "-e", str(HERE.parent)],  # as users have it: no extras
+    "recviz": ["-c", str(HERE.parent / "constraints.txt"), "-e", f"{HERE.parent}[timm]"],  # whose Muon its recipe uses
     "lightly": ["-r", str(PEERS / "lightly.txt")],
     "solo_learn": ["-r", str(PEERS / "solo_learn.txt")],
 }
@@ -80,7 +81,7 @@ def measure(system: str, task: str, settings: dict[str, Any]) -> dict[str, float
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - start
     if done.returncode:
-        print(f"{NAMES[system]}, {task}: {(done.stderr.strip() or 'failed').splitlines()[-1]}", file=sys.stderr)
+        print(f"{RACE[system]}, {task}: {(done.stderr.strip() or 'failed').splitlines()[-1]}", file=sys.stderr)
         return None
     return {"s": seconds} if task in ("import", "first_step") else json.loads(done.stdout.strip().splitlines()[-1])
 
@@ -143,17 +144,18 @@ def take_turns(name: str, row: Row, given: dict[str, Any], rounds: int) -> None:
     (BENCH / "rows" / f"{name}.json").write_text(json.dumps(kept, indent=1))
 
 
-def accuracy(data: str, minutes: float, seeds: int) -> None:
+def accuracy(data: str, minutes: list[float], seeds: int) -> None:
     """Pretrain with each system for the same wall-clock, seed by seed; keep what each run says."""
-    for seed in range(seeds):
-        for system in ALL[seed % 3 :] + ALL[: seed % 3]:
-            out = BENCH / "accuracy" / f"{system}-{seed}"
+    turns = ["recviz_recipe", *ALL]
+    for seed, limit in itertools.product(range(seeds), minutes):
+        for system in turns[seed % len(turns) :] + turns[: seed % len(turns)]:
+            out = BENCH / "accuracy" / f"{system}-{limit:g}-{seed}"
             if (out / "run.json").exists():
                 continue
             out.mkdir(parents=True, exist_ok=True)
-            settings = {"data": data, "out": str(out), "seed": seed, "seconds": 60 * minutes, **RECIPE}
+            settings = {"data": data, "out": str(out), "seed": seed, "seconds": 60 * limit, **RECIPE}
             got = measure(system, "run", settings)
-            print(f"accuracy    seed {seed}  {NAMES[system]:<12}{got}", flush=True)
+            print(f"accuracy    {limit:g} minutes, seed {seed}  {RACE[system]:<24}{got}", flush=True)
             if got is not None:
                 (out / "run.json").write_text(json.dumps({**got, "date": str(date.today())}))
 
@@ -201,7 +203,7 @@ def main() -> None:
         "--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS) + ", accuracy; none: the page only"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", type=float, default=10, help="of each run of the row accuracy")
+    parser.add_argument("--minutes", default="10", help="of the runs of the row accuracy, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each system in the row accuracy")
     args = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)
@@ -210,7 +212,7 @@ def main() -> None:
     given = {"data": data, "photos": args.photos and repeated(args.photos)}
     for name in filter(None, args.rows.split(",")):
         if name == "accuracy":
-            accuracy(data, args.minutes, args.seeds)
+            accuracy(data, [float(each) for each in args.minutes.split(",")], args.seeds)
         elif has[ROWS[name].needs]:
             more = {"network": network(data)} if name == "linear" else {}
             take_turns(name, ROWS[name], {**given, **more}, args.rounds)
@@ -219,6 +221,7 @@ def main() -> None:
     kept = collected(data)
     FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
     PAGE.write_text(page(kept))
+    picture(kept["accuracy"], PAGE.with_name("accuracy-minutes.png"))
     print(PAGE.read_text())
 
 

@@ -79,6 +79,40 @@ def test_the_page_is_of_the_figures_beside_it(report: ModuleType) -> None:
         assert row in page
 
 
+def test_accuracies_are_means_of_seeds_by_minutes(report: ModuleType, tmp_path: Path) -> None:
+    said = {"steps": 9, "planned steps": 10, "seconds": 59.6}
+    figures = {
+        "recviz-2-0": 0.25,
+        "recviz-2-1": 0.35,
+        "recviz-10-0": 0.4,
+        "lightly-10-0": None,
+        "recviz_recipe-10-0": 0.5,
+    }
+    runs = {name: {**said, "top-1": top1} for name, top1 in figures.items()}
+    lines = report.accuracies(runs)
+    assert "| recviz | 2 | 2 | **30.00%** (25.00% to 35.00%) |" in lines
+    assert "| recviz, cifar100-10min | 10 | 1 | **50.00%** (50.00% to 50.00%) |" in lines
+    assert "| lightly | 10 | 0 | 9 of 10 | 60 | diverged |" in lines
+    assert lines.index("| recviz | 2 | 2 | **30.00%** (25.00% to 35.00%) |") < len(lines) - 1 - len(runs)
+    report.picture(runs, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+    report.picture({name: run for name, run in runs.items() if "-10-" in name}, tmp_path / "b.png")
+    assert not (tmp_path / "b.png").exists()  # one number of minutes makes no curve
+
+
+@pytest.mark.slow
+def test_recvizs_own_recipe_trains_through_all_its_stages(bench: ModuleType, tmp_path: Path) -> None:
+    draw = np.random.RandomState(0)
+    for split, count in (("", 2000), ("test_", 200)):
+        np.save(tmp_path / f"{split}images.npy", draw.randint(256, size=(count, 32, 32, 3), dtype=np.uint8))
+        np.save(tmp_path / f"{split}labels.npy", np.arange(count) % 100)
+    settings = {"data": str(tmp_path), "out": str(tmp_path), "seed": 0, "seconds": 30, "trial_steps": 4, "width": 0.25}
+    figures = bench.measure("recviz_recipe", "run", settings)
+    assert figures is not None
+    assert figures["steps"] >= 2
+    assert np.load(tmp_path / "test_features.npy").shape == (200, 1024)
+
+
 def test_every_row_names_a_task_of_the_worker(bench: ModuleType) -> None:
     worker = (BENCHMARKS / "peers" / "worker.py").read_text()
     assert {row.task for row in bench.ROWS.values()} - {"import"} <= {

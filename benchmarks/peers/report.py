@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from .rows import ALL, NAMES, NOTES, ROWS, Row
+from .rows import NAMES, NOTES, RACE, ROWS, Row
 
 HERE = Path(__file__).parent
 
@@ -37,22 +37,65 @@ def line(row: Row, figures: dict[str, list[dict[str, float]]]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def accuracies(runs: dict[str, dict[str, Any]]) -> list[str]:
-    """The table of accuracy at equal wall-clock: each run, and each system's mean."""
-    rows, means = [], []
-    for system in ALL:
-        values = []
-        for name, said in sorted(runs.items()):
-            if name.startswith(f"{system}-"):
-                steps = f"{said['steps']} of {said['planned steps']}"
-                seed = name.rpartition("-")[2]
-                values += [] if said["top-1"] is None else [said["top-1"]]
-                top1 = "diverged" if said["top-1"] is None else f"{said['top-1']:.2%}"
-                rows.append(f"| {NAMES[system]} | {seed} | {steps} | {said['seconds']:.0f} | {top1} |")
-        if values:
-            mean = f"**{statistics.mean(values):.2%}** ({min(values):.2%} to {max(values):.2%})"
-            means.append(f"| **{NAMES[system]}** | mean | | | {mean} |")
-    return rows + means
+Runs = dict[str, dict[str, Any]]
+"""Runs at equal wall-clock, by SYSTEM-MINUTES-SEED."""
+
+
+def by_minutes(runs: Runs) -> dict[str, dict[float, list[float]]]:
+    """Accuracies of each system and number of minutes, one per seed that did not diverge."""
+    found: dict[str, dict[float, list[float]]] = {system: {} for system in RACE}
+    for name, said in sorted(runs.items()):
+        system, minutes, _ = name.split("-")
+        if said["top-1"] is not None:
+            found[system].setdefault(float(minutes), []).append(said["top-1"])
+    return {system: dict(sorted(values.items())) for system, values in found.items() if values}
+
+
+def accuracies(runs: Runs) -> list[str]:
+    """The table of accuracy at equal wall-clock: the mean of each system and number of minutes, then each run."""
+    lines = ["| system | minutes | seeds | linear top-1, mean (range) |", "|---|---|---|---|"]
+    for system, values in by_minutes(runs).items():
+        for minutes, top1 in values.items():
+            mean = f"**{statistics.mean(top1):.2%}** ({min(top1):.2%} to {max(top1):.2%})"
+            lines.append(f"| {RACE[system]} | {minutes:g} | {len(top1)} | {mean} |")
+    lines += [
+        "",
+        "| system | minutes | seed | steps (of planned) | seconds | linear top-1 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, said in sorted(runs.items()):
+        system, minutes, seed = name.split("-")
+        steps = f"{said['steps']} of {said['planned steps']}"
+        top1 = "diverged" if said["top-1"] is None else f"{said['top-1']:.2%}"
+        lines.append(f"| {RACE[system]} | {minutes} | {seed} | {steps} | {said['seconds']:.0f} | {top1} |")
+    return lines
+
+
+def picture(runs: Runs, path: Path) -> None:
+    """Accuracy by minutes of training: a line of means and a band from the lowest to the highest seed, per system.
+
+    Written only where a system has more than one number of minutes.
+    """
+    from matplotlib.figure import Figure
+
+    systems = by_minutes(runs)
+    if all(len(values) < 2 for values in systems.values()):
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for system, values in systems.items():
+        minutes, seeds = list(values), list(values.values())
+        (line,) = axes.plot(minutes, [100 * statistics.mean(each) for each in seeds], marker="o", label=RACE[system])
+        low, high = ([100 * end(each) for each in seeds] for end in (min, max))
+        axes.fill_between(minutes, low, high, color=line.get_color(), alpha=0.2)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted({each for values in systems.values() for each in values}))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
+    axes.set(xlabel="minutes of training on two CPU cores", ylabel="linear probe, test images (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
 
 
 def page(kept: dict[str, Any]) -> str:
@@ -62,7 +105,7 @@ def page(kept: dict[str, Any]) -> str:
     texts = [(HERE / f"{system}.txt").read_text().splitlines() for system in ("lightly", "solo_learn")]
     dates = sorted({one["date"] for part in (kept["rows"], kept["accuracy"]) for one in part.values()})
     shown = [name for name in ROWS if name in kept["rows"]]
-    runs = accuracies(kept["accuracy"])
+    runs = accuracies(kept["accuracy"]) if kept["accuracy"] else []
     text = "".join((HERE / name).read_text() for name in ("page.md", "accuracy.md")[: 1 + bool(runs)])
     return text.format(
         dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),

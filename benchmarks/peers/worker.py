@@ -104,12 +104,18 @@ def run(side, settings: dict[str, Any]) -> dict[str, float]:
     """Pretrain for so many seconds, the schedule fitted to the steps that a trial says they hold; keep the features."""
     data = arrays(settings["data"])
     plan = {**PLAN, "steps_per_epoch": 190, **settings}
-    trial = trained(side, ResNet18(plan["width"]), data, plan, seconds=settings["seconds"] / 15)
-    steps = int(0.98 * settings["seconds"] / trial.seconds_per_step)
+    own = hasattr(side, "network")
+    make = side.network if own else lambda: ResNet18(plan["width"])
+    if own:  # its steps grow dearer: the trial is a short training from first to last
+        watch = trained(side, make(), data, {**plan, "epochs": 2, "steps_per_epoch": settings.get("trial_steps", 30)})
+        per_step = (watch.ends[-1] - watch.ends[1]) / (len(watch.ends) - 2)
+    else:
+        per_step = trained(side, make(), data, plan, seconds=settings["seconds"] / 15).seconds_per_step
+    steps = int(0.98 * settings["seconds"] / per_step)
     plan["epochs"] = max(2, round(steps / 49))  # of a quarter of the images each, so that schedules by epoch are smooth
     plan["steps_per_epoch"] = steps // plan["epochs"]
     torch.manual_seed(plan["seed"])
-    network = ResNet18(plan["width"])
+    network = make()
     watch = trained(side, network, data, plan, seconds=settings["seconds"])
     network.float().eval()
     for split in ("", "test_"):
@@ -124,7 +130,7 @@ def run(side, settings: dict[str, Any]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def features(network: ResNet18, images: np.ndarray) -> np.ndarray:
+def features(network: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     """Features [N, D] in float32, without augmentation."""
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (MEAN, STD))
     parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(500)
