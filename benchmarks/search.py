@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -393,6 +394,13 @@ def _seconds(work: Callable[[], Any], repeats: int = 7) -> float:
     return statistics.median(times[2:])
 
 
+@functools.cache
+def size_of(name: str) -> tuple[int, int]:
+    """Parameters and feature_dim of a network."""
+    network = NETWORKS[name]()
+    return sum(p.numel() for p in network.parameters()), int(network.feature_dim)  # type: ignore[arg-type]
+
+
 def step_seconds(costs: dict[str, Any], settings: dict[str, Any], size: int, count: int) -> float:
     """Of one step of a trial on the measured CPU: networks and views as measured, the rest by its products."""
     batch = settings["batch"]
@@ -406,8 +414,8 @@ def step_seconds(costs: dict[str, Any], settings: dict[str, Any], size: int, cou
     part = 0.0 if below == above else (size**2 - below**2) / (above**2 - below**2)
     encode_ = network(below) * (1 - part) + network(above) * part
     make = (costs["views"][str(below)] * (1 - part) + costs["views"][str(above)] * part) * batch / 512
-    network_params = sum(p.numel() for p in NETWORKS[settings["network"]]().parameters())
-    widths = [NETWORKS[settings["network"]]().feature_dim, *settings["projector"]]
+    network_params, dim = size_of(settings["network"])
+    widths = [dim, *settings["projector"]]
     shapes = list(itertools.pairwise(widths))
     weights = sum(a * b for a, b in shapes)
     project = 6 * batch * weights / 250e9 + 1e-3
