@@ -15,18 +15,18 @@ added to docs/results/search/trials.jsonl, and --table prints them.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import itertools
 import json
 import math
+import multiprocessing
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,8 @@ from torchvision.models.resnet import BasicBlock
 
 from recviz import LARS, BarlowTwinsLoss, CIFAR100DataModule, NTXentLoss, SIGRegLoss, VICRegLoss, Views
 from recviz.augment.view import View
-from recviz.backbones import resnet18
+from recviz.augment.views import stage_at
+from recviz.backbones import SmallResNet, resnet18
 from recviz.launch.machine import processor
 from recviz.methods.joint_embedding import encode
 from recviz.optim import parameter_groups, warmup_cosine
@@ -87,7 +88,7 @@ class FrobeniusNorm(nn.Module):
 
 
 class Network(nn.Module):
-    """A stem, stages of residual blocks, and a wide last layer.
+    """A stem, stages of residual blocks, and a wide last layer: other forms of SmallResNet.
 
     Args:
         stem: kernel, stride and channels of the first convolution.
@@ -130,15 +131,15 @@ def _conv(channels: int, width: int, kernel: int, stride: int) -> list[nn.Module
 NARROW = "resnet18 0.25"
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     NARROW: lambda: resnet18("cifar", 0.25),
-    "s2 32-64-128, 1024": lambda: Network((4, 2, 32), [(32, 1, 1), (64, 1, 2), (128, 1, 2)], 1024),
+    "s2 32-64-128, 1024": lambda: SmallResNet((32, 64, 128), 1024),
     "s2 32-64-128": lambda: Network((4, 2, 32), [(32, 1, 1), (64, 1, 2), (128, 1, 2)], 0),
-    "s2 48-96-144, 1024": lambda: Network((4, 2, 48), [(48, 1, 1), (96, 1, 2), (144, 1, 2)], 1024),
-    "s2 48-96-112, 2048": lambda: Network((4, 2, 48), [(48, 1, 1), (96, 1, 2), (112, 1, 2)], 2048),
-    "s2 64-96-128, 1024": lambda: Network((4, 2, 64), [(64, 1, 1), (96, 1, 2), (128, 1, 2)], 1024),
+    "s2 48-96-144, 1024": lambda: SmallResNet((48, 96, 144), 1024),
+    "s2 48-96-112, 2048": lambda: SmallResNet((48, 96, 112), 2048),
+    "s2 64-96-128, 1024": lambda: SmallResNet((64, 96, 128), 1024),
     "s2 32-48-96-144, 1024": lambda: Network((4, 2, 32), [(48, 1, 1), (96, 1, 2), (144, 1, 2)], 1024),
     "s2 48, 96-144, 1024": lambda: Network((4, 2, 48), [(96, 1, 2), (144, 1, 2)], 1024),
     "s2 64, 96-144, 512": lambda: Network((4, 2, 64), [(96, 1, 2), (144, 1, 2)], 512),
-    "s2 64-96-128, 512": lambda: Network((4, 2, 64), [(64, 1, 1), (96, 1, 2), (128, 1, 2)], 512),
+    "s2 64-96-128, 512": lambda: SmallResNet((64, 96, 128), 512),
     "s4 96-128, 1024": lambda: Network((6, 4, 96), [(96, 1, 1), (128, 1, 2)], 1024),
     "s4 96, 128-128, 512": lambda: Network((6, 4, 96), [(128, 1, 1), (128, 1, 2)], 512),
     "s1 16, 48-96-144, 1024": lambda: Network((3, 1, 16), [(48, 1, 2), (96, 1, 2), (144, 1, 2)], 1024),
@@ -286,7 +287,7 @@ class Trial:
         program, stage, total = None, None, torch.zeros(())
         for step in range(steps):
             progress = step / steps
-            if (now := [start <= progress for start, *_ in GROWTHS[self.settings["growth"]]]) != stage:
+            if (now := stage_at(self.views.stages, progress)) is not stage:
                 stage, program = now, self.program(batch, progress)
             if at + batch > len(order):
                 order, at = torch.randperm(len(self.images), device=DEVICE), 0
@@ -360,12 +361,8 @@ def channels() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def measure() -> dict[str, Any]:
     """Seconds on this CPU: a network's forward and backward pass of one view, by size and batch; making two views."""
-    path = KEPT / "costs.json"
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    found = {"machine": processor(), "threads": torch.get_num_threads(), "networks": {}, "views": {}, **found}
+    found: dict[str, Any] = {"machine": processor(), "threads": torch.get_num_threads(), "networks": {}, "views": {}}
     for name in NETWORKS:
-        if name in found["networks"]:
-            continue
         for size, batch in itertools.product((16, 24, 32), (64, 256)):
             network = NETWORKS[name]().to(memory_format=torch.channels_last)
             view = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
@@ -441,21 +438,16 @@ def affordable(costs: dict[str, Any], settings: dict[str, Any], seconds: float) 
 # Running trials
 
 
-def read(root: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images and labels of the 45,000, in random order, and of the 5,000."""
-    if root.endswith(".pt"):
-        found: tuple[Tensor, Tensor, Tensor, Tensor] = torch.load(root)
-    else:
-        data = CIFAR100DataModule(root=root, download=False, val_from_train=True)
-        data.setup("fit")
-        order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(1))
-        images = data.train.images.images[order]
-        found = images, data.train.labels[order], data.val.images.images, data.val.labels
-    images, labels, held_out, truth = (part.to(DEVICE) for part in found)
-    return images, labels, held_out, truth
-
-
 Data = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def read(root: str) -> Data:
+    """Images and labels of the 45,000, in random order, and of the 5,000."""
+    data = CIFAR100DataModule(root=root, download=False, val_from_train=True)
+    data.setup("fit")
+    order = torch.randperm(len(data.train.labels), generator=torch.Generator().manual_seed(1))
+    images, labels = data.train.images.images[order], data.train.labels[order]
+    return images.to(DEVICE), labels.to(DEVICE), data.val.images.images.to(DEVICE), data.val.labels.to(DEVICE)
 
 
 def run(settings: dict[str, Any], data: Data, costs: dict[str, Any], minutes: float, seed: int) -> dict[str, Any]:
@@ -511,39 +503,37 @@ def next_trial(draw: random.Random, waiting: list[tuple[dict[str, Any], int]]) -
     return made, 0
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Alone among the workers."""
-    while True:
-        try:
-            (folder / "lock").mkdir()
-            break
-        except FileExistsError:
-            time.sleep(0.005)
-    try:
-        yield
-    finally:
-        (folder / "lock").rmdir()
+_given: dict[str, Any] = {}  # of a worker process: data and costs
 
 
-def work(args: argparse.Namespace, until: float) -> None:
-    """Take trials until the time is over."""
+def _begin(root: str) -> None:
     torch.set_num_threads(1 if DEVICE.type == "cuda" else torch.get_num_threads())
-    costs = json.loads((KEPT / "costs.json").read_text())
-    data, draw = read(args.data), random.Random(time.time_ns())
-    queue = KEPT / "queue.json"
-    while time.time() < until:
-        with locked(KEPT):
-            waiting = json.loads(queue.read_text())
-            settings, seed = next_trial(draw, waiting)
-            queue.write_text(json.dumps(waiting))
-        try:
-            row = run(settings, data, costs, args.minutes_of_cpu, seed)
-        except torch.OutOfMemoryError as error:
-            print(settings, error, file=sys.stderr, flush=True)
-            continue
-        with locked(KEPT), (KEPT / "trials.jsonl").open("a") as kept:
-            kept.write(json.dumps(row) + "\n")
+    _given.update(data=read(root), costs=json.loads((KEPT / "costs.json").read_text()))
+
+
+def _trial(settings: dict[str, Any], minutes: float, seed: int) -> dict[str, Any]:
+    return run(settings, _given["data"], _given["costs"], minutes, seed)
+
+
+def search(root: str, waiting: list[tuple[dict[str, Any], int]], minutes: float, workers: int, seconds: float) -> None:
+    """Keep workers busy with trials for a time; rows are added as they come."""
+    draw, until = random.Random(0), time.time() + seconds
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(root,)) as pool:
+        running: set[Future[dict[str, Any]]] = set()
+        while running or time.time() < until:
+            while len(running) < workers and time.time() < until and (waiting or rows()):
+                settings, seed = next_trial(draw, waiting)
+                running.add(pool.submit(_trial, settings, minutes, seed))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                keep(future.result())
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Add a trial to the kept ones."""
+    with (KEPT / "trials.jsonl").open("a") as kept:
+        kept.write(json.dumps(row) + "\n")
 
 
 def table(limit: int = 30) -> str:
@@ -565,7 +555,6 @@ def main() -> None:
     parser.add_argument("--minutes_of_cpu", type=float, default=10)
     parser.add_argument("--stop_after", type=float, default=5, help="minutes")
     parser.add_argument("--workers", type=int, default=12)
-    parser.add_argument("--until", type=float, help="of a worker")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -574,23 +563,11 @@ def main() -> None:
         (KEPT / "costs.json").write_text(json.dumps(measure(), indent=1))
         return
     if args.trial is not None:
-        costs = json.loads((KEPT / "costs.json").read_text())
-        row = json.dumps(run(args.trial, read(args.data), costs, args.minutes_of_cpu, args.seed))
-        print(row)
-        with (KEPT / "trials.jsonl").open("a") as kept:
-            kept.write(row + "\n")
-        return
-    if args.until:
-        work(args, args.until)
-        return
-    if not args.table:
-        until = time.time() + 60 * args.stop_after
-        if not (KEPT / "queue.json").exists():
-            (KEPT / "queue.json").write_text(json.dumps([[each, args.seed] for each in LISTED]))
-        command = [sys.executable, __file__, "--data", args.data, "--until", str(until)]
-        command += ["--minutes_of_cpu", str(args.minutes_of_cpu)]
-        for worker in [subprocess.Popen(command) for _ in range(args.workers)]:
-            worker.wait()
+        _begin(args.data)
+        keep(_trial(args.trial, args.minutes_of_cpu, args.seed))
+    elif not args.table:
+        waiting = [(settings, args.seed) for settings in LISTED]
+        search(args.data, waiting, args.minutes_of_cpu, args.workers, 60 * args.stop_after)
     print(table())
 
 

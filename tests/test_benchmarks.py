@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -12,19 +11,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+from tests.programs import BENCHMARKS, program
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """beside_peers.py, which keeps its figures in an empty folder."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    spec = importlib.util.spec_from_file_location("beside_peers", BENCHMARKS / "beside_peers.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "beside_peers", module)
-    spec.loader.exec_module(module)
+    module = program("beside_peers", monkeypatch)
     monkeypatch.setattr(module, "BENCH", tmp_path)
     monkeypatch.setattr(module, "environment", lambda system: sys.executable)
     return module

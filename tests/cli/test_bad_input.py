@@ -178,4 +178,4 @@ def test_a_recipe_that_needs_timm_says_how_to_get_it(monkeypatch: pytest.MonkeyP
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
     assert recviz.cli.main(["fit", "--config", "cifar100-10min.yaml", "--print_config"]) == 2
-    assert "timm.optim.Muon needs the package timm, which is not installed: pip install timm" in capsys.readouterr().err
+    assert "which timm.optim.Muon needs: check its name, or pip install timm" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 import typing
 from argparse import ArgumentError
@@ -261,8 +262,10 @@ def _imported(path: str, option: str) -> object:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         missing = error.name or module_name
-        if missing.partition(".")[0] != "timm" and f"{module_name}.".startswith(f"{missing}."):
-            raise InputError(f"{option}: there is no module {missing!r}, which {path} needs") from error
+        if f"{module_name}.".startswith(f"{missing}."):
+            package = missing.partition(".")[0]
+            install = "" if sys.modules.get(package) else f": check its name, or pip install {package}"
+            raise InputError(f"{option}: there is no module {missing!r}, which {path} needs{install}") from error
         raise missing_package(f"{option}: {path}", missing) from error
     except (ImportError, ValueError, SyntaxError) as error:
         raise InputError(f"{option}: cannot import {path}: {first_line(error)}") from error

@@ -276,6 +276,7 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # of the compiler; matmuls run in bf16
     own = logging.getLogger("recviz")
     if not own.handlers:
         own.addHandler(AboveBars())
