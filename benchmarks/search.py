@@ -135,6 +135,9 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "s2 32-64-128": lambda: Network((4, 2, 32), [(32, 1, 1), (64, 1, 2), (128, 1, 2)], 0),
     "s2 48-96-144, 1024": lambda: SmallResNet((48, 96, 144), 1024),
     "s2 48-96-112, 2048": lambda: SmallResNet((48, 96, 112), 2048),
+    "s2 48-96-144, 2048": lambda: SmallResNet((48, 96, 144), 2048),
+    "s2 64-128-256, 2048": lambda: SmallResNet((64, 128, 256), 2048),
+    "s2 96-192-384, 2048": lambda: SmallResNet((96, 192, 384), 2048),
     "s2 64-96-128, 1024": lambda: SmallResNet((64, 96, 128), 1024),
     "s2 32-48-96-144, 1024": lambda: Network((4, 2, 32), [(48, 1, 1), (96, 1, 2), (144, 1, 2)], 1024),
     "s2 48, 96-144, 1024": lambda: Network((4, 2, 48), [(96, 1, 2), (144, 1, 2)], 1024),
@@ -160,6 +163,7 @@ GROWTHS: dict[str, list[tuple[float, int, int]]] = {
     "20x4-32": [(0, 20, 4), (0.85, 32, 2)],
     "16x6-32": [(0, 16, 6), (0.85, 32, 2)],
     "16x8-32": [(0, 16, 8), (0.85, 32, 2)],
+    "16x6-24x4-32": [(0, 16, 6), (0.6, 24, 4), (0.9, 32, 2)],
     "16x4-24x4-32x4": [(0, 16, 4), (0.6, 24, 4), (0.9, 32, 4)],
 }
 LOSSES: dict[str, Callable[[], nn.Module]] = {
@@ -170,6 +174,8 @@ LOSSES: dict[str, Callable[[], nn.Module]] = {
     "vicreg 10 50 1": lambda: VICRegLoss(10, 50, 1),
     "barlow 0.005": lambda: BarlowTwinsLoss(0.005, 0.1),
     "barlow 0.002": lambda: BarlowTwinsLoss(0.002, 0.1),
+    "simclr 0.05": lambda: NTXentLoss(0.05),
+    "simclr 0.07": lambda: NTXentLoss(0.07),
     "simclr 0.1": lambda: NTXentLoss(0.1),
     "simclr 0.2": lambda: NTXentLoss(0.2),
     "simclr 0.5": lambda: NTXentLoss(0.5),
@@ -360,9 +366,15 @@ def channels() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def measure() -> dict[str, Any]:
-    """Seconds on this CPU: a network's forward and backward pass of one view, by size and batch; making two views."""
+    """Seconds on this CPU: a network's forward and backward pass of one view, by size and batch; making two views.
+
+    What was measured on such a CPU before is kept.
+    """
     found: dict[str, Any] = {"machine": processor(), "threads": torch.get_num_threads(), "networks": {}, "views": {}}
-    for name in NETWORKS:
+    path = KEPT / "costs.json"
+    if path.exists() and (kept := json.loads(path.read_text()))["machine"] == found["machine"]:
+        found = kept
+    for name in set(NETWORKS) - set(found["networks"]):
         for size, batch in itertools.product((16, 24, 32), (64, 256)):
             network = NETWORKS[name]().to(memory_format=torch.channels_last)
             view = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)

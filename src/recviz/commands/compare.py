@@ -11,11 +11,13 @@ from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import tables_of, terminal_table, write_report
 from recviz.runs.rows import Row, read_rows
+from recviz.runs.seeds import over_seeds
 
 DESCRIPTION = """Compare runs, finished or still training, and results.json files.
 
 Writes a self-contained page (--out), the table as Markdown, and each plot as SVG and PNG. Prints the columns in which
-the runs differ, as many as fit the terminal."""
+the runs differ, as many as fit the terminal. Runs that differ in nothing but the seed are one row: mean, standard
+deviation and range."""
 
 
 def run(argv: list[str]) -> None:
@@ -23,6 +25,7 @@ def run(argv: list[str]) -> None:
     parser = new_parser("compare", DESCRIPTION)
     parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
     parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")
+    parser.add_argument("--each_seed", type=bool, default=False, help="a row for each seed (default: their mean)")
     config = parse(parser, argv)
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
@@ -30,6 +33,7 @@ def run(argv: list[str]) -> None:
     with working("reading the runs"):
         read = {path: read_rows(Path(path)) for path in config.runs}
     runs = [run for rows in distinct(read).values() for run in rows]
+    runs = runs if config.each_seed else over_seeds(runs)
     tables = tables_of(runs)
     try:
         with working(f"drawing {out}"):

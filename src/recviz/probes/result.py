@@ -28,6 +28,18 @@ class Accuracy(NamedTuple):
         return cls(value, max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half)), samples)
 
 
+class OverSeeds(NamedTuple):
+    """A metric of runs that differ in nothing but the seed: mean, sample standard deviation and range."""
+
+    value: float
+    std: float
+    low: float
+    high: float
+    seeds: int
+    fraction: bool
+    """Whether it is a fraction of test samples."""
+
+
 Metrics = dict[str, Accuracy | float]
 """By name: "top1", "top5", "knn/k=20, T=0.07", or any other, such as "mAP"."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.files import whole_file, write_whole
-from recviz.probes.result import Accuracy, Metrics
+from recviz.probes.result import Accuracy, OverSeeds
 from recviz.reports.page import filled
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
@@ -33,8 +33,12 @@ class Column(NamedTuple):
         return "" if value is None else self.show(value)
 
 
-def metric_text(value: Accuracy | float) -> str:
-    """A metric with its interval, if known."""
+def metric_text(value: Accuracy | OverSeeds | float) -> str:
+    """A metric with its interval, if known: "54.9% (53.9% to 55.8%)", or over seeds "54.9% ± 0.2% (54.7% to 55.1%)"."""
+    if isinstance(value, OverSeeds):
+        shown = "{:.1%}" if value.fraction else "{:.4g}"
+        mean, std, low, high = map(shown.format, (value.value, value.std, value.low, value.high))
+        return f"{mean} ± {std} ({low} to {high})"
     if not isinstance(value, Accuracy):
         return f"{value:.4g}"
     interval = "" if value.low is None or value.high is None else f" ({value.low:.1%} to {value.high:.1%})"
@@ -58,6 +62,7 @@ COLUMNS = (
     Column("note", lambda run: run.note, always=True),
     _measured("k-NN", "knn"),
     _measured("top-5", "top5"),
+    Column("seeds", lambda run: len(run.members) or None),
     Column("method", lambda run: run.method),
     Column("backbone", lambda run: run.backbone),
     Column("parameters", lambda run: run.parameters, lambda value: f"{value / 1e6:.2f} M"),
@@ -170,7 +175,7 @@ def _with_references(rows: list[Row]) -> list[Row]:
     classes = next((run.classes for run in rows if run.classes), None)
     if classes:
         expected = {"top1": Accuracy(1 / classes), "top5": Accuracy(min(1.0, 5 / classes))}
-        measured: Metrics = {
+        measured = {
             name: value for name, value in expected.items() if any(name in run.metrics for run in rows)
         }
         chance = Row("chance", "reference", metrics=measured, group=rows[0].group)
@@ -264,7 +269,7 @@ def _html_table(table: Table) -> str:
 def _html_cell(column: Column, run: Row) -> str:
     value, text = column.key(run), escape(column.text(run))
     wide = ""
-    if isinstance(value, Accuracy):
+    if isinstance(value, Accuracy | OverSeeds):
         value, text = value.value, text.replace(" (", "<small>").replace(")", "</small>")
     elif len(text) > 24:
         wide = ' class="text"'

@@ -16,6 +16,7 @@ _COLLAPSE = {
 }
 _ONLINE = "probe/linear_top1"
 _GREY = "#777777"
+_BARS = "Bars are 95% intervals of the test set; of several seeds, their range."
 
 
 class Plot(NamedTuple):
@@ -33,7 +34,8 @@ def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Pl
         f"{online[0]}." if len(online) == 1 else "each panel's data."
     )
     about += " The tables may be of other images, classes and probes."
-    probed = [(str(data), [run if run.online == data else run._replace(series={}) for run in runs], _ONLINE)
+    probed = [(str(data), [run if run.online == data else run._replace(series={}, members=()) for run in runs],
+               _ONLINE)
               for data in online]  # fmt: skip
     named = dict.fromkeys(term for run in runs for term in loss_terms(run.series))
     terms = [(term, runs, f"train/{term}") for term in named]
@@ -43,12 +45,12 @@ def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Pl
         "accuracy-hours": ("Online linear probe by hours", about, _curves(probed, "hours", accuracy=True)),
         "accuracy-compute": (
             "Linear probe by training compute",
-            "Multiply-adds of forward and backward passes of all views through the networks.",
+            f"Multiply-adds of forward and backward passes of all views through the networks. {_BARS}",
             _scatter(runs, headings, "compute", "training compute, 10¹⁵ multiply-adds"),
         ),
         "accuracy-data": (
             "Linear probe by number of images",
-            "Lines join the runs of one method and one backbone.",
+            f"Lines join the runs of one method and one backbone. {_BARS}",
             _scatter(runs, headings, "images", "pretraining images"),
         ),
         "loss-terms": ("Terms of the loss", "Of single training batches.", _curves(terms, "epoch")),
@@ -96,8 +98,10 @@ def _curves(wanted: Sequence[tuple[str, Sequence[Row], str]], axis: str, accurac
     for axes, (title, runs, name) in zip(all_axes, able, strict=True):
         for place, run in enumerate(run for run in runs if run.kind == "run"):
             if points := _points(run, name, axis):
-                x, y = zip(*points, strict=True)
+                x, y, low, high = zip(*points, strict=True)
                 axes.plot(x, y, **_pen(place), marker="." if len(x) < 30 else "", label=literal(run.name))
+                if run.members:
+                    axes.fill_between(x, low, high, color=_pen(place)["color"], alpha=0.2, linewidth=0)
         axes.set_xlabel(axis)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", nbins=6)
@@ -109,8 +113,15 @@ def _curves(wanted: Sequence[tuple[str, Sequence[Row], str]], axis: str, accurac
     return figure
 
 
-def _points(run: Row, name: str, axis: str) -> list[tuple[float, float]]:
-    return [(at[axis], value) for at, value in run.series.get(name, []) if axis in at]
+def _points(run: Row, name: str, axis: str) -> list[tuple[float, float, float, float]]:
+    """Place, mean, lowest and highest value of a curve, over the seeds of the row."""
+    curves = [
+        [(at[axis], value) for at, value in each.series.get(name, []) if axis in at] for each in run.members or (run,)
+    ]
+    return [
+        (sum(x) / len(x), sum(y) / len(y), min(y), max(y))
+        for x, y in (zip(*points, strict=True) for points in zip(*curves, strict=False))
+    ]
 
 
 def _scatter(runs: Sequence[Row], headings: Mapping[str, str], what: str, label: str) -> Any:
@@ -143,7 +154,7 @@ def _scatter(runs: Sequence[Row], headings: Mapping[str, str], what: str, label:
             dashes = (0, (1 + 2 * place, 2))
             axes.axhline(level, color=_GREY, linestyle=dashes, linewidth=1, label=literal(name))
         _cost_axis(axes, costs[group], label)
-        axes.set_ylabel("linear probe, top-1 (95% interval)")
+        axes.set_ylabel("linear probe, top-1")
         axes.set_title(literal(headings[group]) if len(groups) > 1 else "", fontsize="medium")
         percent(axes.yaxis)
         axes.grid(alpha=0.3)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.errors import InputError
-from recviz.probes.result import Accuracy, Metrics
+from recviz.probes.result import Accuracy, OverSeeds
+from recviz.runs.changes import FREE
 from recviz.runs.fields import Fields
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import Value
 from recviz.runs.results import Entry, read_results, short
+from recviz.runs.settings import leaves
 
 Series = list[tuple[dict[str, float], float]]
 
@@ -38,8 +43,12 @@ class Row(NamedTuple):
     hours: float | None = None
     device: str | None = None
     images_per_s: float | None = None
-    metrics: Metrics = {}  # noqa: RUF012 (never changed)
+    metrics: Mapping[str, Accuracy | OverSeeds | float] = {}  # noqa: RUF012 (never changed)
     """Metrics by name: top1, top5, knn, and others."""
+    seed: int | None = None
+    """Of weights, order and views."""
+    settings: str | None = None
+    """A hash of all settings but the seed and those that do not change what is trained."""
     rankme: float | None = None
     probe: str | None = None
     """Protocol of the metrics."""
@@ -55,10 +64,12 @@ class Row(NamedTuple):
     """Data of the online probe, whose curves are in `series`."""
     series: dict[str, Series] = {}  # noqa: RUF012 (never changed)
     """Curves by metric: [({"epoch": …, "hours": …}, value)], as far as known."""
+    members: tuple[Row, ...] = ()
+    """The runs of several seeds whose means this row has, see runs.seeds."""
 
     @property
     def top1(self) -> Accuracy | None:
-        """Top-1 accuracy, if measured."""
+        """Top-1 accuracy, if measured; over seeds with their range instead of the interval."""
         return self._accuracy("top1")
 
     @property
@@ -73,6 +84,8 @@ class Row(NamedTuple):
 
     def _accuracy(self, name: str) -> Accuracy | None:
         found = self.metrics.get(name)
+        if isinstance(found, OverSeeds):
+            return Accuracy(found.value, found.low, found.high)
         return found if found is None or isinstance(found, Accuracy) else Accuracy(found)
 
     @property
@@ -139,6 +152,8 @@ def _run(folder: RunFolder) -> list[Row]:
         rankme=series["collapse/embeddings_rankme"][-1][1] if series.get("collapse/embeddings_rankme") else None,
         online=online,
         series=series,
+        seed=_seed(config),
+        settings=_settings(config),
         **figures[0],
     )
     others = [first._replace(series={}, **other) for other in figures[1:]]
@@ -148,6 +163,20 @@ def _run(folder: RunFolder) -> list[Row]:
         for what, found in final.items() if what != "trained"
     ]  # fmt: skip
     return [first, *others, *references]
+
+
+def _seed(config: Fields) -> int | None:
+    given = config.content.get("seed_everything")
+    return given if isinstance(given, int) and not isinstance(given, bool) else None
+
+
+def _settings(config: Fields) -> str:
+    kept = {
+        name: value
+        for name, value in leaves(config.content).items()
+        if name != "seed_everything" and not any(fnmatchcase(name, pattern) for pattern in FREE)
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _end(about: Fields) -> float | None:
