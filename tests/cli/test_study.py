@@ -180,6 +180,16 @@ def test_dry_run_and_options_for_every_trial(recviz_command: Command) -> None:
     assert not Path("runs").exists()
 
 
+def test_each_trial_is_repeated_with_the_seeds(recviz_command: Command) -> None:
+    write({**STUDY, "seeds": [0, 7]})
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--dry_run", "true")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == 8
+    assert "--seed_everything 7" in lines[1]
+    assert lines[1].endswith("--run_dir runs/study/vicreg-half-seed7")
+
+
 def test_options_without_a_dot_go_to_every_run(recviz_command: Command) -> None:
     write(STUDY)
     given = ["--seed_everything", "3", "--compile", "true", "--keep_every_n_epochs=2"]
@@ -204,6 +214,10 @@ def test_options_without_a_dot_go_to_every_run(recviz_command: Command) -> None:
         ({**STUDY, "grid": {"a": ["x"]}}, [], "is not a study"),
         ({**STUDY, "grid": {"a": {"x": {}, "x-y": {}}, "b": {"z": {}, "y-z": {}}}}, [], "x-y-z twice"),
         ({**STUDY, "probe": {"save": "x.ckpt"}}, [], "probe: save is the study's own"),
+        ({**STUDY, "seeds": 3}, [], "seeds must be a list of whole numbers, each once"),
+        ({**STUDY, "seeds": [True]}, [], "seeds must be a list of whole numbers, each once"),
+        ({**STUDY, "seeds": [0, 0]}, [], "seeds must be"),
+        ({**STUDY, "seeds": [0, 1]}, ["--seed_everything", "3"], "--seed_everything is set by the study's seeds"),
         (STUDY, ["--folder", "study.yaml"], "cannot write to study.yaml"),
     ],
 )

@@ -30,11 +30,11 @@ from recviz.runs.settings import read_settings_file
 DESCRIPTION = """Pretrain and probe every trial of a grid, then compare them.
 
 --config names a study: a base recipe, options for every trial, and the axes of the grid, each with named values that
-are options of recviz fit. Every trial is a run folder in --folder; trials that are done are skipped, and trials that
-were stopped are resumed. Further options, such as --data.root DIR or --seed_everything 1, go to recviz fit in every
-trial."""
+are options of recviz fit; `seeds: [0, 1, 2]` repeats each with these seeds. Every trial is a run folder in --folder;
+trials that are done are skipped, and trials that were stopped are resumed. Further options, such as --data.root DIR, go
+to recviz fit in every trial."""
 
-KEYS = {"base", "options", "grid", "probe", "slurm"}
+KEYS = {"base", "options", "grid", "seeds", "probe", "slurm"}
 OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
 """Options of the study; all others are options of recviz fit."""
 
@@ -142,6 +142,8 @@ def check_options(study: Study, all_trials: list[Trial], rest: list[str]) -> Non
     parser = fit_options("study", DESCRIPTION)
     for name in ("folder", "jobs", "launcher", "dry_run"):
         parser.add_argument(f"--{name}")  # a misspelt option may mean one of them
+    if "seeds" in study.grid and any(arg.partition("=")[0] == "--seed_everything" for arg in rest):
+        raise InputError("--seed_everything is set by the study's seeds: leave it out, or take seeds out of the study")
     for trial in all_trials:
         given = [*trial.options, *rest]
         if taken := next((arg for arg in given if arg.partition("=")[0] in TAKEN), None):
@@ -161,6 +163,11 @@ def read_study(path: Path) -> Study:
         if unknown:
             raise ValueError(f"it has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")
         grid = {str(axis): dict(values) for axis, values in content["grid"].items()}
+        if (seeds := content.get("seeds")) is not None:
+            good = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+            if not good or not seeds or len(set(seeds)) < len(seeds):
+                raise ValueError(f"seeds must be a list of whole numbers, each once, such as [0, 1, 2], got {seeds}")
+            grid["seeds"] = {f"seed{seed}": {"seed_everything": seed} for seed in seeds}
         for name in content.get("probe") or {}:
             if name in ("results", "save", "ckpt_path"):
                 raise ValueError(f"probe: {name} is the study's own")

@@ -175,9 +175,7 @@ def _with_references(rows: list[Row]) -> list[Row]:
     classes = next((run.classes for run in rows if run.classes), None)
     if classes:
         expected = {"top1": Accuracy(1 / classes), "top5": Accuracy(min(1.0, 5 / classes))}
-        measured = {
-            name: value for name, value in expected.items() if any(name in run.metrics for run in rows)
-        }
+        measured = {name: value for name, value in expected.items() if any(name in run.metrics for run in rows)}
         chance = Row("chance", "reference", metrics=measured, group=rows[0].group)
         references["chance", chance.top1] = chance
     return [*(run for run in rows if run.kind != "reference"), *references.values()]

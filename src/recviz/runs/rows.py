@@ -43,7 +43,7 @@ class Row(NamedTuple):
     hours: float | None = None
     device: str | None = None
     images_per_s: float | None = None
-    metrics: Mapping[str, Accuracy | OverSeeds | float] = {}  # noqa: RUF012 (never changed)
+    metrics: Mapping[str, Accuracy | OverSeeds | float] = {}
     """Metrics by name: top1, top5, knn, and others."""
     seed: int | None = None
     """Of weights, order and views."""

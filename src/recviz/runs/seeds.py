@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Sequence
+from itertools import takewhile
+from string import digits
 from typing import Any
 
 from recviz.probes.result import Accuracy, OverSeeds
@@ -50,13 +51,11 @@ def _mean(members: list[Row]) -> Row:
 def _metric(found: Sequence[Accuracy | OverSeeds | float]) -> OverSeeds:
     values = [each if isinstance(each, float | int) else each.value for each in found]
     fraction = isinstance(found[0], Accuracy)
-    return OverSeeds(
-        statistics.mean(values), statistics.stdev(values), min(values), max(values), len(values), fraction
-    )
+    return OverSeeds(statistics.mean(values), statistics.stdev(values), min(values), max(values), len(values), fraction)
 
 
 def _name(names: list[str]) -> str:
     """What the names share at their start; else the first and the number of the others."""
-    shared = os.path.commonprefix(names).rstrip("0123456789-_ ./")
-    shared = shared.removesuffix("seed").rstrip("-_ ./")
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    shared = "".join(letter for letter, *_ in alike).rstrip(f"{digits}-_ ./").removesuffix("seed").rstrip("-_ ./")
     return shared or f"{names[0]} and {len(names) - 1} more"
