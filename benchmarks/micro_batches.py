@@ -31,7 +31,7 @@ def measure(batch: int, width: float, count: int) -> None:
 
     def step(rows: int, size: int) -> None:
         encoded = encode_in_parts(model.encode, model, [view[:rows] for view in views], size)
-        model.objective(encoded).total.backward()
+        model.objective(encoded, None).total.backward()
         model.zero_grad(set_to_none=True)
 
     step(16, 16)

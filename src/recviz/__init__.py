@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
     from recviz.losses.barlow_twins import BarlowTwinsLoss as BarlowTwinsLoss
     from recviz.losses.byol import BYOLLoss as BYOLLoss
+    from recviz.losses.cross_entropy import CrossEntropyLoss as CrossEntropyLoss
     from recviz.losses.ntxent import NTXentLoss as NTXentLoss
     from recviz.losses.sigreg import SIGRegLoss as SIGRegLoss
     from recviz.losses.vicreg import VICRegLoss as VICRegLoss
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from recviz.methods.joint_embedding import JointEmbedding as JointEmbedding
     from recviz.methods.sigreg import SIGReg as SIGReg
     from recviz.methods.simclr import SimCLR as SimCLR
+    from recviz.methods.supervised import Supervised as Supervised
     from recviz.methods.vicreg import VICReg as VICReg
     from recviz.optim import LARS as LARS
     from recviz.probes.online import OnlineProbe as OnlineProbe
@@ -54,6 +56,7 @@ _HOMES = {
     "PatternsDataModule": "recviz.data.patterns",
     "BarlowTwinsLoss": "recviz.losses.barlow_twins",
     "BYOLLoss": "recviz.losses.byol",
+    "CrossEntropyLoss": "recviz.losses.cross_entropy",
     "NTXentLoss": "recviz.losses.ntxent",
     "SIGRegLoss": "recviz.losses.sigreg",
     "VICRegLoss": "recviz.losses.vicreg",
@@ -62,6 +65,7 @@ _HOMES = {
     "JointEmbedding": "recviz.methods.joint_embedding",
     "SIGReg": "recviz.methods.sigreg",
     "SimCLR": "recviz.methods.simclr",
+    "Supervised": "recviz.methods.supervised",
     "VICReg": "recviz.methods.vicreg",
     "LARS": "recviz.optim",
     "LinearProbe": "recviz.probes.sgd",

@@ -20,6 +20,7 @@ from recviz import BarlowTwinsLoss, BYOLLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.losses import sigreg
 from recviz.losses.barlow_twins import BarlowTwinsTerms
 from recviz.losses.byol import BYOLTerms
+from recviz.losses.cross_entropy import CrossEntropyLoss, CrossEntropyTerms
 from recviz.losses.gram import MATRIX_LIMIT
 from recviz.losses.ntxent import NTXentTerms
 from recviz.losses.sigreg import SIGRegTerms
@@ -68,6 +69,7 @@ OBJECTIVES: dict[str, Objective] = {
     "Barlow Twins": lambda a, b, limit: BarlowTwinsLoss(matrix_limit=limit)(a, b)._asdict(),
     "SIGReg": lambda a, b, limit: SIGRegLoss(num_slices=SLICES)(a, b)._asdict(),
     "BYOL": lambda a, b, limit: BYOLLoss()([a, b], [b.sin(), a.tanh()])._asdict(),
+    "cross-entropy": lambda a, b, limit: CrossEntropyLoss()([a, b], (a[:, 0] > b[:, 1]).long())._asdict(),
     "VICReg, three views": lambda a, b, limit: VICRegLoss(matrix_limit=limit)(a, b, (a * b).tanh())._asdict(),
     "NT-Xent, three views": lambda a, b, limit: NTXentLoss(matrix_limit=limit)(a, b, (a * b).tanh())._asdict(),
     "Barlow Twins, three views": lambda a, b, limit: BarlowTwinsLoss()(a, b, (a * b).tanh())._asdict(),
@@ -81,13 +83,14 @@ TERMS = {
     "Barlow Twins": BarlowTwinsTerms._fields,
     "SIGReg": SIGRegTerms._fields,
     "BYOL": BYOLTerms._fields,
+    "cross-entropy": CrossEntropyTerms._fields,
     "VICReg, three views": VICRegTerms._fields,
     "NT-Xent, three views": NTXentTerms._fields,
     "Barlow Twins, three views": BarlowTwinsTerms._fields,
     "SIGReg, three views": SIGRegTerms._fields,
 }
 
-WITHOUT_GRADIENT = ("alignment", "uniformity")
+WITHOUT_GRADIENT = ("alignment", "uniformity", "accuracy")
 
 MEASURED = {  # name: columns, matrix limit
     "Gram": (GRAM, MATRIX_LIMIT),
@@ -256,6 +259,7 @@ def stated(objective: str, world: int, width: int) -> dict[str, int]:
         "Barlow Twins": [columns, matrices, {REDUCED_WIDE: 2 * width, REDUCED: 2 * width}],
         "SIGReg": [{REDUCED: 2 * 2 * KNOTS * SLICES + 1}],
         "BYOL": [{REDUCED: 1}],
+        "cross-entropy": [{REDUCED: 1, "all_reduce torch.int64": 1}],
     }
     volume = Counter({COUNTED: world})
     for part in parts[objective]:
@@ -263,7 +267,7 @@ def stated(objective: str, world: int, width: int) -> dict[str, int]:
     return dict(volume)
 
 
-@pytest.mark.parametrize("objective", ["VICReg", "NT-Xent", "Barlow Twins", "SIGReg", "BYOL"])
+@pytest.mark.parametrize("objective", ["VICReg", "NT-Xent", "Barlow Twins", "SIGReg", "BYOL", "cross-entropy"])
 @pytest.mark.parametrize("form", MEASURED)
 def test_the_forward_pass_communicates_what_is_stated(results: list[dict[str, Any]], form: str, objective: str) -> None:
     for result in results:

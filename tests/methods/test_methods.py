@@ -112,10 +112,10 @@ def test_views_of_other_sizes_are_views_like_the_others(method: type[JointEmbedd
     a, b, small = torch.randn(8, 3, 32, 32), torch.randn(8, 3, 32, 32), torch.randn(8, 3, 16, 16)
     encoded = [module.encode(views) for views in ((a, b, small), (small, b, a))]
     module.trainer = SimpleNamespace(global_step=0)  # type: ignore[assignment]
-    totals = [module.objective(each).total for each in encoded]
+    totals = [module.objective(each, None).total for each in encoded]
     assert [tuple(z.shape) for z in encoded[0].embeddings] == [(8, 16)] * 3
     torch.testing.assert_close(totals[0], totals[1])
-    alone = module.objective(module.encode((a, b))).total
+    alone = module.objective(module.encode((a, b)), None).total
     assert not torch.isclose(totals[0], alone)
 
 

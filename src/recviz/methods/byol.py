@@ -70,7 +70,7 @@ class BYOL(JointEmbedding):
         predictions = tuple(self.predictor(z) for z in online.embeddings)
         return online._replace(predictions=predictions, targets=self.teacher(views).embeddings)
 
-    def objective(self, encoded: Encoded) -> Any:
+    def objective(self, encoded: Encoded, labels: Tensor | None) -> Any:
         """Compare each view's prediction with the teacher's embedding of every other view."""
         return self.loss(encoded.predictions, encoded.targets)
 

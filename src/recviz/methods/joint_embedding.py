@@ -71,7 +71,7 @@ class JointEmbedding(LightningModule):
     """Self-supervised pretraining by comparing the embeddings of V ≥ 2 views of each image.
 
     Takes batches `(views, labels)`: a tuple of V views [N, 3, H, W], which may differ in size, and labels [N] or None.
-    The labels are passed on to callbacks and never used. `validation_step` takes `(images, labels)`.
+    The labels are passed on to callbacks and only used by Supervised. `validation_step` takes `(images, labels)`.
 
     Both steps return a dict for callbacks such as OnlineProbe: `features` [N, D] of the evaluated module and `labels`.
     `training_step` adds `loss`, `embeddings` [N, P] and the objective's `terms`. Features and embeddings are those of
@@ -133,7 +133,7 @@ class JointEmbedding(LightningModule):
         """Loss of one batch, and the outputs for callbacks."""
         views, labels = training_batch(batch)
         encoded = encode_in_parts(self.encode, self, views, self.micro_batch_size or len(views[0]))
-        terms = self.objective(encoded)
+        terms = self.objective(encoded, labels)
         self._log_value("train/view_size", views[0].shape[-1])
         return self.report(encoded, labels, terms)
 
@@ -141,8 +141,13 @@ class JointEmbedding(LightningModule):
         """Encode V views [N, 3, H, W]."""
         return encode(self.backbone, self.projector, views)
 
-    def objective(self, encoded: Encoded) -> Any:
-        """The terms of one batch, a NamedTuple with `total` first."""
+    def objective(self, encoded: Encoded, labels: Tensor | None) -> Any:
+        """The terms of one batch, a NamedTuple with `total` first.
+
+        Args:
+            encoded: the views of the batch.
+            labels: [N] or None; only Supervised uses them.
+        """
         return self.loss(*encoded.embeddings)
 
     def report(self, encoded: Encoded, labels: Tensor | None, terms: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from recviz.backbones import as_backbone
 from recviz.losses.sigreg import SIGRegLoss
@@ -52,6 +52,6 @@ class SIGReg(JointEmbedding):
             warmup_epochs=warmup_epochs,
         )
 
-    def objective(self, encoded: Encoded) -> Any:
+    def objective(self, encoded: Encoded, labels: Tensor | None) -> Any:
         """The terms of one batch, with new directions at each step."""
         return self.loss(*encoded.embeddings, step=self.global_step)
