@@ -1,10 +1,11 @@
-"""The pages of `recviz embed` in a browser: thumbnails under the pointer, nothing asked of the network."""
+"""The pages of `recviz embed` in a browser: images, neighbours and selections, nothing asked of the network."""
 
 from __future__ import annotations
 
 import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -18,21 +19,18 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 NAMES = ["one.jpg", "</script><b>two", "three.jpg", "four.jpg"]
 POINT = """
 <script>
-const box = document.querySelector("canvas").getBoundingClientRect(), scale = box.width / 1600;
-document.querySelectorAll("#methods button")[1].click();
-const legend = [...document.querySelectorAll("#legend button")];
-legend[1].click();
-const opaque = brush.globalAlpha;  // of the last image drawn, which is a dog
-legend[1].click();
-const [x, y] = content.places["t-SNE"][1];
-const at = {clientX: box.left + (20 + x * 0.156) * scale, clientY: box.top + (1580 - y * 0.156) * scale};
-document.querySelector("canvas").dispatchEvent(new PointerEvent("pointermove", at));
-const said = document.createElement("pre");
-const thumbnail = getComputedStyle(tip.querySelector("i"));
-said.textContent = [tip.hidden, tip.textContent, thumbnail.backgroundImage.includes("data:image/jpeg"),
-  thumbnail.backgroundPosition, opaque, legend.map(button => button.textContent).join(),
-  performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length].join("|");
-document.body.append(said);
+methods[1].click();
+plot.emit("plotly_hover", {points: [{customdata: 1}], event: {clientX: 5, clientY: 5}});
+const lines = [tip.hidden, tip.textContent, getComputedStyle(tip.querySelector("i")).backgroundImage.slice(0, 27),
+  tip.querySelector("i").style.backgroundPosition];
+plot.emit("plotly_click", {points: [{customdata: 1}]});
+lines.push(document.getElementById("what").textContent, [...found.children].map(item => item.className).join(),
+  [...found.children].map(item => item.title).join(), plot.data.at(-1).x.join());
+plot.emit("plotly_selected", {points: [{customdata: 2}, {customdata: 3}]});
+lines.push(document.getElementById("what").textContent, [...found.children].map(item => item.textContent).join());
+lines.push([...document.querySelectorAll(".legendtext")].map(name => name.textContent).join());
+lines.push(performance.getEntriesByType("resource").filter(entry => !entry.name.startsWith("data:")).length);
+document.body.append(Object.assign(document.createElement("pre"), {textContent: lines.join("\\n"), className: "said"}));
 </script>
 """
 
@@ -45,17 +43,29 @@ def embedded() -> Embedded:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_pointer_shows_an_image(tmp_path: Path) -> None:
+def test_a_pointed_image_shows_a_pressed_one_its_neighbours_and_selected_ones_are_listed(tmp_path: Path) -> None:
     places = {"PCA": torch.rand(4, 2), "t-SNE": torch.tensor([[0.0, 0.0], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0]])}
-    page = projections.page(places, embedded(), "runs/<a>")
+    images = embedded()._replace(features=torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [1.0, 0.4]]))
+    page = projections.page(places, images, "runs/<a>")
     (tmp_path / "page.html").write_text(page.replace("</body>", POINT + "</body>"), encoding="utf-8")
     command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     done = subprocess.run(
         [*command, "--enable-logging=stderr", f"file://{tmp_path / 'page.html'}"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    (said,) = re.findall(r"<pre>(.*?)</pre>", done.stdout)
-    assert said == "false|&lt;i&gt;dog &lt;/script&gt;&lt;b&gt;two|true|-96px 0px|1|cat,&lt;i&gt;dog|0"
+    (said,) = re.findall(r'<pre class="said">(.*?)</pre>', done.stdout, flags=re.DOTALL)
+    hidden, tip, thumbnail, place, title, classes, names, ringed, selected, listed, legend, asked = unescape(
+        said
+    ).splitlines()
+    assert (hidden, tip) == ("false", "<i>dog </script><b>two")  # dog is the second class, of images 1 and 3
+    assert (thumbnail, place) == ('url("data:image/jpeg;base64', "-96px 0px")
+    assert title == "Nearest to </script><b>two"
+    assert names == "</script><b>two,one.jpg,four.jpg,three.jpg"
+    assert classes == "query,other,,other"
+    assert ringed == "5000,0,0,10000"
+    assert (selected, listed) == ("2 selected", "catthree.jpg,<i>dogfour.jpg")
+    assert legend == "cat,<i>dog"
+    assert asked == "0"
     assert "<h1>Features in two dimensions: runs/&lt;a&gt;</h1>" in done.stdout
     assert "CONSOLE" not in done.stderr, done.stderr
 

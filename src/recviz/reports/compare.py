@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +11,9 @@ from typing import Any, NamedTuple
 
 from recviz.files import whole_file, write_whole
 from recviz.probes.result import Accuracy, OverSeeds
-from recviz.reports.page import filled
+from recviz.reports.charts import charts, pictures
+from recviz.reports.findings import findings
+from recviz.reports.page import plotly, rendered
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
 from recviz.runs.results import heading
@@ -103,28 +104,25 @@ class Table(NamedTuple):
 def write_report(runs: Sequence[Row], tables: Sequence[Table], out: Path) -> int:
     """Write OUT, the tables as .md, and each plot as .svg and .png; return the number of plots."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawings = []
     rows = [run for table in tables for run in table.rows]
-    for name, plot in draw_plots(rows, {run.group: table.heading for table in tables for run in table.rows}).items():
+    headings = {run.group: table.heading for table in tables for run in table.rows}
+    plots = draw_plots(rows, headings)
+    for name, plot in plots.items():
         for suffix in ("svg", "png"):
             with whole_file(out.with_name(f"{out.stem}-{name}.{suffix}")) as part:
                 plot.figure.savefig(part, dpi=130)
-        drawings.append(
-            f'<figure id="{escape(name)}"><h2>{escape(plot.title)}</h2><figcaption>{escape(plot.caption)}</figcaption>'
-            f"{_svg(plot.figure)}</figure>"
-        )
-    note = "<p>Accuracies of different tables are of different images, classes or labels: compare within a table.</p>"
-    page = filled(
+    page = rendered(
         "compare",
-        "compare",
-        title=escape(_title(runs)),
-        note=note if len(tables) > 1 else "",
-        tables="".join(map(_html_table, tables)),
-        plots="".join(drawings),
+        title=_title(runs),
+        findings=[finding for table in tables for finding in findings(table, several=len(tables) > 1)],
+        tables=list(map(_page_table, tables)),
+        views=pictures(rows),
+        content=charts(rows, headings),
+        plotly=plotly(),
     )
     write_whole(out.with_suffix(".md"), _markdown(tables))
     write_whole(out, page)
-    return len(drawings)
+    return len(plots)
 
 
 def _title(runs: Sequence[Row]) -> str:
@@ -247,35 +245,33 @@ def markdown_text(text: str) -> str:
     return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
-def _html_table(table: Table) -> str:
-    head = "".join(f'<th scope="col"><button type="button">{escape(c.title)}</button></th>' for c in table.columns)
-    body = []
-    for run in table.rows:
-        cells = "".join(_html_cell(column, run) for column in table.columns)
-        words = escape(" ".join(column.text(run) for column in _columns([run])))  # for the filter
-        kind = f"{escape(run.kind)}{' below' * (run.note is not None)}"
-        body.append(f'<tr class="{kind}" data-words="{words}">{cells}</tr>')
+def _page_table(table: Table) -> dict[str, Any]:
+    """A table as the page shows it: all columns, of which those that all runs share are hidden at first."""
+    columns = [c for c in _columns(table.rows) if any(c.key(run) is not None for run in table.rows)]
+    shown = {column.title for column in table.columns}
     names = {run.name for run in table.rows if run.kind == "run"}
-    which = f"Run {names.pop()}" if len(names) == 1 else "Same in all runs"
-    shared = f"<p>{escape(which)}: {escape('; '.join(table.shared))}.</p>" if table.shared else ""
-    return (
-        f'<h2>{escape(table.heading)}</h2>{shared}<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
+    rows = [
+        {
+            "kind": run.kind,
+            "note": run.note,
+            "words": " ".join(column.text(run) for column in columns),
+            "cells": [_cell(column, run) for column in columns],
+        }
+        for run in table.rows
+    ]
+    return {
+        "heading": table.heading,
+        "which": f"Run {names.pop()}" if len(names) == 1 else "Same in all runs",
+        "shared": table.shared,
+        "columns": [{"title": column.title, "shown": column.title in shown} for column in columns],
+        "rows": rows,
+    }
 
 
-def _html_cell(column: Column, run: Row) -> str:
-    value, text = column.key(run), escape(column.text(run))
-    wide = ""
+def _cell(column: Column, run: Row) -> dict[str, Any]:
+    """Text of a cell, what stands below it in small, and what it is sorted by."""
+    value, text, below = column.key(run), column.text(run), ""
     if isinstance(value, Accuracy | OverSeeds):
-        value, text = value.value, text.replace(" (", "<small>").replace(")", "</small>")
-    elif len(text) > 24:
-        wide = ' class="text"'
-    return f'<td{wide} data-sort="{escape("" if value is None else str(value))}">{text}</td>'
-
-
-def _svg(figure: Any) -> str:
-    """The drawing as an HTML element, without a prolog and without external references."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg")
-    return re.sub(r"<metadata>.*?</metadata>", "", out.getvalue()[out.getvalue().index("<svg") :], flags=re.DOTALL)
+        value, (text, _, below) = value.value, text.partition(" (")
+    sort = "" if value is None else str(value)
+    return {"text": text, "below": below.removesuffix(")"), "sort": sort, "long": len(text) > 24}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
-from recviz.reports.page import filled
+from recviz.reports.page import rendered
 from recviz.reports.plots import literal, panels
 
 
@@ -23,36 +22,31 @@ def page(embedded: Embedded, source: str, k: int = 10, rows: int = 50) -> str:
     place = {index: at for at, index in enumerate(shown)}
     style, across = sprite(embedded.thumbnails[shown])
 
-    def cell(index: int, query: int, similarity: str) -> str:
-        x, y = (place[index] % across) * THUMBNAIL, (place[index] // across) * THUMBNAIL
+    def cell(index: int, query: int, similarity: str) -> dict[str, Any]:
         label, name = embedded.label(index), embedded.name(index)
-        other = ' class="other"' if label != embedded.label(query) else ""
-        lines = [f"<b>{escape(label)}</b>" if label else "", escape(short(name)), similarity]
-        return (
-            f'<td{other} title="{escape(name)}"><i style="background-position:-{x}px -{y}px"></i>'
-            f"{''.join(f'<small>{line}</small>' for line in lines if line)}</td>"
-        )
+        return {
+            "x": (place[index] % across) * THUMBNAIL,
+            "y": (place[index] // across) * THUMBNAIL,
+            "name": name,
+            "other": label != embedded.label(query),
+            "lines": [
+                *([label] if embedded.labels is not None else []),
+                short(name),
+                *([similarity] if similarity else []),
+            ],
+        }
 
-    body = []
+    table = []
     for row in chosen:
         pairs = zip(nearest.indices[row].tolist(), nearest.similarities[row].tolist(), strict=True)
-        body.append(f"<tr>{cell(row, row, '')}{''.join(cell(at, row, f'{value:.3f}') for at, value in pairs)}</tr>")
-    ranks = "".join(f'<th scope="col">{rank}</th>' for rank in range(1, nearest.indices.shape[1] + 1))
-    classes, red = "", ""
-    if embedded.labels is not None:
-        classes, red = "class, its ", ' <span class="other">Red</span>: of another class than the query.'
-    text = (
-        f"{count:,} images, of which {len(chosen)} are drawn at random as queries. Each row: the query, framed, and "
-        f"the images whose features are most similar to it. Below each: its {classes}name, and the cosine similarity "
-        f"to the query.{red}"
-    )
-    return filled(
+        table.append([cell(row, row, ""), *(cell(at, row, f"{value:.3f}") for at, value in pairs)])
+    return rendered(
         "neighbours",
-        "images",
-        title=escape(f"Nearest neighbours: {source}"),
-        text=f"<p>{text}</p>",
-        ranks=ranks,
-        rows="".join(body),
+        title=f"Nearest neighbours: {source}",
+        count=f"{count:,}",
+        classes=embedded.labels is not None,
+        ranks=range(1, nearest.indices.shape[1] + 1),
+        rows=table,
         **style,
     )
 

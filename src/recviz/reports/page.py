@@ -1,17 +1,31 @@
-"""Fills in pages/*.html, within pages/frame.html. Each page opens offline and loads nothing."""
+"""Renders pages/*.html, templates of jinja2. Each page opens offline and loads nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 PAGES = Path(__file__).parent / "pages"
 
 
-def filled(name: str, style: str, **parts: str) -> str:
-    """The page NAME.html in the style of STYLE.css, with each <!--part--> replaced by its HTML, already escaped."""
-    page, body, sheet = (
-        (PAGES / file).read_text(encoding="utf-8") for file in ("frame.html", f"{name}.html", f"{style}.css")
+def rendered(name: str, **content: Any) -> str:
+    """The page NAME.html, which extends frame.html. Values are escaped.
+
+    Args:
+        name: of the template.
+        content: its values; those of a script go through the filter tojson.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    for part, text in {"style": sheet, "body": body, **parts}.items():
-        page = page.replace(f"<!--{part}-->", text)
-    return page
+    return environment.get_template(f"{name}.html").render(**content)
+
+
+def plotly() -> str:
+    """Plotly's script (plotly.js, MIT), to be inlined."""
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script

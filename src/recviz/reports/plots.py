@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from recviz.runs.metrics import loss_terms
 from recviz.runs.rows import Row
+from recviz.runs.seeds import curve
 
 _COLLAPSE = {
     "collapse/embeddings_rankme": "RankMe of the embeddings",
@@ -115,13 +116,7 @@ def _curves(wanted: Sequence[tuple[str, Sequence[Row], str]], axis: str, accurac
 
 def _points(run: Row, name: str, axis: str) -> list[tuple[float, float, float, float]]:
     """Place, mean, lowest and highest value of a curve, over the seeds of the row."""
-    curves = [
-        [(at[axis], value) for at, value in each.series.get(name, []) if axis in at] for each in run.members or (run,)
-    ]
-    return [
-        (sum(x) / len(x), sum(y) / len(y), min(y), max(y))
-        for x, y in (zip(*points, strict=True) for points in zip(*curves, strict=False))
-    ]
+    return [(at[axis], mean, low, high) for at, mean, low, high in curve(run, name) if axis in at]
 
 
 def _scatter(runs: Sequence[Row], headings: Mapping[str, str], what: str, label: str) -> Any:

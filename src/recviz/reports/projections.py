@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import warnings
-from html import escape
 from pathlib import Path
 
 import torch
@@ -13,8 +11,8 @@ from torch import Tensor
 
 from recviz.files import whole_file
 from recviz.launch.machine import torch_threads
-from recviz.reports.embedding import THUMBNAIL, Embedded, sprite
-from recviz.reports.page import filled
+from recviz.reports.embedding import THUMBNAIL, Embedded, others, sprite
+from recviz.reports.page import plotly, rendered
 from recviz.reports.plots import literal, panels
 
 
@@ -82,35 +80,29 @@ def draw(places: dict[str, Tensor], embedded: Embedded, source: str, path: Path)
         figure.savefig(part, dpi=130)
 
 
-def page(places: dict[str, Tensor], embedded: Embedded, source: str) -> str:
-    """A page of the projections, with thumbnails under the pointer and a legend of the classes."""
+def page(places: dict[str, Tensor], embedded: Embedded, source: str, k: int = 10) -> str:
+    """A page of the projections: images under the pointer, neighbours of a pressed one, selections, classes."""
     style, across = sprite(embedded.thumbnails)
     count = len(embedded.names)
-    colors = class_colors(len(embedded.class_names))
+    nearest = others(embedded.features, min(k, count - 1))
     content = {
         "places": {name: at.mul(10000).round().int().tolist() for name, at in places.items()},
         "labels": None if embedded.labels is None else embedded.labels.tolist(),
         "classes": embedded.class_names,
-        "colors": colors,
+        "colors": class_colors(len(embedded.class_names)),
         "names": [embedded.name(index) for index in range(count)],
+        "nearest": nearest.indices.tolist(),
+        "similarities": [[round(value, 3) for value in row] for row in nearest.similarities.tolist()],
         "across": across,
         "side": THUMBNAIL,
     }
-    text = json.dumps(content).replace("<", "\\u003c")  # no name can end the script
-    methods = "".join(f'<button type="button">{name}</button>' for name in places)
-    legend, hint = "", ""
-    if embedded.labels is not None:
-        entries = zip(embedded.class_names, colors, strict=True)
-        items = (f'<li><button type="button" style="--color:{c}">{escape(name)}</button></li>' for name, c in entries)
-        legend, hint = f'<ul id="legend">{"".join(items)}</ul>', " Press a class below to see it alone."
-    return filled(
+    return rendered(
         "projection",
-        "images",
-        title=escape(f"Features in two dimensions: {source}"),
+        title=f"Features in two dimensions: {source}",
         count=f"{count:,}",
-        hint=hint,
-        methods=methods,
-        legend=legend,
-        content=text,
+        classes=embedded.labels is not None,
+        methods=list(places),
+        content=content,
+        plotly=plotly(),
         **style,
     )

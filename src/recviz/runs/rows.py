@@ -66,6 +66,8 @@ class Row(NamedTuple):
     """Curves by metric: [({"epoch": …, "hours": …}, value)], as far as known."""
     members: tuple[Row, ...] = ()
     """The runs of several seeds whose means this row has, see runs.seeds."""
+    folder: Path | None = None
+    """Of the run; of several seeds, the first's."""
 
     @property
     def top1(self) -> Accuracy | None:
@@ -154,6 +156,7 @@ def _run(folder: RunFolder) -> list[Row]:
         series=series,
         seed=_seed(config),
         settings=_settings(config),
+        folder=folder.path,
         **figures[0],
     )
     others = [first._replace(series={}, **other) for other in figures[1:]]

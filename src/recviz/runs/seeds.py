@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from itertools import takewhile
 from string import digits
-from typing import Any
+from typing import Any, NamedTuple
 
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.runs.rows import Row
@@ -34,6 +34,26 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
         apart = len({row.seed for row in members}) == len(members)
         means += [_mean(members)] if apart and len(members) > 1 else members
     return means
+
+
+class Point(NamedTuple):
+    """A point of a curve over seeds."""
+
+    at: dict[str, float]
+    """"epoch" and "hours", as far as known; of the first run."""
+    mean: float
+    low: float
+    high: float
+
+
+def curve(row: Row, metric: str) -> list[Point]:
+    """A metric over training: of the run, or over the seeds of the row, as far as all have come."""
+    curves = [each.series.get(metric, []) for each in row.members or (row,)]
+    points = []
+    for of_seeds in zip(*curves, strict=False):
+        values = [value for _, value in of_seeds]
+        points.append(Point(of_seeds[0][0], statistics.mean(values), min(values), max(values)))
+    return points
 
 
 def _mean(members: list[Row]) -> Row:

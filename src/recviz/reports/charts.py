@@ -1,0 +1,135 @@
+"""What the charts of a comparison's page show, as JSON for pages/compare.js."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from recviz.probes.result import Accuracy, OverSeeds
+from recviz.runs.folder import RunFolder
+from recviz.runs.metrics import loss_terms
+from recviz.runs.rows import Row
+from recviz.runs.seeds import curve
+
+TITLES = {"top1": "top-1 accuracy", "knn": "k-NN accuracy", "top5": "top-5 accuracy"}
+CURVES = {
+    "probe/linear_top1": "online linear probe, top-1",
+    "probe/knn": "online k-NN, top-1",
+    "probe/linear_top5": "online linear probe, top-5",
+    "train/total": "loss",
+    "collapse/embeddings_rankme": "RankMe of the embeddings",
+    "collapse/embeddings_std": "standard deviation of the embeddings",
+    "collapse/embeddings_spread": "spread of the embeddings",
+    "collapse/features_std": "standard deviation of the features",
+    "train/lr": "learning rate",
+    "train/view_size": "side of the views in pixels",
+    "train/images_per_s": "images per second",
+}
+_MOST = 200
+"""Points of a curve."""
+_PICTURES = 6
+
+
+def charts(rows: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Any]:
+    """Runs with costs and metrics, and the curves of training.
+
+    Args:
+        rows: of all tables.
+        headings: of the tables, by group.
+    """
+    metrics = dict.fromkeys(name for row in rows for name in row.metrics)
+    first = {name: next(row.metrics[name] for row in rows if name in row.metrics) for name in metrics}
+    return {
+        "runs": [_run(row) for row in rows],
+        "headings": headings,
+        "titles": TITLES,
+        "metrics": {name: "share" if _is_share(value) else "number" for name, value in first.items()},
+        "curves": _curves([row for row in rows if row.kind == "run" and row.series]),
+    }
+
+
+def _is_share(value: Accuracy | OverSeeds | float) -> bool:
+    return isinstance(value, Accuracy) or (isinstance(value, OverSeeds) and value.fraction)
+
+
+def _run(row: Row) -> dict[str, Any]:
+    metrics = {}
+    for name, value in row.metrics.items():
+        middle = value if isinstance(value, float | int) else value.value
+        low, high = (None, None) if isinstance(value, float | int) else (value.low, value.high)
+        metrics[name] = {
+            "value": round(middle, 6),
+            "low": round(middle if low is None else low, 6),
+            "high": round(middle if high is None else high, 6),
+        }
+    costs = ("images", "compute", "epochs", "hours", "parameters", "gflops", "rankme")
+    lines = [
+        *(row.method, row.backbone, row.data, row.probe),
+        *(f"{TITLES.get(name, name)}: {_text(value)}" for name, value in row.metrics.items()),
+        f"{len(row.members)} seeds" if row.members else None,
+        None if row.images is None else f"{row.images:,} images",
+        None if row.epochs is None else f"{row.epochs:g} epochs",
+        None if row.hours is None else f"{row.hours:.2g} hours",
+    ]
+    return {
+        **{name: getattr(row, name) for name in ("name", "kind", "group", "method", "backbone", *costs)},
+        "metrics": metrics,
+        "about": "<br>".join([f"<b>{escape(row.name)}</b>", *(escape(line) for line in lines if line)]),
+    }
+
+
+def _text(value: Accuracy | OverSeeds | float) -> str:
+    if isinstance(value, float | int):
+        return f"{value:.4g}"
+    spread = f" ± {value.std:.1%}" if isinstance(value, OverSeeds) and value.fraction else ""
+    return f"{value.value:.1%}{spread}" if _is_share(value) else f"{value.value:.4g}"
+
+
+def _curves(rows: Sequence[Row]) -> dict[str, Any]:
+    """By metric: title, and of each run its places, values and band."""
+    logged = dict.fromkeys(name for row in rows for name in row.series)
+    terms = {f"train/{term}": f"term of the loss: {term}" for row in rows for term in loss_terms(row.series)}
+    titles = {**dict(list(CURVES.items())[:4]), **terms, **CURVES}
+    found = {}
+    for metric, title in titles.items():
+        runs = [
+            line
+            for place, row in enumerate(rows)
+            if metric in logged and (line := _curve(row, metric, place)) is not None
+        ]
+        if runs:
+            found[metric] = {"title": title, "share": metric.startswith("probe/"), "runs": runs}
+    return found
+
+
+def _curve(row: Row, metric: str, place: int) -> dict[str, Any] | None:
+    points = [point for point in curve(row, metric) if "epoch" in point.at]
+    step = -(-len(points) // _MOST)
+    points = points[:: max(1, step)] if step <= 1 else [*points[::step], points[-1]]
+    if not points:
+        return None
+    line: dict[str, Any] = {
+        "name": row.name,
+        "place": place,
+        "epoch": [round(point.at["epoch"], 4) for point in points],
+        "hours": [point.at.get("hours") for point in points],
+        "y": [float(f"{point.mean:.5g}") for point in points],
+    }
+    if row.members:
+        line |= {side: [float(f"{getattr(point, side):.5g}") for point in points] for side in ("low", "high")}
+    return line
+
+
+def pictures(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The different views.png of the runs' folders: the run's name and a data address."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        path = None if row.folder is None else RunFolder(row.folder).views
+        if path is not None and path.is_file() and len(found) < _PICTURES:
+            content = path.read_bytes()
+            address = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+            found.setdefault(hashlib.sha256(content).hexdigest(), {"run": row.name, "address": address})
+    return list(found.values())
