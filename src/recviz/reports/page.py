@@ -20,6 +20,7 @@ def rendered(name: str, **content: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     return environment.get_template(f"{name}.html").render(**content)
 
 

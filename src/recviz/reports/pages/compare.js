@@ -16,7 +16,7 @@ function layout(x, y, log, share, aside) {
     legend: aside ? {itemwidth: 30} : {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, itemwidth: 30},
     showlegend: true,
     xaxis: {...axis, title: {text: x, standoff: 8}, ...(log ? {type: "log", tickvals: log} : {rangemode: "tozero"})},
-    yaxis: {...axis, title: {text: y}, tickformat: share ? ".0%" : ""},
+    yaxis: {...axis, title: {text: y}, tickformat: share ? ".3~p" : ""},
   };
 }
 /* 1, 2 and 5 times the powers of ten. */
