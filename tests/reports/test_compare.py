@@ -500,7 +500,8 @@ DRIVE = """
 <script>
 {
 const say = text => {
-  document.body.append(Object.assign(document.createElement("pre"), {className: "said", textContent: text, hidden: true}));
+  const line = document.createElement("pre");
+  document.body.append(Object.assign(line, {className: "said", textContent: text, hidden: true}));
 };
 window.addEventListener("error", event => say("error: " + event.message));
 const rowsShown = () => [...document.querySelectorAll("tbody tr")].filter(row => !row.hidden);

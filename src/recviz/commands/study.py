@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from recviz.commands.job import options as fit_options
 from recviz.commands.job import parse_settings
 from recviz.commands.parsing import new_parser, parse
 from recviz.commands.recipes import find_recipe
+from recviz.commands.search import Draw, Search, draws, example, outcome, read_search, run_draw
 from recviz.commands.trials import JOBS, Trial, dealt_gpus, is_done, make_executor, run_command, run_jobs, run_trial
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
@@ -34,7 +36,7 @@ are options of recviz fit; `seeds: [0, 1, 2]` repeats each with these seeds. Eve
 trials that are done are skipped, and trials that were stopped are resumed. Further options, such as --data.root DIR, go
 to recviz fit in every trial."""
 
-KEYS = {"base", "options", "grid", "seeds", "probe", "slurm"}
+KEYS = {"base", "options", "grid", "seeds", "search", "probe", "slurm"}
 OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
 """Options of the study; all others are options of recviz fit."""
 
@@ -52,6 +54,7 @@ class Study(NamedTuple):
     grid: dict[str, dict[str, Options]]
     probe: Options
     slurm: Options
+    search: Search | None = None
 
 
 def run(argv: list[str]) -> int:
@@ -73,7 +76,11 @@ def run(argv: list[str]) -> int:
     folder = Path(config.folder or f"runs/{path.stem}")
     if config.jobs < 1:
         raise InputError(f"--jobs must be at least 1, got {config.jobs}")
-    all_trials = trials(study, folder, rest)
+    draw = None
+    if study.search is not None:
+        given = (arguments(study.options), rest, arguments(study.probe))
+        draw = Draw(str(folder), study.base, *given, study.search)
+    all_trials = trials(study, folder, rest) if draw is None else [example(draw)]
     check_options(study, all_trials, rest)
     if config.dry_run:
         print("\n".join(shlex.join(["recviz", *trial.fit]) for trial in all_trials))
@@ -84,30 +91,62 @@ def run(argv: list[str]) -> int:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         with FileLock(folder / "study.lock", timeout=0):
-            waiting = [trial for trial in all_trials if not is_done(trial)]
-            print(f"{len(all_trials)} trials in {folder}, {len(all_trials) - len(waiting)} done before", flush=True)
             executor = make_executor(config.launcher, study.slurm, folder)
-            gpus: list[str | None] = [None] * len(all_trials)
+            slots: list[str | None] = [None] * (len(all_trials) if draw is None else draw.search.trials)
             if config.launcher == "local":
-                gpus = dealt_gpus(config.jobs)
+                slots = dealt_gpus(config.jobs)
                 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // config.jobs)))
-            new = {Path(trial.folder).name: trial for trial in waiting}
-            with working(f"training and probing; what each trial says stands in {folder / JOBS}"):
-                failed = [name for name, problem in run_jobs(executor, run_trial, new, gpus) if problem]
-            done = [trial for trial in all_trials if is_done(trial)]
-            probes = references(done, folder)
-            commands = {path.stem: command for path, command in probes.items() if not path.is_file()}
-            with working("probing the untrained backbones"):
-                failed += [name for name, problem in run_jobs(executor, run_command, commands, gpus) if problem]
+            jobs = Jobs(executor, slots, folder)
+            compared, failed = run_grid(all_trials, jobs) if draw is None else run_search(draw, jobs)
     except Timeout as error:
         raise InputError(f"another study runs in {folder}: wait for it, or give another --folder") from error
-    if done:
-        compared = [trial.folder for trial in done] + [str(path) for path in probes if path.is_file()]
+    if compared:
         compare.run([*compared, "--out", str(folder / "report.html")])
+    if draw is not None:
+        print(outcome(draw).text)
     if failed:
         count = "1 job" if len(failed) == 1 else f"{len(failed)} jobs"
         print(f"{count} failed ({', '.join(failed)}): the logs are in {folder / JOBS}; the same command tries again")
     return 1 if failed else 0
+
+
+class Jobs(NamedTuple):
+    """Where jobs run."""
+
+    executor: Any
+    slots: list[str | None]
+    """CUDA_VISIBLE_DEVICES of the concurrent jobs."""
+    folder: Path
+    """Of the study."""
+
+    def run(self, function: Callable[..., str], tasks: Mapping[str, Any], what: str) -> list[str]:
+        """Run the tasks; the names of those that failed."""
+        with working(f"{what}; what each trial says stands in {self.folder / JOBS}"):
+            return [name for name, problem in run_jobs(self.executor, function, tasks, self.slots) if problem]
+
+
+def run_grid(all_trials: list[Trial], jobs: Jobs) -> tuple[list[str], list[str]]:
+    """Run the unfinished trials of a grid, and probe the untrained backbones.
+
+    Returns:
+        What to compare, and the names of failed jobs.
+    """
+    waiting = [trial for trial in all_trials if not is_done(trial)]
+    print(f"{len(all_trials)} trials in {jobs.folder}, {len(all_trials) - len(waiting)} done before", flush=True)
+    failed = jobs.run(run_trial, {Path(trial.folder).name: trial for trial in waiting}, "training and probing")
+    done = [trial for trial in all_trials if is_done(trial)]
+    probes = references(done, jobs.folder)
+    commands = {path.stem: command for path, command in probes.items() if not path.is_file()}
+    failed += jobs.run(run_command, commands, "probing the untrained backbones")
+    return [*(trial.folder for trial in done), *(str(path) for path in probes if path.is_file())], failed
+
+
+def run_search(draw: Draw, jobs: Jobs) -> tuple[list[str], list[str]]:
+    """Run the draws that a search still has; see run_grid."""
+    waiting = draws(draw)
+    print(f"{draw.search.trials} trials in {jobs.folder}, {draw.search.trials - len(waiting)} done before", flush=True)
+    failed = jobs.run(run_draw, waiting, "training and probing")
+    return outcome(draw).complete, failed
 
 
 def options() -> ArgumentParser:
@@ -162,7 +201,10 @@ def read_study(path: Path) -> Study:
         unknown = set(content) - KEYS
         if unknown:
             raise ValueError(f"it has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")
-        grid = {str(axis): dict(values) for axis, values in content["grid"].items()}
+        search = None if content.get("search") is None else read_search(content["search"])
+        if search is not None and {"grid", "seeds"} & set(content):
+            raise ValueError("it has a search or a grid, not both: repeat the best trials with seeds afterwards")
+        grid = {str(axis): dict(values) for axis, values in ({} if search else content["grid"]).items()}
         if (seeds := content.get("seeds")) is not None:
             good = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
             if not good or not seeds or len(set(seeds)) < len(seeds):
@@ -174,7 +216,7 @@ def read_study(path: Path) -> Study:
         named = [name for values in grid.values() for name in values]
         for name in named:
             plain_name(name)
-        if not grid or not all(grid.values()) or len(set(named)) < len(named):
+        if search is None and (not grid or not all(grid.values()) or len(set(named)) < len(named)):
             raise ValueError("grid needs axes, each with values of different names")
         study = Study(
             str(content["base"]),
@@ -182,6 +224,7 @@ def read_study(path: Path) -> Study:
             {axis: {name: dict(options or {}) for name, options in values.items()} for axis, values in grid.items()},
             dict(content.get("probe") or {}),
             dict(content.get("slurm") or {}),
+            search,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"no key {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]

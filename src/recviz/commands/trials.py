@@ -81,7 +81,7 @@ def _settings(trial: Trial) -> dict[str, list[str]]:
     return {"fit": ["fit", "--config", trial.base, *trial.options, *kept], "probe": trial.probe}
 
 
-def run_trial(trial: Trial, gpus: str | None = None) -> str:
+def run_trial(trial: Trial, gpus: str | None = None, probed: bool = True) -> str:
     """In a job: train and probe one trial.
 
     The job locks FOLDER.lock, so that a trial whose study was killed is not started twice.
@@ -89,6 +89,7 @@ def run_trial(trial: Trial, gpus: str | None = None) -> str:
     Args:
         trial: the trial.
         gpus: see run_command.
+        probed: False: train only, where a callback ends the run before its last epoch.
 
     Returns:
         The line of a failure, "" for success.
@@ -104,7 +105,8 @@ def run_trial(trial: Trial, gpus: str | None = None) -> str:
                 write_whole(trial.begun, json.dumps(_settings(trial)))
             fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
             probe = ["probe", "--ckpt_path", str(RunFolder(folder).last), *trial.probe]
-            if problem := run_command(fit, gpus) or run_command(probe, gpus):
+            problem = run_command(fit, gpus) or (run_command(probe, gpus) if probed else "")
+            if problem or not probed:
                 return problem
             write_whole(folder / NOTE, json.dumps(_settings(trial)))
             return ""
