@@ -175,7 +175,7 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
 ) -> None:
     (tmp_path / "published").mkdir()
     torch.save(resnet50().state_dict(), tmp_path / "published/resnet50.pth")
-    monkeypatch.setattr("recviz.backbones.PUBLISHED", f"file://{tmp_path}/published/{{name}}.pth")
+    monkeypatch.setattr("recviz.backbones.published.PUBLISHED", f"file://{tmp_path}/published/{{name}}.pth")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     make_cifar(tmp_path / "sets", "cifar10", 30, 10)

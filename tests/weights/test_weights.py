@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -354,13 +355,21 @@ def test_published_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pyte
     published.mkdir()
     source = resnet50()
     torch.save(source.state_dict(), published / "resnet50.pth")
-    monkeypatch.setattr("recviz.backbones.PUBLISHED", f"file://{published}/{{name}}.pth")
+    monkeypatch.setattr("recviz.backbones.published.PUBLISHED", f"file://{published}/{{name}}.pth")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     first = resnet50(weights="vicreg")
     (published / "resnet50.pth").unlink()
     second = resnet50(weights="vicreg")
     for backbone in (first, second):
         assert torch.equal(backbone.layer4[2].conv3.weight, source.layer4[2].conv3.weight)
+    kept = tmp_path / "hub/checkpoints/vicreg_resnet50.pth"
+    digest, name = kept.with_name(f"{kept.name}.sha256").read_text().split()
+    assert (digest, name) == (hashlib.sha256(kept.read_bytes()).hexdigest(), kept.name)
+    with kept.open("ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"vicreg_resnet50.pth is not the file of its first use .*sha256") as error:
+        resnet50(weights="vicreg")
+    assert "\n" not in str(error.value)
     with pytest.raises(
         InputError, match=r"cannot download file:.*resnet50x2.pth .*put the file at .*vicreg_resnet50x2.pth"
     ):
