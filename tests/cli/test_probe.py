@@ -190,6 +190,19 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     assert entry["feature_dim"] == 2048
     assert recviz_command("probe", *backbone, *data, "--data.views.size", "32")[0] == 0
     assert results(Path("runs/results.json"))[-1]["input"]["size"] == 32
+    Path("runs/results.json").rename("own.json")
+    given = {"class_path": "recviz.CIFAR10DataModule", "init_args": {"root": str(tmp_path / "sets"), "batch_size": 15}}
+    Path("here.yaml").write_text(yaml.safe_dump({"data": given}))
+    compare = ["compare", "own.json", "--published", "here.yaml", "--out", "report.html"]
+    code, out, err = recviz_command(*compare)
+    assert (code, err) == (0, "")
+    assert "linear protocol on CIFAR10DataModule" in out
+    [entry] = results(Path("report-published.json"))
+    assert (entry["input"]["size"], entry["settings"]["backbone"]["init_args"]["weights"]) == (224, "vicreg")
+    names = [line.split("|")[1].strip() for line in Path("report.md").read_text().splitlines() if "resnet50" in line]
+    assert names == [f"resnet50 (imagenet stem), weights vicreg, at {size} pixels" for size in (224, 32, 224)]
+    assert "linear protocol" not in recviz_command(*compare)[1]  # it is measured once
+    Path("own.json").rename("runs/results.json")
     assert recviz_command("probe", *backbone, *data, "--data.init_args.views.size", "64")[0] == 0
     assert results(Path("runs/results.json"))[-1]["input"]["size"] == 64
 

@@ -156,10 +156,9 @@ ALIKE = {"train": {"images": 25_000, "fingerprint": "a"}, "input": {"size": 32}}
 LINEAR = {"top1": share(0.5)}
 SGD = {"top1": share(0.5), "top5": share(0.6)}
 UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
-    "fewer labels": ({"train": {"images": 5_000, "fingerprint": "b"}}, "linear probe on all 5,000 labels at 32×32"),
-    "other labels": ({"train": {"images": 25_000, "fingerprint": "c"}}, "linear probe on all 25,000 labels at 32×32"),
-    "other image size": ({"input": {"size": 64}}, "labels at 64×64"),
-    "other classes": ({"classes": [f"other{i}" for i in range(100)]}, "linear probe on all 25,000 labels at 32×32"),
+    "fewer labels": ({"train": {"images": 5_000, "fingerprint": "b"}}, "linear probe on all 5,000 labels"),
+    "other labels": ({"train": {"images": 25_000, "fingerprint": "c"}}, "linear probe on all 25,000 labels"),
+    "other classes": ({"classes": [f"other{i}" for i in range(100)]}, "linear probe on all 25,000 labels"),
     "other test images": ({"test": {"images": 50, "fingerprint": "d"}}, "50 test images"),
     "other data": ({"settings": {"data": {"class_path": "recviz.CIFAR10DataModule"}}}, "CIFAR10, 100 classes"),
     "a fraction": (
@@ -167,11 +166,11 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
         "linear probe on 25,000 labels",
     ),
     "another k": ({"metrics": {**LINEAR, "knn/k=5, plain": share(0.4)}}, "k-NN (k=5, plain)"),
-    "no k-NN": ({"metrics": LINEAR}, "labels at 32×32"),
+    "no k-NN": ({"metrics": LINEAR}, "linear probe on all 25,000 labels"),
     "the authors' evaluation": (
         {"protocol": "official", "title": "linear evaluation by SGD", "metrics": SGD,
          "training": {"epochs": 100, "head_lr": 0.02}},
-        "linear evaluation by SGD on all 25,000 labels at 32×32 with epochs 100, head_lr 0.02",
+        "linear evaluation by SGD on all 25,000 labels with epochs 100, head_lr 0.02",
     ),
     "fine-tuning": (
         {"protocol": "finetune", "title": "fine-tuning", "metrics": SGD, "training": {"epochs": 20}},
@@ -194,7 +193,7 @@ def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, na
     assert one != unlike
     assert said in heading(unlike)
     assert heading(one) == (
-        "CIFAR100, 100 classes, 100 test images; linear probe on all 25,000 labels at 32×32 and k-NN (k=20, T=0.07)"
+        "CIFAR100, 100 classes, 100 test images; linear probe on all 25,000 labels and k-NN (k=20, T=0.07)"
     )
 
 
@@ -225,6 +224,16 @@ def test_a_later_probe_takes_an_earlier_ones_place_by_checkpoint(tmp_path: Path,
     (run / "results.json").write_text(json.dumps(entries))
     found = [(row.probe, row.top1.value) for row in read_rows(run) if row.top1]
     assert found == [("linear", 0.3), ("linear, epoch=1.ckpt", 0.2)]
+
+
+def test_backbones_of_two_image_sizes_stand_in_one_table(tmp_path: Path, recviz_command: Command) -> None:
+    for size in (32, 224):
+        entry = {**results(0.4, CLASSES), "train": {"images": 25_000}, "input": {"size": size}}
+        (make_run(tmp_path / f"at{size}") / "results.json").write_text(json.dumps([entry]))
+    assert recviz_command("compare", "at32", "at224", "--out", "report.html")[0] == 0
+    head, *rows = table(Path("report.md"))
+    sizes = {row[0]: row[head.index("image size")] for row in rows}
+    assert (sizes["at32"], sizes["at224"]) == ("32×32", "224×224")
 
 
 def test_one_backbone_at_two_sizes_is_two_rows(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ TRIALS = {
     "two probes of one run, on all labels and on half": Trial(
         f"fit {QUICK} --run_dir r\nprobe --ckpt_path r --trainer.accelerator cpu\n"
         "probe --ckpt_path r --data.fraction 0.5 --trainer.accelerator cpu\ncompare r",
-        ("2 sets of images, classes or labels", "linear probe on all 200 labels at 32×32", "on 100 labels"),
+        ("2 sets of images, classes or labels", "linear probe on all 200 labels", "on 100 labels"),
     ),
     "settings of nested references": Trial(
         "compare r", "r/config.yaml holds over", 2, given=folder("config.yaml", LAUGHS)

@@ -10,6 +10,7 @@ from recviz.commands.parsing import new_parser, parse
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import tables_of, terminal_table, write_report
+from recviz.runs.folder import RunFolder
 from recviz.runs.rows import Row, read_rows
 from recviz.runs.seeds import over_seeds
 
@@ -26,12 +27,19 @@ def run(argv: list[str]) -> None:
     parser.add_argument("runs", type=str, nargs="+", metavar="RUN", help="run folders or results.json files")
     parser.add_argument("--out", type=str, default="compare.html", help="the page (default: compare.html)")
     parser.add_argument("--each_seed", type=bool, default=False, help="a row for each seed (default: their mean)")
+    parser.add_argument(
+        "--published",
+        type=str | None,
+        default=None,
+        help="a run folder or recipe: probe the ResNet-50 of VICReg's authors on its data, once, and compare it too",
+    )
     config = parse(parser, argv)
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")
+    paths = [*config.runs, *([] if config.published is None else [str(authors_results(config.published, out))])]
     with working("reading the runs"):
-        read = {path: read_rows(Path(path)) for path in config.runs}
+        read = {path: read_rows(Path(path)) for path in paths}
     runs = [run for rows in distinct(read).values() for run in rows]
     runs = runs if config.each_seed else over_seeds(runs)
     tables = tables_of(runs)
@@ -46,6 +54,22 @@ def run(argv: list[str]) -> None:
     for table in tables:
         print(f"{terminal_table(table, width)}\n")
     print(f"page: {out}; all columns: {out.with_suffix('.md')}; {plots} plots beside them as SVG and PNG")
+
+
+def authors_results(source: str, out: Path) -> Path:
+    """Results of the authors' ResNet-50 on the data of a run or recipe, beside the page; measured if missing.
+
+    Raises:
+        InputError: as `recviz probe`.
+    """
+    path = out.with_name(f"{out.stem}-published.json")
+    if not path.is_file():
+        from recviz.commands import probe
+
+        data = str(RunFolder(source).config) if Path(source).is_dir() else source
+        backbone = ["--backbone", "recviz.backbones.resnet50", "--backbone.weights", "vicreg"]
+        probe.run([*backbone, "--config", data, "--results", str(path)])
+    return path
 
 
 def distinct(read: dict[str, list[Row]]) -> dict[str, list[Row]]:

@@ -76,6 +76,7 @@ COLUMNS = (
     Column("images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}"),
     Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}"),
     Column("probe", lambda run: run.probe),
+    Column("image size", lambda run: run.size, lambda value: f"{value}×{value}"),
     Column("labels", lambda run: run.labels, lambda value: f"{value:,}"),
 )
 

@@ -154,12 +154,12 @@ def _entry(fields: Fields) -> Entry:
 def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -> str:
     """Data and protocol of an entry, with a hash of everything that makes metrics incomparable.
 
-    These are the test images and classes, the labelled images of the probe, the image size, the protocol with its
-    training settings, and the k-NN's settings.
+    These are the test images and classes, the labelled images of the probe, the protocol with its training settings,
+    and the k-NN's settings. The image size is the backbone's: those of two sizes are compared on the same images.
     """
-    train, test, size = fields.table("train"), fields.table("test"), fields.table("input").count("size")
+    train, test = fields.table("train"), fields.table("test")
     training = fields.table("training").content
-    about = [classes, test.content, train.content, size, protocol, training, knn]
+    about = [classes, test.content, train.content, protocol, training, knn]
     label = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:6]
     options = fields.table("settings").table("data")
     data = short((options.text("class_path") or "data").rpartition(".")[2])
@@ -170,7 +170,6 @@ def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -
     labels = train.count("images")
     given = f"{every}{'' if labels is None else f'{labels:,} '}labels"
     words = [f"{fields.text('title') or protocol} on {given}"]
-    words += [f"at {size}×{size}"] if size is not None else []
     words += [f"with {', '.join(f'{name} {value}' for name, value in training.items())}"] if training else []
     words += [f"and k-NN ({knn})"] if knn is not None else []
     images = "" if test.count("images") is None else f", {test.count('images'):,} test images"

@@ -54,6 +54,8 @@ class Row(NamedTuple):
     """Protocol of the metrics."""
     labels: int | None = None
     """Number of labelled images of the probe."""
+    size: int | None = None
+    """Side of the probed images in pixels."""
     group: str = ""
     """Data and protocol, see results.Entry; metrics of one group are comparable."""
     classes: int | None = None
@@ -109,7 +111,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise InputError(f"there is no run folder or file of results {path}")
     newest = {
-        (entry.group, entry.weights, entry.checkpoint, str(entry.settings.content.get("backbone"))): entry
+        (entry.group, entry.size, entry.weights, entry.checkpoint, str(entry.settings.content.get("backbone"))): entry
         for entry in read_results(path)
     }  # a later entry replaces an earlier one
     return [_baseline(entry) for entry in newest.values()]
@@ -127,7 +129,7 @@ def _run(folder: RunFolder) -> list[Row]:
             f"{folder} has neither {folder.record.name} nor {folder.metrics.name}: nothing was trained there yet"
         )
     entries = folder.read_results()
-    newest = {(entry.group, _of(entry)): _figures(entry) for entry in entries}
+    newest = {(entry.group, entry.size, _of(entry)): _figures(entry) for entry in entries}
     data = about.table("data")
     own = (entry.group for entry in reversed(entries) if _as_final(entry, config, data.count("images")))
     final = _final(series, next(own, f"{_data(config)}, final probe"), data)
@@ -250,6 +252,7 @@ def _figures(entry: Entry) -> dict[str, Any]:
         "metrics": entry.metrics,
         "probe": entry.protocol + _of(entry),
         "labels": entry.labels,
+        "size": entry.size,
         "group": entry.group,
         "classes": entry.classes,
     }

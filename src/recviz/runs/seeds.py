@@ -27,7 +27,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     alike: dict[Any, list[Row]] = {}
     for place, row in enumerate(rows):
         seeded = row.kind == "run" and row.seed is not None
-        key = (row.settings, row.group, row.probe, row.epochs, frozenset(row.metrics)) if seeded else place
+        key = (row.settings, row.group, row.size, row.probe, row.epochs, frozenset(row.metrics)) if seeded else place
         alike.setdefault(key, []).append(row)
     means = []
     for members in alike.values():
