@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.progress import EpochLines
@@ -37,6 +39,44 @@ def test_a_collapse_is_warned_of_once_and_a_healthy_run_is_not(caplog: pytest.Lo
     torch.nn.init.ones_(collapsed.projector[-1].weight)  # all columns of the embeddings are one
     tiny_trainer(CollapseMonitor(), epochs=3).fit(collapsed, datamodule=tiny_data())
     assert caplog.text.count("collapsing") == 1
+
+
+class Kept(Callback):
+    """Keeps the embeddings of every step."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.rows.append(outputs["embeddings"])
+
+
+@pytest.mark.parametrize(("samples", "batches"), [(2, 1), (16, 1), (17, 2), (40, 3), (4096, 4)])
+def test_the_rank_is_that_of_the_last_rows_of_the_epoch(samples: int, batches: int) -> None:
+    kept = Kept()
+    trainer = tiny_trainer(kept, CollapseMonitor(samples=samples), epochs=2)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())  # four batches of 16 in an epoch
+    expected = rankme(torch.cat(kept.rows[-batches:]))
+    torch.testing.assert_close(trainer.callback_metrics["collapse/embeddings_rankme"], expected)
+
+
+def test_wide_rows_are_fewer() -> None:
+    monitor = CollapseMonitor()
+    for _ in range(9):
+        monitor._keep("embeddings", torch.zeros(256, 2**14))
+    assert sum(map(len, monitor._queues["embeddings"])) == 1024
+
+
+def test_a_checkpoint_within_an_epoch_has_the_rows_of_it(tmp_path: Path) -> None:
+    kept, monitor = Kept(), CollapseMonitor()
+    trainer = tiny_trainer(kept, monitor, epochs=2, max_steps=6, limit_val_batches=0)  # of four steps in an epoch
+    monitor.on_train_epoch_end = lambda *args: None  # type: ignore[method-assign]  # which max_steps calls, too
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    [state] = [state for state in torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"].values() if state]
+    again = CollapseMonitor()
+    again.load_state_dict(state)
+    assert torch.equal(torch.cat(again._queues["embeddings"]), torch.cat(kept.rows))
 
 
 def test_collapse_measures_are_logged() -> None:

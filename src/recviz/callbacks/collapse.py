@@ -5,44 +5,57 @@ from __future__ import annotations
 import logging
 from typing import Any, TypeGuard
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from recviz.distributed import gather_rows
+from recviz.distributed import gather_rows, world_size
+from recviz.errors import InputError
 from recviz.probes.spectra import rankme, spread
 
 _log = logging.getLogger(__name__)
 
 
+_ELEMENTS = 2**24
+"""Most numbers that a queue holds, over all processes: 64 MiB in float32."""
+
+
 class CollapseMonitor(Callback):
-    """Logs standard deviations and effective rank of a batch, and warns once of a collapse.
+    """Logs standard deviations and effective ranks, and warns once of a collapse.
 
     It reads `embeddings` [N, P] and `features` [N, D] from the dict that `training_step` returns. At logging steps it
     logs collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see
-    `spread`); at the end of each epoch, collapse/embeddings_rankme. Each is of one batch. The effective rank is that of
-    the last batch over all processes, whose number of rows bounds it. A collapse is a spread below `threshold`, or an
-    effective rank below 1 + threshold · (largest possible rank).
+    `spread`), each of one batch. At the end of each epoch it logs the effective ranks collapse/embeddings_rankme and
+    features_rankme of the epoch's last `samples` rows over all processes. A collapse is a spread below `threshold`, or
+    an effective rank of the embeddings below 1 + threshold · (largest possible rank).
+
+    The rows are of training, from views and from weights of up to a few steps before: `recviz probe --protocol
+    label-free` measures the finished backbone on clean images.
 
     Args:
         threshold: fraction of the largest spread or rank that counts as collapsed.
+        samples: rows of an effective rank, over all processes; fewer if they are wider than 2²⁴ / samples.
+
+    Raises:
+        InputError: fewer than two samples.
     """
 
-    def __init__(self, threshold: float = 0.02) -> None:
+    def __init__(self, threshold: float = 0.02, samples: int = 4096) -> None:
+        if samples < 2:
+            raise InputError(f"CollapseMonitor needs at least 2 samples, got {samples}")
         self.threshold = threshold
+        self.samples = samples
         self._warned = False
-        self._last: Tensor | None = None
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Reset."""
-        self._last = None
+        self._queues: dict[str, list[Tensor]] = {}  # of this epoch, batch by batch
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log standard deviations at logging steps."""
+        """Keep the rows; log standard deviations at logging steps."""
         outputs = outputs if isinstance(outputs, dict) else {}
         found = {name: rows for name in ("embeddings", "features") if _are_rows(rows := outputs.get(name))}
-        self._last = found.get("embeddings", self._last)
+        for name, rows in found.items():
+            self._keep(name, rows.detach())
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         for name, rows in found.items():
@@ -50,22 +63,40 @@ class CollapseMonitor(Callback):
         if "embeddings" in found:
             pl_module.log("collapse/embeddings_spread", spread(found["embeddings"]))
 
+    def _keep(self, name: str, rows: Tensor) -> None:
+        """Append rows, and drop batches that are not needed for `samples` rows."""
+        queue = self._queues.setdefault(name, [])
+        wanted = max(len(rows), min(self.samples, _ELEMENTS // rows.shape[1]) // world_size())
+        queue.append(rows)
+        while sum(map(len, queue)) - len(queue[0]) >= wanted:
+            del queue[0]
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the effective rank; warn of a collapse."""
-        if self._last is None:
-            return
-        embeddings = gather_rows(self._last).float()
-        rank, width = rankme(embeddings), min(embeddings.shape)
-        pl_module.log("collapse/embeddings_rankme", rank, sync_dist=True)
-        now = spread(embeddings)
-        if not self._warned and (now < self.threshold or rank < 1 + self.threshold * width):
-            self._warned = True
-            if trainer.is_global_zero:
-                _log.warning(
-                    "the embeddings are collapsing at epoch %d: spread %.3f of 1, effective rank %.1f of %d; check the "
-                    "weights of the loss and the learning rate",
-                    trainer.current_epoch, float(now), float(rank), width,
-                )  # fmt: skip
+        """Log the effective ranks; warn of a collapse."""
+        for name, queue in self._queues.items():
+            rows = gather_rows(torch.cat(queue)).float()
+            rank, width = rankme(rows), min(rows.shape)
+            pl_module.log(f"collapse/{name}_rankme", rank, sync_dist=True)
+            now = spread(rows)
+            collapsed = now < self.threshold or rank < 1 + self.threshold * width
+            if name == "embeddings" and collapsed and not self._warned:
+                self._warned = True
+                if trainer.is_global_zero:
+                    _log.warning(
+                        "the embeddings are collapsing at epoch %d: spread %.3f of 1, effective rank %.1f of %d; check "
+                        "the weights of the loss and the learning rate",
+                        trainer.current_epoch, float(now), float(rank), width,
+                    )  # fmt: skip
+        self._queues = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows kept so far, in a checkpoint within an epoch."""
+        return {"queues": {name: torch.cat(queue) for name, queue in self._queues.items()}, "warned": self._warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self._queues = {name: [rows] for name, rows in state_dict["queues"].items()}
+        self._warned = state_dict["warned"]
 
 
 def _are_rows(value: Any) -> TypeGuard[Tensor]:

@@ -40,7 +40,8 @@ def check_hardware(settings: Any) -> None:
 
 LOGGED = (
     "train/hours", "train/images_per_s", "data/skipped", "collapse/features_std", "collapse/embeddings_std",
-    "collapse/embeddings_spread", "collapse/embeddings_rankme", "probe/knn", "probe/linear_top1", "probe/linear_top5",
+    "collapse/embeddings_spread", "collapse/embeddings_rankme",
+    "collapse/features_rankme", "probe/knn", "probe/linear_top1", "probe/linear_top5",
     "train/lr", "train/view_size",
 )  # fmt: skip
 """Metrics that a run logs, besides the terms of its objective."""

@@ -27,7 +27,9 @@ def rankme(z: Tensor, eps: float = 1e-7) -> Tensor:
 
     exp of the entropy of the normalised singular values. The rows are not centred, as in the paper.
     """
-    return _effective_rank(torch.linalg.svdvals(z.float()), eps)
+    z = (z.cpu() if z.device.type == "mps" else z).double()  # which has no float64
+    gram = z.T @ z if z.shape[1] <= len(z) else z @ z.T  # whose eigenvalues are the squared singular values
+    return _effective_rank(torch.linalg.eigvalsh(gram).clamp(min=0).sqrt(), eps).float()
 
 
 def _effective_rank(values: Tensor, eps: float) -> Tensor:

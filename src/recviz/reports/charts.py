@@ -21,6 +21,7 @@ CURVES = {
     "probe/linear_top5": "online linear probe, top-5",
     "train/total": "loss",
     "collapse/embeddings_rankme": "RankMe of the embeddings",
+    "collapse/features_rankme": "RankMe of the features",
     "collapse/embeddings_std": "standard deviation of the embeddings",
     "collapse/embeddings_spread": "spread of the embeddings",
     "collapse/features_std": "standard deviation of the features",

@@ -12,6 +12,7 @@ from recviz.runs.seeds import curve
 
 _COLLAPSE = {
     "collapse/embeddings_rankme": "RankMe of the embeddings",
+    "collapse/features_rankme": "RankMe of the features",
     "collapse/embeddings_std": "mean std of the embeddings",
     "collapse/features_std": "mean std of the features",
 }
