@@ -30,9 +30,9 @@ from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
 Command = Callable[..., tuple[int, str, str]]
 
 SMALL = ["--model.backbone.width", "0.125", "--model.projector_dims", "[32,32]", "--trainer.accelerator", "cpu"]
-SMALLER = ["--model.backbone.widths", "[8,8]", "--model.backbone.features", "16", *SMALL[2:]]  # of SmallResNet
+SMALLER = ["--model.backbone.widths", "[8,8]", "--model.backbone.features", "16", *SMALL[4:]]  # of SmallResNet
 TWO_STEPS = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "2"]
-TWO_STEPS += ["--trainer.log_every_n_steps", "1"]
+TWO_STEPS += ["--trainer.log_every_n_steps", "1", "--trainer.check_val_every_n_epoch", "1"]
 ONE_PROCESS = ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
 QUICK = ["fit", "--config", "quickstart.yaml", "--data.train_size", "300", "--data.val_size", "100"]
 QUICK += ["--data.batch_size", "64", *SMALL]
@@ -77,10 +77,9 @@ def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Pat
         data += ["--trainer.callbacks", "[]"]  # its final probe of raw pixels takes seconds
     if recipe == "quickstart.yaml":
         data += ["--data.train_size", "200", "--data.val_size", "50"]
-    code, out, err = recviz_command(
-        "fit", "--config", recipe, *(SMALLER if "10min" in recipe else SMALL), *ONE_PROCESS, *TWO_STEPS, *data,
-        "--run_dir", "run",
-    )  # fmt: skip
+    small = SMALLER if "10min" in recipe or "1h" in recipe else SMALL
+    fit = ["fit", "--config", recipe, *small, *ONE_PROCESS, *TWO_STEPS, *data, "--run_dir", "run"]
+    code, out, err = recviz_command(*fit)
     assert (code, err) == (0, "")
     rows = metrics(Path("run"))
     assert [row for row in rows if row["probe/linear_top1"]]
