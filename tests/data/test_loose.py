@@ -41,6 +41,7 @@ def test_broken_images_are_left_out_and_named(tmp_path: Path, caplog: pytest.Log
         Path(f"class{label}/{index:03d}.png") for label in (0, 1) for index in range(7)
     ]
     assert "5 skipped" in found.left_out
+    assert len(found.thumbnails) == 0  # nobody asked for them
     assert caplog.text.count("recviz: skipped: cannot read the image") == 5
     paths = data.dataset.train().images.paths[found.indices]  # type: ignore[attr-defined]
     assert [os.fsdecode(path) for path in paths] == found.names

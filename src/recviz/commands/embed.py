@@ -75,7 +75,7 @@ def run(argv: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
-    embedded = embed(backbone, data, split, origin.preparation)
+    embedded = embed(backbone, data, split, origin.preparation, thumbnails=True)
     save(embedded, out)
     with working("projecting"):
         places = projections.project(embedded.features)

@@ -46,7 +46,7 @@ class Embedded(NamedTuple):
     """For files, their paths, with surrogates for bytes that are not UTF-8."""
     class_names: list[str]
     thumbnails: Tensor
-    """uint8 [N, 3, S, S], S at most THUMBNAIL and the short side of the images."""
+    """uint8 [N, 3, S, S], S at most THUMBNAIL and the short side of the images; [0, 3, 1, 1] if not asked for."""
     indices: Tensor
     """int64 [N], indices in the split; unreadable images are missing."""
     left_out: str = ""
@@ -61,16 +61,25 @@ class Embedded(NamedTuple):
         return "" if self.labels is None else self.class_names[int(self.labels[index])]
 
 
-def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Preparation) -> Embedded:
+def embed(
+    backbone: nn.Module, data: DataModule, split: Split, preparation: Preparation, thumbnails: bool = False
+) -> Embedded:
     """Encode a split in order, without augmentation, with progress on stderr.
 
     With `data.on_error` "skip", unreadable images are reported and left out.
+
+    Args:
+        backbone: images [N, 3, H, W] to features [N, D].
+        data: reads the images.
+        split: of the data.
+        preparation: size and normalisation that the backbone expects.
+        thumbnails: keep small copies of the images, for a page.
 
     Raises:
         InputError: images that the backbone does not accept, or no readable image.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    thumbnails: list[Tensor] = []
+    small: list[Tensor] = []
     kept: list[Tensor] = []
     skipped: list[str] = []
 
@@ -86,9 +95,10 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
                 continue
             kept.append(batch.indices)
             assert isinstance(images, Tensor)  # of evaluation
-            side = min(THUMBNAIL if size <= _FEW else 40, *images.shape[2:])
-            small = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-            thumbnails.append(small.round().clamp(0, 255).to(torch.uint8))
+            if thumbnails:
+                side = min(THUMBNAIL if size <= _FEW else 40, *images.shape[2:])
+                reduced = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
+                small.append(reduced.round().clamp(0, 255).to(torch.uint8))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
@@ -103,7 +113,8 @@ def embed(backbone: nn.Module, data: DataModule, split: Split, preparation: Prep
     labels = None if split.labels is None else found.labels.cpu()
     left_out = f"; {len(skipped):,} skipped, since they cannot be read" if skipped else ""
     left_out += f"; left out: {counted(split.left_out)}" if split.left_out else ""
-    return Embedded(found.features.cpu(), labels, names, split.class_names, torch.cat(thumbnails), indices, left_out)
+    pictures = torch.cat(small) if thumbnails else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return Embedded(found.features.cpu(), labels, names, split.class_names, pictures, indices, left_out)
 
 
 def save(embedded: Embedded, folder: Path) -> None:
