@@ -197,7 +197,7 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     code, out, err = recviz_command(*compare)
     assert (code, err) == (0, "")
     assert "linear protocol on CIFAR10DataModule" in out
-    [entry] = results(Path("report-published.json"))
+    [entry] = results(*Path().glob("report-published-*.json"))
     assert (entry["input"]["size"], entry["settings"]["backbone"]["init_args"]["weights"]) == (224, "vicreg")
     names = [line.split("|")[1].strip() for line in Path("report.md").read_text().splitlines() if "resnet50" in line]
     assert names == [f"resnet50 (imagenet stem), weights vicreg, at {size} pixels" for size in (224, 32, 224)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from recviz.commands import search
 from recviz.commands.search import Draw, Search, draws, outcome, run_draw
@@ -50,18 +51,18 @@ def option(trial: Trial, name: str) -> Any:
 
 
 class Runs:
-    """In place of run_trial: the accuracy is 0.1 for each trial of `lrs` above it, and 0.2 more at the end."""
+    """In place of run_trial: the accuracy is half of the learning rate, at the milestone and at the end."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, bool]] = []
         self.lrs: dict[str, float] = {}
-        self.fails: set[str] = set()
+        self.problems: dict[str, str] = {}
 
     def __call__(self, trial: Trial, gpus: str | None = None, probed: bool = True) -> str:
         run = Path(trial.folder)
         self.calls.append((run.name, probed))
-        if run.name in self.fails:
-            return "diverged"
+        if run.name in self.problems:
+            return self.problems.pop(run.name)
         self.lrs[run.name] = lr = option(trial, "--model.base_lr")
         assert option(trial, "--data.val_from_train") is True
         run.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,8 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def draw(**changed: Any) -> Draw:
-    given = {"draw": {"model.base_lr": {"low": 0.01, "high": 1.0, "log": True}}, "trials": 12, "stop": (1,), **changed}
+    choice = {"model.base_lr": {"low": 0.01, "high": 1.0, "log": True}}
+    given = {"draw": choice, "trials": 12, "stop": (1,), **changed}
     Path("s").mkdir(exist_ok=True)
     return Draw("s", "quickstart.yaml", [], [], [], Search(**given))
 
@@ -92,15 +94,15 @@ def test_a_trial_below_the_median_at_a_milestone_ends_there(runs: Runs) -> None:
         assert run_draw(each) == ""
     assert len(runs.lrs) == 12
     assert len(set(runs.lrs.values())) == 12
-    ended = {name for name, probed in runs.calls if probed}
-    for place, name in enumerate(runs.lrs):
-        before = sorted(list(runs.lrs.values())[:place])
-        if place < 4:
-            assert name in ended, "too few trials to compare with"
-        elif runs.lrs[name] < before[(place - 1) // 2]:
-            assert name not in ended
-        elif runs.lrs[name] > before[place // 2]:
+    ended = [name for name, probed in runs.calls if probed]
+    finished: list[float] = []
+    for place, (name, lr) in enumerate(runs.lrs.items()):
+        middle = sorted(finished)[len(finished) // 2] if finished else 0.0
+        if place < 4 or lr > middle:  # at first, too few have finished
             assert name in ended
+        elif lr < sorted(finished)[(len(finished) - 1) // 2]:
+            assert name not in ended
+        finished += [lr] if name in ended else []
     assert len(ended) < 12
     found = outcome(draw())
     best = max(ended, key=lambda name: runs.lrs[name])
@@ -136,18 +138,57 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_it_was_at(runs: Runs, m
     assert draws(draw(trials=3)) == {}
 
 
-def test_a_trial_that_fails_is_said_and_drawn_anew(runs: Runs) -> None:
-    runs.fails = {"trial-000"}
-    first, *rest = draws(draw(trials=2)).values()
-    assert run_draw(first) == "diverged"
-    assert [run_draw(each) for each in rest] == [""]
-    assert len(draws(draw(trials=2))) == 1
+@pytest.mark.parametrize("problem", ["stopped", "recviz: stopped by SIGTERM after step 7"])
+def test_a_trial_that_was_told_to_stop_goes_on(runs: Runs, problem: str) -> None:
+    runs.problems = {"trial-000": problem}
+    first, *_ = draws(draw(trials=2)).values()
+    assert run_draw(first) == problem
+    todo = draws(draw(trials=2)).values()
+    assert [run_draw(each) for each in todo] == ["", ""]
+    assert [name for name, _ in runs.calls] == ["trial-000"] * 3 + ["trial-002"] * 2
 
 
-def test_another_search_in_the_folder_is_refused(runs: Runs) -> None:
-    draws(draw())
-    with pytest.raises(search.InputError, match="holds another search"):
-        draws(draw(stop=(2,)))
+def test_a_trial_that_fails_is_said_and_another_drawn(runs: Runs) -> None:
+    runs.problems = {"trial-000": "recviz: error: diverged"}
+    first, second = draws(draw(trials=2)).values()
+    assert run_draw(first) == "recviz: error: diverged"
+    assert run_draw(second) == ""
+    [third] = draws(draw(trials=2)).values()
+    assert run_draw(third) == ""
+    assert len(set(runs.lrs.values())) == 2
+
+
+def test_a_trial_of_a_job_that_outlived_its_study_is_left_to_it(runs: Runs) -> None:
+    first, *_ = draws(draw(trials=2)).values()
+    runs.problems = {"trial-000": "stopped"}
+    run_draw(first)
+    with FileLock("s/trial-000.lock"):
+        [left] = draws(draw(trials=2)).values()
+        assert run_draw(left) == ""
+    assert list(runs.lrs) == ["trial-001"]
+
+
+def test_a_milestone_without_a_value_is_said(runs: Runs) -> None:
+    [only] = draws(draw(trials=1, stop=(3,))).values()
+    assert "probe/linear_top1 was not logged at epoch 3" in run_draw(only)
+
+
+def test_trials_may_be_added_and_nothing_else_changed(runs: Runs) -> None:
+    draws(draw(trials=2))
+    assert len(draws(draw(trials=3))) == 3
+    for other in (draw(stop=(2,)), draw()._replace(probe=["--data.fraction", "0.1"]), draw()._replace(base="x.yaml")):
+        with pytest.raises(search.InputError, match="holds another search"):
+            draws(other)
+
+
+def test_numbers_without_a_point_are_numbers() -> None:
+    read = yaml.safe_load(
+        "draw: {model.base_lr: {low: 1e-4, high: 1e-2, log: true}, data.batch_size: {low: 64, high: 128}}"
+    )
+    assert search.read_search(read).draw == {
+        "model.base_lr": {"low": 1e-4, "high": 1e-2, "log": True},
+        "data.batch_size": {"low": 64, "high": 128, "log": False},
+    }
 
 
 def test_a_dry_run_shows_a_trial_on_training_images(recviz_command: Command) -> None:
@@ -179,6 +220,9 @@ def test_a_search_runs(recviz_command: Command) -> None:
         ({"draw": {"model.base_lr": [0.1]}, "trails": 3}, "search has no key 'trails'"),
         ({"draw": {"model.base_lr": [0.1]}, "trials": 0}, "trials must be a whole number of at least 1"),
         ({"draw": {"model.base_lr": [0.1]}, "stop": [0.5]}, "stop must be a list of epochs"),
+        ({"draw": {"model.base_lr": [0.1]}, "stop": [4, 2]}, "each later than the one before"),
+        ({"draw": {"model.base_lr": [0.1]}, "seed": "x"}, "seed must be a whole number"),
+        ({"draw": {"model.base_lr": [0.1]}, "metric": "train/total"}, "metric must be of the online probe"),
         ({"draw": {"model.base_rl": [0.1]}}, "model.base_lr"),
     ],
 )
@@ -188,6 +232,17 @@ def test_bad_input_costs_one_line(recviz_command: Command, content: Any, said: s
     assert code == 2
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_settings_that_undo_a_search_are_refused(recviz_command: Command) -> None:
+    write()
+    code, _, err = recviz_command("study", "--config", "study.yaml", "--trainer.callbacks", "null")
+    assert code == 2
+    assert "--trainer.callbacks would undo the search's stops" in err
+    write(probe={"protocol": "label-free"})
+    code, _, err = recviz_command("study", "--config", "study.yaml")
+    assert code == 2
+    assert "a search needs a probe with one accuracy" in err
 
 
 def test_a_grid_and_a_search_do_not_go_together(recviz_command: Command) -> None:

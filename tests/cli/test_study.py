@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.study import read_study, references, trials
-from recviz.commands.trials import Trial, _settings, dealt_gpus, run_trial
+from recviz.commands.trials import Trial, dealt_gpus, identity, run_trial
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -110,7 +110,7 @@ def test_each_untrained_backbone_is_probed_once_as_its_trials_are(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_trial_that_was_stopped_does_not_go_on_with_other_settings(recviz_command: Command) -> None:
+def test_a_trial_that_was_stopped_does_not_go_on_with_otheridentity(recviz_command: Command) -> None:
     write({**STUDY, "grid": {"lr": {"one": {"model.base_lr": 0.3}}}})
     assert recviz_command("study", "--config", "study.yaml", "--folder", "s")[0] == 0
     Path("s/one/study.json").unlink()  # as it is before the probe is done
@@ -126,7 +126,7 @@ def test_options_for_every_trial_count_unless_they_say_where_or_on_what() -> Non
     study = read_study(Path("study.yaml"))
 
     def settings(*extra: str) -> object:
-        return _settings(trials(study, Path("s"), list(extra))[0])
+        return identity(trials(study, Path("s"), list(extra))[0])
 
     assert settings("--data.root", "here", "--trainer.devices=2", "--data.num_workers", "3") == settings()
     assert settings("--trainer.max_epochs", "20") != settings()
@@ -188,6 +188,13 @@ def test_each_trial_is_repeated_with_the_seeds(recviz_command: Command) -> None:
     assert len(lines) == 8
     assert "--seed_everything 7" in lines[1]
     assert lines[1].endswith("--run_dir runs/study/vicreg-half-seed7")
+
+
+def test_a_study_of_seeds_alone(recviz_command: Command) -> None:
+    write({"base": "quickstart.yaml", "seeds": [3, 4]})
+    code, out, _ = recviz_command("study", "--config", "study.yaml", "--dry_run", "true")
+    assert code == 0
+    assert [line.split()[-1] for line in out.splitlines()] == ["runs/study/seed3", "runs/study/seed4"]
 
 
 def test_options_without_a_dot_go_to_every_run(recviz_command: Command) -> None:

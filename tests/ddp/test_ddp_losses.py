@@ -259,7 +259,7 @@ def stated(objective: str, world: int, width: int) -> dict[str, int]:
         "Barlow Twins": [columns, matrices, {REDUCED_WIDE: 2 * width, REDUCED: 2 * width}],
         "SIGReg": [{REDUCED: 2 * 2 * KNOTS * SLICES + 1}],
         "BYOL": [{REDUCED: 1}],
-        "cross-entropy": [{REDUCED: 1, "all_reduce torch.int64": 1}],
+        "cross-entropy": [{REDUCED: 2}],
     }
     volume = Counter({COUNTED: world})
     for part in parts[objective]:

@@ -42,6 +42,23 @@ def test_the_loss_is_the_mean_over_views_and_images() -> None:
     assert terms.accuracy == pytest.approx(float((every.argmax(dim=1) == answers).float().mean()))
 
 
+def test_the_gradient_is_that_of_the_mean() -> None:
+    view = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    torch.autograd.gradcheck(lambda z: CrossEntropyLoss()([z, 2 * z], labels).total, view)
+    CrossEntropyLoss()([view], labels).total.backward()
+    expected = (view.softmax(dim=1) - F.one_hot(labels, 4)) / 5
+    torch.testing.assert_close(view.grad, expected.detach())
+
+
+def test_the_loss_is_float32_under_autocast() -> None:
+    views, labels = [torch.randn(64, 10).bfloat16() for _ in range(2)], torch.arange(64) % 10
+    with torch.autocast("cpu", torch.bfloat16):
+        total = CrossEntropyLoss()(views, labels).total
+    assert total.dtype == torch.float32
+    assert torch.equal(total, CrossEntropyLoss()([view.float() for view in views], labels).total)
+
+
 def test_it_learns_the_classes_and_logs_how_well() -> None:
     module, terms = tiny(), Terms()
     trainer = tiny_trainer(terms, epochs=10)

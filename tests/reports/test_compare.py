@@ -13,76 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from recviz.probes.result import Accuracy, OverSeeds
 from recviz.reports.plots import draw_plots
 from recviz.runs.results import heading
 from recviz.runs.rows import read_rows
-from recviz.runs.seeds import over_seeds
+from tests.reports.made import CLASSES, make_run, results, share, table
 from tests.rows import lines as metrics_lines
 
 Command = Callable[..., tuple[int, str, str]]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-def share(value: float) -> dict[str, float]:
-    return {"value": value, "low": value - 0.01, "high": value + 0.01, "samples": 100}
-
-
-def results(top1: float, classes: list[str], data: str = "recviz.CIFAR100DataModule", **more: Any) -> dict[str, Any]:
-    metrics = {"top1": share(top1), "top5": share(top1 + 0.1), "knn/k=20, T=0.07": share(top1 - 0.05)}
-    settings = {"data": {"class_path": data}, "backbone": {"class_path": "recviz.backbones.resnet50", "init_args": {}}}
-    return {
-        "protocol": "linear", "title": "linear probe",
-        "weights": "abc", "checkpoint": None, "test": {"images": 100}, "classes": classes,
-        "metrics": metrics, "settings": settings, **more,
-    }  # fmt: skip
-
-
-def make_run(
-    folder: Path,
-    top1: float | None = None,
-    epochs: int = 2,
-    images: int = 1000,
-    classes: list[str] | None = None,
-    **about: Any,
-) -> Path:
-    """A run folder as recviz fit and probe leave it."""
-    folder.mkdir(parents=True)
-    config = {
-        "model": {
-            "class_path": "recviz.VICReg",
-            "init_args": {
-                "backbone": {"class_path": "recviz.backbones.resnet18", "init_args": {"stem": "cifar", "width": 0.25}}
-            },
-        },
-        "data": {"class_path": "recviz.CIFAR100DataModule", "init_args": {"fraction": 0.5}},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    record = {
-        "method": "VICReg", "parameters": {"backbone": 700_000, "projector": 10}, "gflops": 0.035,
-        "train_gflops": 0.25, "size": 32,
-        "data": {"name": "CIFAR100DataModule", "images": images, "classes": 100}, "epochs": epochs, "max_epochs": 2,
-        "images_seen": images * epochs, "hours": 0.5, "device": "x86_64", **about,
-    }  # fmt: skip
-    (folder / "run.json").write_text(json.dumps(record))
-    lines = ["collapse/embeddings_rankme,epoch,probe/linear_top1,step,train/hours,train/images_per_s,train/total"]
-    for epoch in range(epochs):
-        lines += [
-            f",{epoch},,{epoch * 4 + 1},,500.0,{20 - epoch}",
-            f"70.5,{epoch},0.{epoch + 1},{epoch * 4 + 3},0.25,,",
-        ]
-    (folder / "metrics.csv").write_text(metrics_lines("\n".join(lines) + "\n"))
-    if top1 is not None:
-        hundred = [f"class{i}" for i in range(100)]
-        (folder / "results.json").write_text(json.dumps([results(top1, classes or hundred)]))
-    return folder
-
-
-def table(text: str | Path) -> list[list[str]]:
-    """The cells of a Markdown table, or of those in a file."""
-    text = text.read_text() if isinstance(text, Path) else text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def test_a_row_says_what_is_known(tmp_path: Path) -> None:
@@ -151,7 +89,6 @@ def own_rows(names: list[str]) -> list[str]:
     return [name for name in names if name != "chance" and "solo-learn" not in name]
 
 
-CLASSES = [f"class{i}" for i in range(100)]
 ALIKE = {"train": {"images": 25_000, "fingerprint": "a"}, "input": {"size": 32}}
 LINEAR = {"top1": share(0.5)}
 SGD = {"top1": share(0.5), "top5": share(0.6)}
@@ -580,58 +517,3 @@ def test_the_page_sorts_and_filters_in_a_browser_and_asks_for_nothing(tmp_path: 
         "resources": "0",
     }
     assert "CONSOLE" not in done.stderr, done.stderr
-
-
-def seeds(folder: Path, tops: list[float], **changed: Any) -> list[str]:
-    """Runs of different seeds and equal settings."""
-    names = []
-    for seed, top1 in enumerate(tops):
-        run = make_run(folder / f"wide-seed{seed}", top1)
-        config = yaml.safe_load((run / "config.yaml").read_text())
-        config |= {"seed_everything": seed, **(changed if seed == 1 else {})}
-        (run / "config.yaml").write_text(yaml.safe_dump(config))
-        names.append(str(run))
-    return names
-
-
-def test_seeds_are_one_row_of_means(tmp_path: Path, recviz_command: Command) -> None:
-    runs = seeds(tmp_path, [0.30, 0.33, 0.36])
-    make_run(tmp_path / "other", 0.5)
-    code, out, err = recviz_command("compare", *runs, "other", "--out", "report.html")
-    assert (code, err) == (0, "")
-    head, mean, other, *_ = table(Path("report.md"))
-    cells = dict(zip(head, mean, strict=True))
-    assert (cells["run"], cells["seeds"]) == ("wide", "3")
-    assert cells["top-1"] == "33.0% ± 3.0% (30.0% to 36.0%)"
-    assert (other[0], other[1]) == ("other", "50.0% (49.0% to 51.0%)")
-    assert "33.0% ± 3.0%" in out
-    code, _, _ = recviz_command("compare", *runs, "--each_seed", "true", "--out", "each.html")
-    assert [row[0] for row in table(Path("each.md"))][1:4] == ["wide-seed0", "wide-seed1", "wide-seed2"]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [{"model": {"class_path": "recviz.SimCLR"}}, {"seed_everything": 0}, {"seed_everything": True}],
-    ids=["another setting", "a seed twice", "a drawn seed"],
-)
-def test_runs_that_differ_otherwise_stay_apart(tmp_path: Path, changed: dict[str, Any]) -> None:
-    rows = [row for path in seeds(tmp_path, [0.3, 0.4], **changed) for row in read_rows(Path(path))]
-    assert over_seeds(rows) == rows
-
-
-def test_where_a_run_lies_is_no_difference(tmp_path: Path) -> None:
-    where = {"data": {"class_path": "recviz.CIFAR100DataModule", "init_args": {"fraction": 0.5, "root": "/elsewhere"}}}
-    rows = [row for path in seeds(tmp_path, [0.3, 0.4], **where) for row in read_rows(Path(path))]
-    (mean,) = over_seeds(rows)
-    assert mean.metrics["top1"] == pytest.approx(OverSeeds(0.35, 0.0707, 0.3, 0.4, 2, True), rel=1e-3)
-    assert mean.top1 == Accuracy(0.35, 0.3, 0.4)
-
-
-def test_curves_of_seeds_have_a_band(tmp_path: Path) -> None:
-    rows = [row for path in seeds(tmp_path, [0.3, 0.4]) for row in read_rows(Path(path))]
-    lower = rows[1]._replace(series={name: [(at, value / 2) for at, value in points]
-                                     for name, points in rows[1].series.items()})  # fmt: skip
-    (axes,) = draw_plots(over_seeds([rows[0], lower]), {})["accuracy-epochs"].figure.axes
-    assert list(axes.lines[0].get_ydata()) == pytest.approx([0.075, 0.15])
-    (band,) = axes.collections
-    assert {round(float(y), 3) for _, y in band.get_paths()[0].vertices} == {0.05, 0.1, 0.2}

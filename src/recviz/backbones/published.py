@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import TypeVar
@@ -58,8 +59,9 @@ def _downloaded(name: str) -> Path:
                 digest.update(part)
         found = digest.hexdigest()
         if not recorded.is_file():
-            write_whole(recorded, f"{found}  {path.name}\n")
-        first = recorded.read_text(encoding="utf-8").split()[:1]
+            with contextlib.suppress(OSError):  # of a shared folder that others fill
+                write_whole(recorded, f"{found}  {path.name}\n")
+        first = recorded.read_text(encoding="utf-8").split()[:1] if recorded.is_file() else [found]
     except OSError as error:
         raise InputError(f"cannot download {url} ({error}): put the file at {path}, or give its path") from error
     if first != [found]:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from recviz.distributed import gather_rows, world_size
+from recviz.distributed import gather_rows, rank, world_size
 from recviz.errors import InputError
 from recviz.probes.spectra import rankme, spread
 
@@ -48,6 +48,10 @@ class CollapseMonitor(Callback):
         self._warned = False
         self._queues: dict[str, list[Tensor]] = {}  # of this epoch, batch by batch
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Move rows of a checkpoint to the device."""
+        self._queues = {name: [rows.to(pl_module.device) for rows in queue] for name, queue in self._queues.items()}
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -75,27 +79,29 @@ class CollapseMonitor(Callback):
         """Log the effective ranks; warn of a collapse."""
         for name, queue in self._queues.items():
             rows = gather_rows(torch.cat(queue)).float()
-            rank, width = rankme(rows), min(rows.shape)
-            pl_module.log(f"collapse/{name}_rankme", rank, sync_dist=True)
+            effective, width = rankme(rows), min(rows.shape)
+            pl_module.log(f"collapse/{name}_rankme", effective, sync_dist=True)
             now = spread(rows)
-            collapsed = now < self.threshold or rank < 1 + self.threshold * width
+            collapsed = now < self.threshold or effective < 1 + self.threshold * width
             if name == "embeddings" and collapsed and not self._warned:
                 self._warned = True
                 if trainer.is_global_zero:
                     _log.warning(
                         "the embeddings are collapsing at epoch %d: spread %.3f of 1, effective rank %.1f of %d; check "
                         "the weights of the loss and the learning rate",
-                        trainer.current_epoch, float(now), float(rank), width,
+                        trainer.current_epoch, float(now), float(effective), width,
                     )  # fmt: skip
         self._queues = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows kept so far, in a checkpoint within an epoch."""
-        return {"queues": {name: torch.cat(queue) for name, queue in self._queues.items()}, "warned": self._warned}
+        """The rows that all processes kept so far, in a checkpoint within an epoch; a collective."""
+        queues = {name: gather_rows(torch.cat(queue)) for name, queue in self._queues.items()}
+        return {"queues": queues, "warned": self._warned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
-        self._queues = {name: [rows] for name, rows in state_dict["queues"].items()}
+        """Restore `state_dict`: of its rows, this process's share."""
+        queues = {name: rows.tensor_split(world_size())[rank()] for name, rows in state_dict["queues"].items()}
+        self._queues = {name: [rows] for name, rows in queues.items()}
         self._warned = state_dict["warned"]
 
 

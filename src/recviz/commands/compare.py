@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from recviz.commands.parsing import new_parser, parse
+from recviz.commands.recipes import find_recipe
 from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import tables_of, terminal_table, write_report
 from recviz.runs.folder import RunFolder
 from recviz.runs.rows import Row, read_rows
 from recviz.runs.seeds import over_seeds
+from recviz.runs.settings import read_settings_file
 
 DESCRIPTION = """Compare runs, finished or still training, and results.json files.
 
@@ -37,9 +41,11 @@ def run(argv: list[str]) -> None:
     out = Path(config.out)
     if out.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"--out must end in .html, got {out}")
-    paths = [*config.runs, *([] if config.published is None else [str(authors_results(config.published, out))])]
     with working("reading the runs"):
-        read = {path: read_rows(Path(path)) for path in paths}
+        read = {path: read_rows(Path(path)) for path in config.runs}
+    if config.published is not None:
+        path = authors_results(config.published, out)
+        read[str(path)] = read_rows(path)
     runs = [run for rows in distinct(read).values() for run in rows]
     runs = runs if config.each_seed else over_seeds(runs)
     tables = tables_of(runs)
@@ -62,13 +68,14 @@ def authors_results(source: str, out: Path) -> Path:
     Raises:
         InputError: as `recviz probe`.
     """
-    path = out.with_name(f"{out.stem}-published.json")
+    settings = RunFolder(source).config if Path(source).is_dir() else find_recipe(source)
+    data = json.dumps(read_settings_file(settings).get("data"), sort_keys=True, default=str)
+    path = out.with_name(f"{out.stem}-published-{hashlib.sha256(data.encode()).hexdigest()[:8]}.json")
     if not path.is_file():
         from recviz.commands import probe
 
-        data = str(RunFolder(source).config) if Path(source).is_dir() else source
         backbone = ["--backbone", "recviz.backbones.resnet50", "--backbone.weights", "vicreg"]
-        probe.run([*backbone, "--config", data, "--results", str(path)])
+        probe.run([*backbone, "--config", str(settings), "--results", str(path)])
     return path
 
 

@@ -25,7 +25,8 @@ class Recipe(ActionConfigFile):
             InputError: a recipe that is missing, unreadable, or a study.
         """
         path = find_recipe(values)
-        if {"base", "grid"} <= read_settings_file(path).keys():
+        keys = read_settings_file(path).keys()
+        if "base" in keys and keys & {"grid", "seeds", "search"}:
             raise InputError(f"{values} is a study: recviz study --config {values}")
         super().__call__(parser, namespace, str(path), option_string)  # type: ignore[no-untyped-call]
 

@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recviz.commands.trials import Trial, run_trial
+from recviz.commands.trials import RUNS_ALREADY, Trial, identity, is_running, run_trial, was_stopped
 from recviz.errors import InputError, missing_package
 from recviz.files import write_whole
 from recviz.probes.result import Accuracy
@@ -25,8 +25,8 @@ TABLE = "search.csv"
 
 KEYS = {"trials", "draw", "stop", "metric", "seed"}
 ON_TRAINING_IMAGES = ("--data.val_from_train", "true")
-STARTED = 4
-"""Trials that reach a milestone before any is stopped there."""
+FINISHED = 4
+"""Finished trials before any is stopped early."""
 
 
 class Search(NamedTuple):
@@ -36,9 +36,9 @@ class Search(NamedTuple):
     """By setting: a list of values, or {low, high} with log: true where powers count."""
     trials: int = 20
     stop: tuple[int, ...] = ()
-    """Epochs at which a trial below the median of the others ends."""
+    """Epochs at which a trial ends that is below the median of the finished ones there."""
     metric: str = "probe/linear_top1"
-    """Read at these epochs; the final figure is the linear probe's."""
+    """Of the online probe, read at these epochs; the final figure is the linear probe's."""
     seed: int = 0
 
 
@@ -66,20 +66,35 @@ def read_search(content: Any) -> Search:
         raise ValueError("search needs draw: a table of settings, each with a list of values, or low and high")
     if unknown := set(content) - KEYS:
         raise ValueError(f"search has no key {sorted(unknown)[0]!r}; keys are {', '.join(sorted(KEYS))}")
-    for name, choice in content["draw"].items():
-        bounds = choice if isinstance(choice, dict) else {}
-        numbers = all(isinstance(bounds.get(side), int | float) for side in ("low", "high"))
-        good = numbers and bounds["low"] < bounds["high"] and set(bounds) <= {"low", "high", "log"}
-        if bounds.get("log") and good and bounds["low"] <= 0:
-            raise ValueError(f"search: {name} cannot be drawn by powers from {bounds['low']}")
-        if not good and not (isinstance(choice, list) and choice):
-            raise ValueError(f"search: {name} needs a list of values, or low below high and perhaps log: true")
-    made = Search(**{**content, "stop": tuple(content.get("stop") or ())})
-    if not isinstance(made.trials, int) or made.trials < 1:
-        raise ValueError(f"search: trials must be a whole number of at least 1, got {made.trials}")
-    if not all(isinstance(epoch, int) and epoch >= 1 for epoch in made.stop):
-        raise ValueError(f"search: stop must be a list of epochs of at least 1, got {list(made.stop)}")
-    return made
+    draw = {name: _checked_choice(name, choice) for name, choice in content["draw"].items()}
+    made = Search(**{**content, "draw": draw})
+    stop = made.stop if isinstance(made.stop, list | tuple) else [made.stop]
+    if not all(type(epoch) is int and epoch >= 1 for epoch in stop) or sorted(set(stop)) != list(stop):
+        raise ValueError(f"search: stop must be a list of epochs, each later than the one before, got {made.stop}")
+    for name, least in (("trials", 1), ("seed", 0)):
+        value = getattr(made, name)
+        if type(value) is not int or value < least:
+            raise ValueError(f"search: {name} must be a whole number of at least {least}, got {value}")
+    if not isinstance(made.metric, str) or not made.metric.startswith("probe/"):
+        raise ValueError(f"search: metric must be of the online probe, such as probe/knn, got {made.metric}")
+    return made._replace(stop=tuple(stop))
+
+
+def _checked_choice(name: str, choice: Any) -> Any:
+    """What a setting is drawn from; 1e-3 without a point is a text in YAML, and counts as a number."""
+    if isinstance(choice, list) and choice:
+        return choice
+    bounds = dict(choice) if isinstance(choice, dict) else {}
+    try:
+        low, high = (value if type(value) is int else float(value) for value in (bounds.pop("low"), bounds.pop("high")))
+        log = bounds.pop("log", False)
+        if bounds or type(log) is not bool or not low < high:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"search: {name} needs a list of values, or low below high and perhaps log: true") from None
+    if log and low <= 0:
+        raise ValueError(f"search: {name} cannot be drawn by powers from {low}")
+    return {"low": low, "high": high, "log": log}
 
 
 def _optuna() -> Any:
@@ -99,29 +114,36 @@ def _opened(draw: Draw) -> Any:
     return optuna.create_study(
         study_name="recviz",
         storage=optuna.storages.JournalStorage(backend),
-        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTED),
+        sampler=optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=FINISHED),
         direction="maximize",
         load_if_exists=True,
     )
 
 
 def draws(draw: Draw) -> dict[str, Draw]:
-    """The trials that are still to run, by the name of their job; a trial that was stopped is one of them.
+    """The trials that are still to run, by the name of their job; one that was stopped or killed goes on.
 
     Raises:
         InputError: Optuna is not installed, or the folder's search is another one.
     """
     study, states = _opened(draw), _optuna().trial.TrialState
-    about = json.loads(json.dumps([draw.base, draw.options, draw.search]))
+    about = json.loads(json.dumps([identity(example(draw)), draw.search._replace(trials=0)]))  # trials may be added
     if study.user_attrs.get("search", about) != about:
         raise InputError(f"{draw.folder} holds another search: give another --folder, or remove it")
     study.set_user_attr("search", about)
-    for trial in study.get_trials(states=(states.RUNNING,)):  # of a study that was killed
-        study.tell(trial.number, state=states.FAIL)
-        study.enqueue_trial(trial.params, {"folder": trial.user_attrs.get("folder", _name(trial.number))})
+    elsewhere = 0  # in a job that outlived its study
+    for trial in study.get_trials(states=(states.RUNNING,)):
+        folder = trial.user_attrs.get("folder", _name(trial.number))
+        if is_running(Path(draw.folder) / folder):
+            elsewhere += 1
+        else:
+            study.tell(trial.number, state=states.FAIL)
+            study.enqueue_trial(trial.params, {"folder": folder})
     ended = len(study.get_trials(states=(states.COMPLETE, states.PRUNED)))
-    return {f"draw-{number:03d}": draw._replace(number=number) for number in range(ended, draw.search.trials)}
+    first = len(study.get_trials(deepcopy=False))  # new random numbers, also after trials that failed
+    left = max(0, draw.search.trials - ended - elsewhere)
+    return {f"draw-{first + place:03d}": draw._replace(number=first + place) for place in range(left)}
 
 
 def _name(number: int) -> str:
@@ -144,22 +166,29 @@ def run_draw(draw: Draw, gpus: str | None = None) -> str:
     chosen = {name: _drawn(trial, name, choice) for name, choice in draw.search.draw.items()}
     run = Path(draw.folder) / trial.user_attrs["folder"]
     task = _trial(draw, run.name, chosen)
+
+    def failed(problem: str) -> str:
+        if not was_stopped(problem) and problem != RUNS_ALREADY:  # else it stays open, and goes on
+            study.tell(trial, state=states.FAIL)
+        return problem
+
     for number, epoch in enumerate(draw.search.stop):
-        value = _logged(run, draw.search.metric, epoch)  # known where a killed study goes on
+        value = _logged(run, draw.search.metric, epoch)  # known where a stopped search goes on
         if value is None:
             if problem := run_trial(task, gpus, probed=False):
-                study.tell(trial, state=states.FAIL)
-                return problem
+                return failed(problem)
             value = _logged(run, draw.search.metric, epoch)
-        if value is not None:  # else it ended before this milestone
-            trial.report(value, number)
-            if trial.should_prune():
-                study.tell(trial, state=states.PRUNED)
-                return ""
-    problem = run_trial(task, gpus)
-    if problem:
-        study.tell(trial, state=states.FAIL)
-        return problem
+        if value is None:
+            return failed(
+                f"{draw.search.metric} was not logged at epoch {epoch}: validate there "
+                "(trainer.check_val_every_n_epoch), or give other epochs in stop"
+            )
+        trial.report(value, number)
+        if trial.should_prune():
+            study.tell(trial, state=states.PRUNED)
+            return ""
+    if problem := run_trial(task, gpus):
+        return failed(problem)
     study.tell(trial, _top1(run))
     return ""
 
@@ -168,7 +197,7 @@ def _drawn(trial: Any, name: str, choice: Any) -> Any:
     if isinstance(choice, dict):
         whole = all(isinstance(choice[side], int) for side in ("low", "high"))
         draw = trial.suggest_int if whole else trial.suggest_float
-        return _rounded(draw(name, choice["low"], choice["high"], log=bool(choice.get("log"))))
+        return _rounded(draw(name, choice["low"], choice["high"], log=choice["log"]))
     texts = [json.dumps(value) for value in choice]  # Optuna keeps texts and numbers
     return json.loads(trial.suggest_categorical(name, texts))
 
@@ -220,7 +249,7 @@ def outcome(draw: Draw) -> Outcome:
         drawn = _arguments({name: _shown(value) for name, value in best.params.items()})
         command = shlex.join(["recviz", "fit", "--config", draw.base, *draw.options, *drawn, *draw.extra])
         lines.append(
-            f"best: {best.user_attrs['folder']}, {best.value:.1%} on held-out training images; with all of them:"
+            f"best: {best.user_attrs['folder']}, {best.value:.1%} on held-out training images; with all images:"
         )
         lines.append(f"  {command}")
     return Outcome([str(folder / trial.user_attrs["folder"]) for trial in complete], "\n".join(lines))
@@ -231,12 +260,14 @@ def example(draw: Draw) -> Trial:
     values = {
         name: choice["low"] if isinstance(choice, dict) else choice[0] for name, choice in draw.search.draw.items()
     }
-    return _trial(draw, "trial-000", values)
+    return _trial(draw, _name(0), values)
 
 
 def _trial(draw: Draw, name: str, values: Mapping[str, Any]) -> Trial:
     options = [*draw.options, *_arguments(values), *ON_TRAINING_IMAGES]
     if draw.search.stop:
+        if taken := next((arg for arg in draw.extra if arg.startswith("--trainer.callbacks")), None):
+            raise InputError(f"{taken.partition('=')[0]} would undo the search's stops: set callbacks in its options")
         options += ["--trainer.callbacks+=recviz.callbacks.milestones.Milestones"]
         options += [f"--trainer.callbacks.epochs={list(draw.search.stop)}"]
     return Trial(str(Path(draw.folder) / name), draw.base, options, draw.extra, draw.probe)

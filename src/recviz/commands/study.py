@@ -92,7 +92,7 @@ def run(argv: list[str]) -> int:
     try:
         with FileLock(folder / "study.lock", timeout=0):
             executor = make_executor(config.launcher, study.slurm, folder)
-            slots: list[str | None] = [None] * (len(all_trials) if draw is None else draw.search.trials)
+            slots: list[str | None] = [None] * (len(all_trials) if draw is None else config.jobs)
             if config.launcher == "local":
                 slots = dealt_gpus(config.jobs)
                 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // config.jobs)))
@@ -204,12 +204,16 @@ def read_study(path: Path) -> Study:
         search = None if content.get("search") is None else read_search(content["search"])
         if search is not None and {"grid", "seeds"} & set(content):
             raise ValueError("it has a search or a grid, not both: repeat the best trials with seeds afterwards")
-        grid = {str(axis): dict(values) for axis, values in ({} if search else content["grid"]).items()}
+        needed = search is None and "seeds" not in content
+        axes = content["grid"] if needed else content.get("grid") or {}
+        grid = {str(axis): dict(values) for axis, values in axes.items()}
         if (seeds := content.get("seeds")) is not None:
             good = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
             if not good or not seeds or len(set(seeds)) < len(seeds):
                 raise ValueError(f"seeds must be a list of whole numbers, each once, such as [0, 1, 2], got {seeds}")
             grid["seeds"] = {f"seed{seed}": {"seed_everything": seed} for seed in seeds}
+        if search is not None and (content.get("probe") or {}).get("protocol") in ("readout", "label-free"):
+            raise ValueError("a search needs a probe with one accuracy: linear, official or finetune")
         for name in content.get("probe") or {}:
             if name in ("results", "save", "ckpt_path"):
                 raise ValueError(f"probe: {name} is the study's own")

@@ -29,6 +29,9 @@ NOTE = "study.json"
 JOBS = "jobs"
 """Folder of a study for submitit's files, including the logs of jobs."""
 
+RUNS_ALREADY = "it is running already"
+"""What a job says of a trial that another job has."""
+
 HARDWARE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy")
 """Settings in which trials of a study may differ."""
 
@@ -65,12 +68,29 @@ def is_done(trial: Trial) -> bool:
     """
     done = Path(trial.folder) / NOTE
     for note, what in ((done, "done"), (trial.begun, "begun")):
-        if Path(trial.folder).is_dir() and note.is_file() and read_json(note) != _settings(trial):
+        if Path(trial.folder).is_dir() and note.is_file() and read_json(note) != identity(trial):
             raise InputError(f"{trial.folder} was {what} with other settings: give another --folder, or remove it")
     return done.is_file()
 
 
-def _settings(trial: Trial) -> dict[str, list[str]]:
+def was_stopped(problem: str) -> bool:
+    """Whether a job's line says that it was told to stop, after which its trial can go on."""
+    return problem == "stopped" or (problem.startswith("recviz: ") and not problem.startswith("recviz: error: "))
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a job has the trial of this folder."""
+    lock = Path(f"{folder}.lock")
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def identity(trial: Trial) -> dict[str, list[str]]:
     """Settings that identify a trial, without paths and hardware."""
     kept: list[str] = []
     for arg in trial.extra:
@@ -102,16 +122,16 @@ def run_trial(trial: Trial, gpus: str | None = None, probed: bool = True) -> str
             if not begun and folder.is_dir() and not any(path.is_file() for path in folder.rglob("*")):
                 shutil.rmtree(folder)  # killed before it wrote anything
             if not begun:
-                write_whole(trial.begun, json.dumps(_settings(trial)))
+                write_whole(trial.begun, json.dumps(identity(trial)))
             fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
             probe = ["probe", "--ckpt_path", str(RunFolder(folder).last), *trial.probe]
             problem = run_command(fit, gpus) or (run_command(probe, gpus) if probed else "")
             if problem or not probed:
                 return problem
-            write_whole(folder / NOTE, json.dumps(_settings(trial)))
+            write_whole(folder / NOTE, json.dumps(identity(trial)))
             return ""
     except Timeout:
-        return "it is running already"
+        return RUNS_ALREADY
 
 
 def run_command(command: list[str], gpus: str | None = None) -> str:

@@ -27,7 +27,7 @@ class Supervised(JointEmbedding):
         warmup_epochs: epochs of linear warm-up from 0.
 
     Raises:
-        InputError: fewer than two classes; in training, data without labels or with a label of num_classes or more.
+        InputError: fewer than two classes; in training, data without labels, or a datamodule with more classes.
     """
 
     def __init__(

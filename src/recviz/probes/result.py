@@ -29,7 +29,10 @@ class Accuracy(NamedTuple):
 
 
 class OverSeeds(NamedTuple):
-    """A metric of runs that differ in nothing but the seed: mean, sample standard deviation and range."""
+    """A metric of runs that differ in nothing but the seed: mean, sample standard deviation and range.
+
+    `low` and `high` are the lowest and highest seed.
+    """
 
     value: float
     std: float

@@ -15,11 +15,14 @@ from recviz.runs.rows import Row
 from recviz.runs.seeds import curve
 
 TITLES = {"top1": "top-1 accuracy", "knn": "k-NN accuracy", "top5": "top-5 accuracy"}
+SHARES = ("probe/", "train/accuracy")
+"""Starts of the names of curves that are fractions."""
 CURVES = {
     "probe/linear_top1": "online linear probe, top-1",
     "probe/knn": "online k-NN, top-1",
     "probe/linear_top5": "online linear probe, top-5",
     "train/total": "loss",
+    "train/accuracy": "accuracy on the training batch",
     "collapse/embeddings_rankme": "RankMe of the embeddings",
     "collapse/features_rankme": "RankMe of the features",
     "collapse/embeddings_std": "standard deviation of the embeddings",
@@ -48,7 +51,7 @@ def charts(rows: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Any]:
         "headings": headings,
         "titles": TITLES,
         "metrics": {name: "share" if _is_share(value) else "number" for name, value in first.items()},
-        "curves": _curves([row for row in rows if row.kind == "run" and row.series]),
+        "curves": _curves([row for row in rows if row.kind == "run" and _logged(row)]),
     }
 
 
@@ -78,8 +81,13 @@ def _run(row: Row) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in ("name", "kind", "group", "method", "backbone", *costs)},
         "metrics": metrics,
-        "about": "<br>".join([f"<b>{escape(row.name)}</b>", *(escape(line) for line in lines if line)]),
+        "about": "<br>".join([f"<b>{_literal(row.name)}</b>", *(_literal(line) for line in lines if line)]),
     }
+
+
+def _literal(text: str) -> str:
+    """Text in which Plotly finds none of its tags."""
+    return escape(text, quote=False)
 
 
 def _text(value: Accuracy | OverSeeds | float) -> str:
@@ -90,20 +98,25 @@ def _text(value: Accuracy | OverSeeds | float) -> str:
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, Any]:
-    """By metric: title, and of each run its places, values and band."""
-    logged = dict.fromkeys(name for row in rows for name in row.series)
-    terms = {f"train/{term}": f"term of the loss: {term}" for row in rows for term in loss_terms(row.series)}
-    titles = {**dict(list(CURVES.items())[:4]), **terms, **CURVES}
+    """By metric, and by data for online probes: title, and of each run its places, values and band."""
+    terms = {f"train/{term}": f"term of the loss: {term}" for row in rows for term in loss_terms(_logged(row))}
+    first = list(CURVES)[: list(CURVES).index("train/total") + 1]
+    titles = {**{name: CURVES[name] for name in first}, **terms, **CURVES}
     found = {}
     for metric, title in titles.items():
-        runs = [
-            line
-            for place, row in enumerate(rows)
-            if metric in logged and (line := _curve(row, metric, place)) is not None
-        ]
-        if runs:
-            found[metric] = {"title": title, "share": metric.startswith("probe/"), "runs": runs}
+        lines: dict[str | None, list[dict[str, Any]]] = {}
+        for place, row in enumerate(rows):
+            if (line := _curve(row, metric, place)) is not None:
+                lines.setdefault(row.online if metric.startswith("probe/") else None, []).append(line)
+        for data, runs in lines.items():
+            share = metric.startswith(SHARES)
+            name, shown = (metric, title) if len(lines) == 1 else (f"{metric} {data}", f"{title}, {data}")
+            found[name] = {"title": shown, "share": share, "runs": runs}
     return found
+
+
+def _logged(row: Row) -> list[str]:
+    return list(dict.fromkeys(name for each in row.members or (row,) for name in each.series))
 
 
 def _curve(row: Row, metric: str, place: int) -> dict[str, Any] | None:

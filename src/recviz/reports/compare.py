@@ -115,7 +115,7 @@ def write_report(runs: Sequence[Row], tables: Sequence[Table], out: Path) -> int
     page = rendered(
         "compare",
         title=_title(runs),
-        findings=[finding for table in tables for finding in findings(table, several=len(tables) > 1)],
+        findings=[(table.heading, said) for table in tables if (said := findings(table))],
         tables=list(map(_page_table, tables)),
         views=pictures(rows),
         content=charts(rows, headings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from recviz.probes.result import OverSeeds
@@ -10,52 +11,52 @@ from recviz.runs.rows import Row
 if TYPE_CHECKING:
     from recviz.reports.compare import Table
 
-
 NAMES = {"top1": "top-1", "knn": "k-NN"}
 """The metrics that findings are about: the first that was measured."""
 
 
-def findings(table: Table, several: bool = False) -> list[str]:
-    """The best run, whether others can be told from it, and how far it is above the references.
+def findings(table: Table) -> list[str]:
+    """The best run, which others cannot be told from it, and where baselines and references stand.
 
-    Two runs count as told apart if their ranges do not overlap: 95% intervals of the test set, or, of several seeds,
-    from the lowest to the highest. This is careful: a difference may be real although ranges overlap.
-
-    Args:
-        table: of one group.
-        several: name the table, since there are others.
+    Two runs count as told apart if their 95% intervals do not overlap: those of the test set, or, of several seeds,
+    those of the mean over seeds by Student's t. Intervals that overlap leave open whether there is a difference.
     """
     able = [name for name in NAMES if any(row.kind == "run" and name in row.metrics for row in table.rows)]
     if not able:
         return []
     metric = able[0]
-    runs = sorted(
-        (row for row in table.rows if row.kind == "run" and metric in row.metrics),
-        key=lambda row: _value(row, metric),
-        reverse=True,
-    )
+    measured = [row for row in table.rows if metric in row.metrics]
+    runs = sorted((row for row in measured if row.kind == "run"), key=lambda row: _value(row, metric), reverse=True)
     best, *others = runs
-    where = f"{table.heading}: " if several else ""
-    said = [f"{where}{best.name} has the highest {NAMES[metric]} accuracy, {_shown(best, metric)}."]
+    among = "has" if len(runs) == 1 else f"is the best of {len(runs)} runs, with"
+    said = [f"{best.name} {among} {_shown(best, metric)} {NAMES[metric]} accuracy."]
     if others:
-        near = [row for row in others if _range(row, metric)[1] >= _range(best, metric)[0]]
-        if not near:
-            said.append(f"It is above every other run; {others[0].name} comes next with {_shown(others[0], metric)}.")
-        elif len(near) == len(others):
-            said.append("Its range overlaps that of every other run: these figures do not tell them apart.")
-        else:
-            shown = [row.name for row in near[:3]] + ([f"{len(near) - 3} more"] if len(near) > 3 else [])
-            names = " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
-            said.append(f"Its range overlaps that of {names}: these figures do not tell them apart.")
-    references = [row for row in table.rows if row.kind == "reference" and metric in row.metrics]
-    own = [row for row in references if row.backbone in (None, best.backbone) and row.name != "chance"]
-    if own:
-        points = [(100 * (_value(best, metric) - _value(row, metric)), row.name) for row in own]
-        said.append(f"It is {' and '.join(f'{above:.1f} points above {name}' for above, name in points)}.")
+        said.append(_told_apart(best, others, metric))
+    for row in measured:
+        own = row.kind == "reference" and row.name != "chance" and row.backbone in (None, best.backbone)
+        if own or row.kind == "baseline":
+            points = 100 * (_value(best, metric) - _value(row, metric))
+            said.append(f"It is {abs(points):.1f} points {'above' if points >= 0 else 'below'} {row.name}.")
     below = [row.name for row in runs if row.note]
     if below:
-        said.append(f"Not above a reference: {', '.join(below)}.")
+        said.append(f"Not above chance, raw pixels or the untrained backbone: {', '.join(below)}.")
     return said
+
+
+def _told_apart(best: Row, others: list[Row], metric: str) -> str:
+    """Whether the other runs, the best first, can be told from the best."""
+    intervals = {row.name: _interval(row, metric) for row in (best, *others)}
+    second, own = others[0], intervals[best.name]
+    if own is None or None in intervals.values():
+        return f"{second.name} comes next with {_shown(second, metric)}; intervals are not known for all of them."
+    near = [row.name for row in others if (interval := intervals[row.name]) and interval[1] >= own[0]]
+    if not near:
+        return f"Its interval is above those of all others; {second.name} comes next with {_shown(second, metric)}."
+    if len(near) == len(others):
+        return "Its interval overlaps that of every other run: these figures do not tell them apart."
+    listed = near[:3] + ([f"{len(near) - 3} more"] if len(near) > 3 else [])
+    names = " and ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
+    return f"Its interval overlaps that of {names}: these figures do not tell them apart."
 
 
 def _value(row: Row, metric: str) -> float:
@@ -63,16 +64,22 @@ def _value(row: Row, metric: str) -> float:
     return value if isinstance(value, float | int) else value.value
 
 
-def _range(row: Row, metric: str) -> tuple[float, float]:
-    value, middle = row.metrics[metric], _value(row, metric)
+def _interval(row: Row, metric: str) -> tuple[float, float] | None:
+    """The 95% interval of the test set, or of the mean over seeds; None if not known."""
+    value = row.metrics[metric]
+    if isinstance(value, OverSeeds):
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, value.seeds - 1)) * value.std / math.sqrt(value.seeds)
+        return value.value - half, value.value + half
     if isinstance(value, float | int) or value.low is None or value.high is None:
-        return middle, middle
+        return None
     return value.low, value.high
 
 
 def _shown(row: Row, metric: str) -> str:
-    value = row.metrics[metric]
-    low, high = _range(row, metric)
+    value, interval = row.metrics[metric], _interval(row, metric)
     if isinstance(value, OverSeeds):
         return f"{value.value:.1%} ± {value.std:.1%} over {value.seeds} seeds"
-    return f"{_value(row, metric):.1%}" + (f" ({low:.1%} to {high:.1%})" if low < high else "")
+    shown = f"{_value(row, metric):.1%}"
+    return shown if interval is None else f"{shown} ({interval[0]:.1%} to {interval[1]:.1%})"

@@ -9,7 +9,7 @@ PAGES = Path(__file__).parent / "pages"
 
 
 def rendered(name: str, **content: Any) -> str:
-    """The page NAME.html, which extends frame.html. Values are escaped.
+    """The page NAME.html, which extends frame.html. Values are escaped; names that are not UTF-8 get question marks.
 
     Args:
         name: of the template.
@@ -21,7 +21,7 @@ def rendered(name: str, **content: Any) -> str:
         loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return environment.get_template(f"{name}.html").render(**content)
+    return environment.get_template(f"{name}.html").render(**content).encode("utf-8", "replace").decode()
 
 
 def plotly() -> str:

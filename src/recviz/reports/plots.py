@@ -31,7 +31,7 @@ class Plot(NamedTuple):
 
 def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Plot]:
     """The plots that have data, by name; `headings` are those of the tables, by group."""
-    online = list(dict.fromkeys(run.online for run in runs if run.online and run.series.get(_ONLINE)))
+    online = list(dict.fromkeys(run.online for run in runs if run.online and curve(run, _ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
         f"{online[0]}." if len(online) == 1 else "each panel's data."
     )
@@ -39,7 +39,7 @@ def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Pl
     probed = [(str(data), [run if run.online == data else run._replace(series={}, members=()) for run in runs],
                _ONLINE)
               for data in online]  # fmt: skip
-    named = dict.fromkeys(term for run in runs for term in loss_terms(run.series))
+    named = dict.fromkeys(term for run in runs for each in run.members or (run,) for term in loss_terms(each.series))
     terms = [(term, runs, f"train/{term}") for term in named]
     collapse = [(title, runs, name) for name, title in _COLLAPSE.items()]
     drawn = {
@@ -56,7 +56,11 @@ def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Pl
             _scatter(runs, headings, "images", "pretraining images"),
         ),
         "loss-terms": ("Terms of the loss", "Of single training batches.", _curves(terms, "epoch")),
-        "collapse": ("Collapse", "Of single training batches.", _curves(collapse, "epoch")),
+        "collapse": (
+            "Collapse",
+            "Of single training batches; RankMe of the epoch's last 4,096 images.",
+            _curves(collapse, "epoch"),
+        ),
     }
     return {name: Plot(*parts) for name, parts in drawn.items() if parts[2] is not None}
 

@@ -129,7 +129,7 @@ def by_metric(lines: Iterable[Value]) -> dict[str, list[tuple[float, float]]]:
     return series
 
 
-_OTHERS = ("total", "lr", "view_size", "images_per_s", "hours")
+_OTHERS = ("total", "accuracy", "lr", "view_size", "images_per_s", "hours")
 
 
 def loss_terms(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from recviz.data.images import printable
 from recviz.errors import InputError
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.runs.changes import FREE
@@ -138,7 +139,7 @@ def _run(folder: RunFolder) -> list[Row]:
     speeds = [value for _, value in series.get("train/images_per_s", [])]
     model = config.table("model")
     first = Row(
-        name=folder.path.resolve().name,
+        name=printable(folder.path.resolve().name),
         kind="run",
         method=about.text("method") or _last(model.text("class_path")),
         backbone=_backbone(model.table("init_args"), "backbone"),
@@ -179,7 +180,7 @@ def _settings(config: Fields) -> str:
     kept = {
         name: value
         for name, value in leaves(config.content).items()
-        if name != "seed_everything" and not any(fnmatchcase(name, pattern) for pattern in FREE)
+        if not any(fnmatchcase(name, pattern) for pattern in (*FREE, "seed_everything", "trainer.logger*"))
     }
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -282,6 +283,12 @@ def _backbone(settings: Fields, name: str) -> str | None:
     words = [options.text("model_name")] if options.content.get("model_name") else []
     words += [f"{options.text('stem')} stem"] if options.content.get("stem") else []
     words += [f"width {options.number('width'):g}"] if options.content.get("width", 1) != 1 else []
+    for option, value in options.content.items():
+        if option not in ("model_name", "stem", "width", "weights", "pretrained", "checkpoint_path") and type(
+            value
+        ) in (int, float, str, list):
+            text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [f"{option} {text}"] if len(text) <= 40 else []
     path = backbone.text("class_path")
     return None if path is None else _joined(str(_last(path)), words)
 

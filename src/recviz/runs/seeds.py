@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 from string import digits
 from typing import Any, NamedTuple
 
 from recviz.probes.result import Accuracy, OverSeeds
-from recviz.runs.rows import Row
+from recviz.runs.rows import Row, Series
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
     """The rows, with one row of means in the place of runs that differ in nothing but the seed.
 
-    Runs count as such if all settings but the seed agree (paths and how data are read may differ), they were probed on
-    the same data by the same protocol, trained equally long, and have different seeds.
+    Runs count as such if all settings but the seed agree (paths, loggers and how data are read may differ), they were
+    probed on the same data by the same protocol, trained equally long, and have different seeds. References of one
+    backbone and probe are one row, too.
 
     Args:
         rows: of all runs.
@@ -26,14 +28,24 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     """
     alike: dict[Any, list[Row]] = {}
     for place, row in enumerate(rows):
-        seeded = row.kind == "run" and row.seed is not None
-        key = (row.settings, row.group, row.size, row.probe, row.epochs, frozenset(row.metrics)) if seeded else place
+        key: Any = place
+        probed = (row.group, row.size, row.probe, frozenset(row.metrics))
+        if row.kind == "run" and row.seed is not None:
+            key = (row.settings, row.epochs, probed)
+        elif row.kind == "reference":
+            key = (row.name, row.backbone, probed)
         alike.setdefault(key, []).append(row)
-    means = []
+    series = {row.folder: row.series for row in rows if row.series}  # which the first row of each run has
+    means: list[Row] = []
     for members in alike.values():
-        apart = len({row.seed for row in members}) == len(members)
-        means += [_mean(members)] if apart and len(members) > 1 else members
-    return means
+        if members[0].kind == "reference":
+            members = list({str(row.metrics): row for row in members}.values())  # each seed once
+        elif len({row.seed for row in members}) < len(members):
+            means += members
+            continue
+        means += [_mean(members, series)] if len(members) > 1 else members
+    names = Counter(row.name for row in means if row.members and row.kind == "run")
+    return [row._replace(name=_counted(row.members)) if names[row.name] > 1 and row.members else row for row in means]
 
 
 class Point(NamedTuple):
@@ -47,8 +59,8 @@ class Point(NamedTuple):
 
 
 def curve(row: Row, metric: str) -> list[Point]:
-    """A metric over training: of the run, or over the seeds of the row, as far as all have come."""
-    curves = [each.series.get(metric, []) for each in row.members or (row,)]
+    """A metric over training: of the run, or over the seeds of the row that have it, as far as all have come."""
+    curves = [found for each in row.members or (row,) if (found := each.series.get(metric))]
     points = []
     for of_seeds in zip(*curves, strict=False):
         values = [value for _, value in of_seeds]
@@ -56,16 +68,16 @@ def curve(row: Row, metric: str) -> list[Point]:
     return points
 
 
-def _mean(members: list[Row]) -> Row:
-    numbers = {
-        name: statistics.mean(values)
-        for name in ("hours", "images_per_s", "rankme")
-        if len(values := [value for row in members if (value := getattr(row, name)) is not None]) == len(members)
-    }
+def _mean(members: list[Row], series: dict[Any, dict[str, Series]]) -> Row:
+    """Takes the members' curves out of `series`, so that only the first row of their settings shows them."""
+    numbers: dict[str, Any] = {}
+    for name in ("hours", "images_per_s", "rankme"):
+        values = [value for row in members if (value := getattr(row, name)) is not None]
+        numbers[name] = statistics.mean(values) if len(values) == len(members) else None
     metrics = {name: _metric([row.metrics[name] for row in members]) for name in members[0].metrics}
-    return members[0]._replace(
-        name=_name([row.name for row in members]), metrics=metrics, seed=None, members=tuple(members), **numbers
-    )
+    members = [row._replace(series=series.pop(row.folder, {}) if row.folder else {}) for row in members]
+    name = _name([row.name for row in members]) if members[0].kind == "run" else members[0].name
+    return members[0]._replace(name=name, metrics=metrics, seed=None, members=tuple(members), **numbers)
 
 
 def _metric(found: Sequence[Accuracy | OverSeeds | float]) -> OverSeeds:
@@ -75,7 +87,15 @@ def _metric(found: Sequence[Accuracy | OverSeeds | float]) -> OverSeeds:
 
 
 def _name(names: list[str]) -> str:
-    """What the names share at their start; else the first and the number of the others."""
-    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
-    shared = "".join(letter for letter, *_ in alike).rstrip(f"{digits}-_ ./").removesuffix("seed").rstrip("-_ ./")
-    return shared or f"{names[0]} and {len(names) - 1} more"
+    """What the names share at their start, without a number that is cut short and the word seed."""
+    shared = "".join(
+        letter for letter, *_ in takewhile(lambda letters: len(set(letters)) == 1, zip(*names, strict=False))
+    )
+    if any(name[len(shared) : len(shared) + 1].isdigit() for name in names):
+        shared = shared.rstrip(digits)
+    shared = shared.rstrip("-_ ./").removesuffix("seed").rstrip("-_ ./")
+    return shared if any(map(str.isalpha, shared)) else f"{names[0]} and {len(names) - 1} more"
+
+
+def _counted(members: Sequence[Row]) -> str:
+    return f"{members[0].name} and {len(members) - 1} more"

@@ -3,11 +3,11 @@ const COLORS = ["#1f77b4", "#d95f02", "#1b9e77", "#c2268f", "#7570b3", "#8c6d00"
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const pen = place => ({color: COLORS[place % 10], dash: DASHES[Math.floor(place / 10) % 4]});
-const isShare = name => content.metrics[name] === "share";
 const literal = text => text.replaceAll("<", "&lt;");  // Plotly knows a few tags
+const isShare = name => content.metrics[name] === "share";
 const make = (tag, given) => Object.assign(document.createElement(tag), given);
 
-function layout(x, y, log, share, aside) {
+function layout(x, y, log, share, aside, empty) {
   const ink = dark.matches ? "#ddd" : "#333", line = dark.matches ? "#444" : "#ddd";
   const axis = {gridcolor: line, linecolor: line, zerolinecolor: line, automargin: true};
   return {
@@ -15,13 +15,15 @@ function layout(x, y, log, share, aside) {
     plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 55, r: 10, t: 10, b: 45}, hovermode: "closest", hoverlabel: {align: "left"},
     legend: aside ? {itemwidth: 30} : {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, itemwidth: 30},
     showlegend: true,
-    xaxis: {...axis, title: {text: x, standoff: 8}, ...(log ? {type: "log", tickvals: log} : {rangemode: "tozero"})},
-    yaxis: {...axis, title: {text: y}, tickformat: share ? ".3~p" : ""},
+    annotations: empty ? [{text: "not measured here", showarrow: false, xref: "paper", yref: "paper", x: .5, y: .5}] : [],
+    xaxis: {...axis, title: {text: literal(x), standoff: 8}, ...(log ? {type: "log", tickvals: log} : {rangemode: "tozero"})},
+    yaxis: {...axis, title: {text: literal(y)}, tickformat: share ? ".3~p" : ""},
   };
 }
 /* 1, 2 and 5 times the powers of ten. */
 function ticks(traces) {
   const values = traces.flatMap(trace => trace.x).filter(value => value > 0);
+  if (!values.length) return [1];
   const from = Math.floor(Math.log10(Math.min(...values))), to = Math.ceil(Math.log10(Math.max(...values)));
   return Array.from({length: to - from + 1}, (_, at) => [1, 2, 5].map(digit => digit * 10 ** (from + at))).flat();
 }
@@ -36,7 +38,7 @@ function chart(id, controls, drawn) {
     const entries = new Set(traces.map(trace => trace.name)).size;
     const aside = entries > 6 && place.clientWidth > 550;  // else below
     const size = {width: place.clientWidth, height: aside ? 430 : 380 + 21 * Math.min(entries, 24)};
-    Plotly.react(place, traces, {...layout(x, y, log && ticks(traces), share, aside), ...size}, options);
+    Plotly.react(place, traces, {...layout(x, y, log && ticks(traces), share, aside, !traces.some(trace => trace.x.length)), ...size}, options);
   };
   for (const [name, [label, choices]] of Object.entries(controls)) {
     const box = make("label", {textContent: label + " "});
@@ -81,7 +83,7 @@ const measured = Object.keys(content.metrics).filter(name => trained.some(run =>
 if (costs.length && measured.length) {
   const groups = [...new Set(trained.map(run => run.group))].map(group => [group, content.headings[group]]);
   chart("costs", {
-    group: ["of", groups], y: ["show", measured.map(name => [name, content.titles[name] ?? name])],
+    group: ["table", groups], y: ["show", measured.map(name => [name, content.titles[name] ?? name])],
     x: ["against", costs], log: ["log scale", "check"],
   }, chosen => {
     const here = content.runs.filter(run => run.group === chosen.group && run.metrics[chosen.y]);

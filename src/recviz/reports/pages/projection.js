@@ -35,6 +35,8 @@ function draw() {
 }
 function show(title, entries) {
   document.getElementById("what").textContent = title;
+  const red = document.getElementById("red");
+  if (red) red.hidden = entries[0]?.[1] !== null;
   found.replaceChildren(...entries.map(([index, similarity], place) => {
     const item = make("li", {title: content.names[index]}), image = make("i");
     picture(image, index);
