@@ -40,6 +40,19 @@ class TrainingError(RuntimeError):
     """
 
 
+class NonFiniteError(TrainingError):
+    """A number of a step is NaN or Inf.
+
+    Args:
+        message: see TrainingError.
+        step: the step, from 0.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class StoppedError(TrainingError):
     """A run stopped on request, with a checkpoint.
 

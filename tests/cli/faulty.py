@@ -89,3 +89,15 @@ class WatchesNothing(BoringModel):  # type: ignore[misc]
         optimizer = torch.optim.SGD(self.parameters(), 0.1)
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+
+
+class Poison(Callback):
+    """Makes one weight of the projector infinite before a step, counted from 0."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                pl_module.projector[0].weight[0, 0] = torch.inf

@@ -204,7 +204,7 @@ def test_backbones_of_other_settings_have_other_names(tmp_path: Path) -> None:
 def test_names_that_are_not_utf8_do_not_end_a_page(tmp_path: Path, recviz_command: Command) -> None:
     make_run(tmp_path / os.fsdecode(b"a\xff"), 0.4)
     assert recviz_command("compare", os.fsdecode(b"a\xff"), "--out", "report.html")[0] == 0
-    assert "<td data-sort=\"a\\xff\">" in Path("report.html").read_text()
+    assert '<td data-sort="a\\xff">' in Path("report.html").read_text()
 
 
 def test_curves_of_seeds_have_a_band(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from recviz.distributed import host_max, rank, world_size
-from recviz.errors import InputError, TrainingError
+from recviz.errors import InputError, NonFiniteError, TrainingError
 
 _NEVER = 2**40  # steps
 _FINE = 2**62
@@ -39,7 +39,8 @@ class FiniteNumbers(Callback):
         patience: consecutive steps that a gradient scaler may skip.
 
     Raises:
-        TrainingError: a non-finite number; an epoch after the first that trained nothing.
+        NonFiniteError: a non-finite number.
+        TrainingError: an epoch after the first that trained nothing.
         InputError: a first epoch that trained nothing.
     """
 
@@ -140,9 +141,10 @@ class FiniteNumbers(Callback):
         if found.what == "the gradient" and _has_scaler(trainer):
             hint = f"no scale helped for {self.patience} steps in a row: use trainer.precision bf16-mixed or 32-true"
         where = f" on rank {found.rank}" if world_size() > 1 and found.what == "an image" else ""
-        raise TrainingError(
+        raise NonFiniteError(
             f"{found.what} is NaN or Inf{where} in step {found.step + 1} (epoch {trainer.current_epoch}); "
-            f"the last checkpoint is from before: {hint}"
+            f"the last checkpoint is from before: {hint}",
+            found.step,
         )
 
 

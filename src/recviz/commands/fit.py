@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
 from typing import Any
 
+from lightning.pytorch import Callback
+
 from recviz.backbones import check_backbone
 from recviz.commands.job import Job, quiet_lightning
+from recviz.commands.replay import replay, take_replay
 from recviz.commands.summary import closing_summary
 from recviz.distributed import part_company
-from recviz.errors import InputError, StoppedError, TrainingError
+from recviz.errors import InputError, NonFiniteError, StoppedError, TrainingError
+from recviz.files import write_whole
 from recviz.launch.failures import one_line_failures, refusals
-from recviz.launch.machine import keep_compiled_code
+from recviz.launch.machine import keep_compiled_code, typed_command
 from recviz.launch.ranks import join_group, ranks_to_start, run_ranks
 from recviz.methods.checks import check_steps, check_trainer
 from recviz.methods.compiling import compile_parts
@@ -25,7 +31,25 @@ from recviz.runs.resume import take_resume
 
 
 def run(argv: list[str]) -> None:
+    """Pretrain, or repeat a bad step.
+
+    Raises:
+        InputError: invalid settings, data or checkpoint.
+        TrainingError: the run failed.
+    """
+    argv, repeated = take_replay(argv)
+    if repeated is None:
+        pretrain(argv)
+    else:
+        replay(repeated, argv, pretrain)
+
+
+def pretrain(argv: list[str], look: Callback | None = None) -> None:
     """Parse, check, train, and print the next commands.
+
+    Args:
+        argv: the arguments.
+        look: a further callback, which comes first; only for one process.
 
     Raises:
         InputError: invalid settings, data or checkpoint.
@@ -41,19 +65,19 @@ def run(argv: list[str]) -> None:
         check_steps(trainer)
         if isinstance(job.model, JointEmbedding):
             check_trainer(trainer)
-    if ranks := ranks_to_start(trainer.strategy, job.config.max_restarts):
+    ranks = ranks_to_start(trainer.strategy, job.config.max_restarts)
+    if look is not None:
+        if ranks or trainer.world_size > 1:
+            raise InputError("a run of several processes cannot be replayed: each has views of its own")
+        trainer.callbacks.insert(0, look)
+    if ranks:
         launch(job, given, ranks)
         return
     with working("reading the settings and the data"):
         if job.data is not None and trainer.local_rank == 0:  # before anything is written
             set_up_data(job)
         checkpoint = checked_checkpoint(job)
-        if (size := job.config.micro_batch_size) is not None:
-            if not isinstance(job.model, JointEmbedding):
-                raise InputError(f"micro_batch_size is for recviz's methods, not for {type(job.model).__name__}")
-            job.model.micro_batch_size = size
-        if job.config.compile:
-            compile_parts(job.model, trainer.strategy.root_device)
+        set_up_model(job)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
             callback.known = resumed.final_probes()
@@ -65,6 +89,20 @@ def run(argv: list[str]) -> None:
         say_what_came(job)
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def set_up_model(job: Job) -> None:
+    """Apply micro_batch_size and compile.
+
+    Raises:
+        InputError: a micro-batch for a module that is none of recviz's.
+    """
+    if (size := job.config.micro_batch_size) is not None:
+        if not isinstance(job.model, JointEmbedding):
+            raise InputError(f"micro_batch_size is for recviz's methods, not for {type(job.model).__name__}")
+        job.model.micro_batch_size = size
+    if job.config.compile:
+        compile_parts(job.model, job.trainer.strategy.root_device)
 
 
 def launch(job: Job, argv: list[str], ranks: int) -> None:
@@ -80,7 +118,7 @@ def launch(job: Job, argv: list[str], ranks: int) -> None:
         if job.resumed is None and job.folder.exists:
             argv = ["--resume", str(job.folder)]
         try:
-            return run_ranks(run, argv, ranks, job.config.rank_timeout)
+            return run_ranks(pretrain, argv, ranks, job.config.rank_timeout)
         except TrainingError as error:
             if isinstance(error, StoppedError) or not left:
                 raise
@@ -146,6 +184,12 @@ def train(job: Job, checkpoint: str | None) -> None:
         if job.record.began and not kept:
             shutil.rmtree(job.folder.path, ignore_errors=True)  # so that the same command can run again
         raise
+    except NonFiniteError as error:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            raise
+        write_whole(job.folder.bad_step, json.dumps({"step": error.step, "said": str(error)}))
+        again = f"{typed_command()} fit --replay {shlex.quote(str(job.folder))} looks at that step"
+        raise NonFiniteError(f"{error}; {again}" if trainer.world_size == 1 else str(error), error.step) from error
     except SystemExit:  # raised by Lightning on Ctrl-C
         if not trainer.interrupted:
             raise

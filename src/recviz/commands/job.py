@@ -64,6 +64,7 @@ def options(command: str, description: str) -> ArgumentParser:
     option("-c", "--config", action=Recipe, metavar="RECIPE", help="a YAML file, or the name of a bundled one")
     option("--run_dir", type=str | None, metavar="DIR", help="run folder (default: runs/<recipe>/<time>)")
     option("--resume", type=str | None, metavar="DIR", help="run folder to resume")
+    option("--replay", type=str | None, metavar="DIR", help="run folder whose NaN or Inf step to repeat and look at")
     option("--ckpt_path", type=str | None, metavar="FILE", help="checkpoint to resume from, in a new run folder")
     option("--allow_changes", type=bool, default=False, help="resume although safe settings changed")
     option(
@@ -195,7 +196,7 @@ class Job:
     def config_text(self) -> str:
         """All settings except the run folder, as YAML: `recviz fit --config` repeats the run in another folder."""
         config = self.given.clone()
-        config["run_dir"] = config["ckpt_path"] = config["resume"] = None
+        config["run_dir"] = config["ckpt_path"] = config["resume"] = config["replay"] = None
         config["allow_changes"] = False
         del config["config"]
         return settings_text(config)

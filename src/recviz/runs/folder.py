@@ -27,6 +27,8 @@ class RunFolder:
     | record | run.json | model, data, compute and progress | RunRecord |
     | metrics | metrics.csv | every logged value | MetricsFile |
     | results | results.json | results of probes | add_result |
+    | bad_step | bad-step.json | the step that was NaN or Inf, for --replay | recviz fit |
+    | look | bad-step/ | what --replay saw of it | recviz fit --replay |
     | views, curves | views.png, curves.png | pictures | RunRecord, reports.curves |
     | last | checkpoints/last.ckpt | newest state, read by resume, probe and export | EpochCheckpoint |
     | kept(epoch) | checkpoints/epoch-NNNN.ckpt | states kept, by epoch, from 0 | EpochCheckpoint |
@@ -43,6 +45,8 @@ class RunFolder:
         self.record = self.path / "run.json"
         self.metrics = self.path / "metrics.csv"
         self.results = self.path / "results.json"
+        self.bad_step = self.path / "bad-step.json"
+        self.look = self.path / "bad-step"
         self.views = self.path / "views.png"
         self.curves = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
