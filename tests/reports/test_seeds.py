@@ -14,7 +14,7 @@ import yaml
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.reports.charts import charts
 from recviz.reports.compare import tables_of
-from recviz.reports.findings import findings
+from recviz.reports.findings import findings, predictors
 from recviz.reports.plots import draw_plots
 from recviz.runs.rows import Row, Series, read_rows
 from recviz.runs.seeds import curve, over_seeds
@@ -171,6 +171,26 @@ APART = Accuracy(0.5, 0.49, 0.51), Accuracy(0.4, 0.39, 0.41)
 )  # fmt: skip
 def test_findings_say_what_the_figures_allow(rows: list[Row], expected: str) -> None:
     assert said(*rows) == expected
+
+
+def test_label_free_numbers_are_held_against_the_probe() -> None:
+    tops, ranks, lidars = [0.1, 0.2, 0.3, 0.4, 0.5], [5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 5.0, 4.0]
+    runs = [
+        Row(str(place), "run", folder=Path(str(place)), metrics={"top1": Accuracy(top)}, rankme=rank, group="g")
+        for place, (top, rank) in enumerate(zip(tops, ranks, strict=True))
+    ]
+    free = [
+        run._replace(metrics={"lidar": value}, rankme=None, group="free")
+        for run, value in zip(runs, lidars, strict=True)
+    ]
+    (table_, _) = tables_of([*runs, *free])
+    assert predictors(table_, [*runs, *free]) == [
+        "Rank correlation with the top-1 accuracy (Spearman): RankMe of the embeddings in training -1.00 (n = 5), "
+        "LiDAR +0.90 (n = 5)."
+    ]
+    assert predictors(table_, [*runs, *free[1:]])[0].endswith("training -1.00 (n = 5).")
+    (few, _) = tables_of([*runs[1:], *free])
+    assert predictors(few, [*runs[1:], *free]) == []
 
 
 def test_online_probes_of_other_data_are_charts_of_their_own() -> None:

@@ -40,7 +40,7 @@ KEYS = {"base", "options", "grid", "seeds", "search", "probe", "slurm"}
 OWN = ("--config", "--folder", "--jobs", "--launcher", "--dry_run")
 """Options of the study; all others are options of recviz fit."""
 
-TAKEN = ("--run_dir", "--resume", "--ckpt_path")
+TAKEN = ("--run_dir", "--resume", "--replay", "--ckpt_path")
 """Options of recviz fit that the study sets for each run."""
 
 Options = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from recviz.files import whole_file, write_whole
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.reports.charts import charts, pictures
-from recviz.reports.findings import findings
+from recviz.reports.findings import findings, predictors
 from recviz.reports.page import plotly, rendered
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
@@ -115,7 +115,7 @@ def write_report(runs: Sequence[Row], tables: Sequence[Table], out: Path) -> int
     page = rendered(
         "compare",
         title=_title(runs),
-        findings=[(table.heading, said) for table in tables if (said := findings(table))],
+        findings=[(table.heading, said) for table in tables if (said := findings(table) + predictors(table, rows))],
         tables=list(map(_page_table, tables)),
         views=pictures(rows),
         content=charts(rows, headings),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from recviz.probes.result import OverSeeds
 from recviz.runs.rows import Row
@@ -41,6 +42,48 @@ def findings(table: Table) -> list[str]:
     if below:
         said.append(f"Not above chance, raw pixels or the untrained backbone: {', '.join(below)}.")
     return said
+
+
+LABEL_FREE = {
+    "rankme": "RankMe of clean features",
+    "alpha_req": "α-ReQ",
+    "lidar": "LiDAR",
+    "spread": "the spread of clean features",
+}
+"""Metrics of the protocol label-free."""
+
+_ENOUGH = 5
+"""Runs of a rank correlation."""
+
+
+def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
+    """How well each label-free number ranks the runs of a table as the probe does: Spearman's ρ, with n.
+
+    Args:
+        table: with accuracies.
+        rows: of all tables; those of the protocol label-free have the same folders.
+    """
+    metric = next((name for name in NAMES if any(name in row.metrics for row in table.rows if row.kind == "run")), None)
+    if metric is None:
+        return []
+    runs = {row.folder: _value(row, metric) for row in table.rows if row.kind == "run" and metric in row.metrics}
+    found: dict[str, dict[Any, float]] = {}
+    for row in rows:
+        if row.folder in runs and row.rankme is not None:
+            found.setdefault("RankMe of the embeddings in training", {})[row.folder] = row.rankme
+        for name, title in LABEL_FREE.items():
+            if row.folder in runs and name in row.metrics:
+                found.setdefault(title, {})[row.folder] = _value(row, name)
+    said = []
+    for title, values in found.items():
+        if len(values) >= _ENOUGH and len(set(values.values())) > 1 and len({runs[run] for run in values}) > 1:
+            from scipy.stats import spearmanr
+
+            rho = float(spearmanr([runs[run] for run in values], list(values.values())).statistic)
+            said.append(f"{title} {rho:+.2f} (n = {len(values)})")
+    if not said:
+        return []
+    return [f"Rank correlation with the {NAMES[metric]} accuracy (Spearman): {', '.join(said)}."]
 
 
 def _told_apart(best: Row, others: list[Row], metric: str) -> str:
