@@ -152,7 +152,7 @@ APART = Accuracy(0.5, 0.49, 0.51), Accuracy(0.4, 0.39, 0.41)
         ),
         (  # two seeds say little: t is 12.7
             [row("a", OverSeeds(0.5, 0.01, 0.49, 0.51, 2, True)), row("b", OverSeeds(0.4, 0.01, 0.39, 0.41, 2, True))],
-            "a is the best of 2 runs, with 50.0% ± 1.0% over 2 seeds top-1 accuracy. Its interval overlaps that of "
+            "a is the best of 2 runs, with 50.0% ± 1.0% top-1 accuracy over 2 seeds. Its interval overlaps that of "
             "every other run: these figures do not tell them apart.",
         ),
         (

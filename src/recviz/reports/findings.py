@@ -30,7 +30,7 @@ def findings(table: Table) -> list[str]:
     runs = sorted((row for row in measured if row.kind == "run"), key=lambda row: _value(row, metric), reverse=True)
     best, *others = runs
     among = "has" if len(runs) == 1 else f"is the best of {len(runs)} runs, with"
-    said = [f"{best.name} {among} {_shown(best, metric)} {NAMES[metric]} accuracy."]
+    said = [f"{best.name} {among} {_shown(best, metric)} {NAMES[metric]} accuracy{_over(best, metric)}."]
     if others:
         said.append(_told_apart(best, others, metric))
     for row in measured:
@@ -123,6 +123,11 @@ def _interval(row: Row, metric: str) -> tuple[float, float] | None:
 def _shown(row: Row, metric: str) -> str:
     value, interval = row.metrics[metric], _interval(row, metric)
     if isinstance(value, OverSeeds):
-        return f"{value.value:.1%} ± {value.std:.1%} over {value.seeds} seeds"
+        return f"{value.value:.1%} ± {value.std:.1%}"
     shown = f"{_value(row, metric):.1%}"
     return shown if interval is None else f"{shown} ({interval[0]:.1%} to {interval[1]:.1%})"
+
+
+def _over(row: Row, metric: str) -> str:
+    value = row.metrics[metric]
+    return f" over {value.seeds} seeds" if isinstance(value, OverSeeds) else ""
