@@ -228,9 +228,9 @@ def test_the_terminal_gets_the_columns_that_differ_and_fit(
     monkeypatch.setenv("COLUMNS", "160")
     _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
     lines, cells = printed(out)
-    assert cells[0] == ["run", "top-1", "k-NN", "top-5", "images", "hours", "probe"]
+    assert cells[0] == ["run", "top-1", "k-NN", "top-5", "images", "images seen", "hours", "probe"]
     assert cells[1] == ["one", "40.0% (39.0% to 41.0%)", "35.0% (34.0% to 36.0%)", "50.0% (49.0% to 51.0%)", "1,000",
-                        "0.50", "linear"]  # fmt: skip
+                        "2,000", "0.50", "linear"]  # fmt: skip
     assert max(map(len, lines)) <= 160
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = recviz_command("compare", "one", "two", "--out", "report.html")
@@ -454,12 +454,15 @@ const rowsShown = () => [...document.querySelectorAll("tbody tr")].filter(row =>
 const names = () => rowsShown().map(row => row.cells[0].textContent).join(",");
 const click = title => [...document.querySelectorAll("th button")].find(b => b.textContent === title).click();
 say("start: " + names());
-click("top-1"); say("up: " + names());
 click("top-1"); say("down: " + names());
-click("hours"); say("hours: " + names());
+click("top-1"); say("up: " + names());
+click("hours"); click("hours"); say("hours: " + names());
 const box = document.getElementById("filter");
 box.value = "VICREG two"; box.dispatchEvent(new Event("input")); say("filter: " + names());
 say("count: " + document.getElementById("count").textContent);
+const drawn = [...document.querySelectorAll(".chart")];
+say("filtered: " + drawn.map(chart => chart.data.map(trace => trace.name)).join("; "));
+box.value = ""; box.dispatchEvent(new Event("input"));
 const [costs, curves] = [...document.querySelectorAll(".chart")];
 const choose = (figure, place, value) => {
   const select = document.querySelectorAll(`#${figure} select`)[place];
@@ -504,9 +507,10 @@ def test_the_page_sorts_and_filters_in_a_browser_and_asks_for_nothing(tmp_path: 
         "start": "one,two,three,resnet50, untrained,chance",
         "up": "resnet50, untrained,two,three,one,chance",
         "down": "chance,one,three,two,resnet50, untrained",
-        "hours": "three,one,two,chance,resnet50, untrained",  # unknown comes last
+        "hours": "three,one,two,resnet50, untrained,chance",  # unknown comes last
         "filter": "two",  # its method, which all runs share, is in no column
         "count": "1 of 5",
+        "filtered": "VICReg, resnet18 (cifar stem, width 0.25); two",
         # method and backbone are one line, in the order of the axis
         "costs": '[["VICReg, resnet18 (cifar stem, width 0.25)",[1,3,20],[0.25,0.35,0.15]],'
         '["resnet50, untrained",[1,20],[0.05,0.05]]]',

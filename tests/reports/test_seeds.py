@@ -128,6 +128,7 @@ def said(*rows: Row) -> str:
     return " ".join(findings(table_))
 
 
+ONE_SEED = "Each run has one seed: its interval is of the test images alone, not of the chance of training."
 APART = Accuracy(0.5, 0.49, 0.51), Accuracy(0.4, 0.39, 0.41)
 
 
@@ -138,17 +139,17 @@ APART = Accuracy(0.5, 0.49, 0.51), Accuracy(0.4, 0.39, 0.41)
         (
             [row("b", APART[1]), row("a", APART[0])],
             "a is the best of 2 runs, with 50.0% (49.0% to 51.0%) top-1 accuracy. Its interval is above those of all "
-            "others; b comes next with 40.0% (39.0% to 41.0%).",
+            "others; b comes next with 40.0% (39.0% to 41.0%). " + ONE_SEED,
         ),
         (
             [row("a", APART[0]), row("b", Accuracy(0.49, 0.48, 0.5)), row("c", APART[1])],
             "a is the best of 3 runs, with 50.0% (49.0% to 51.0%) top-1 accuracy. Its interval overlaps that of b: "
-            "these figures do not tell them apart.",
+            "these figures do not tell them apart. " + ONE_SEED,
         ),
         (
             [row("a", Accuracy(0.3001)), row("b", Accuracy(0.3))],
             "a is the best of 2 runs, with 30.0% top-1 accuracy. b comes next with 30.0%; intervals are not known for "
-            "all of them.",
+            "all of them. " + ONE_SEED,
         ),
         (  # two seeds say little: t is 12.7
             [row("a", OverSeeds(0.5, 0.01, 0.49, 0.51, 2, True)), row("b", OverSeeds(0.4, 0.01, 0.39, 0.41, 2, True))],

@@ -75,7 +75,7 @@ def _run(row: Row) -> dict[str, Any]:
         *(f"{TITLES.get(name, name)}: {_text(value)}" for name, value in row.metrics.items()),
         f"{len(row.members)} seeds" if row.members else None,
         None if row.images is None else f"{row.images:,} images",
-        None if row.epochs is None else f"{row.epochs:g} epochs",
+        None if row.epochs is None else f"{row.epochs:g} epoch{'s' * (row.epochs != 1)}",
         None if row.hours is None else f"{row.hours:.2g} hours",
     ]
     return {
@@ -93,8 +93,12 @@ def _literal(text: str) -> str:
 def _text(value: Accuracy | OverSeeds | float) -> str:
     if isinstance(value, float | int):
         return f"{value:.4g}"
-    spread = f" ± {value.std:.1%}" if isinstance(value, OverSeeds) and value.fraction else ""
-    return f"{value.value:.1%}{spread}" if _is_share(value) else f"{value.value:.4g}"
+    if not _is_share(value):
+        return f"{value.value:.4g}"
+    if isinstance(value, OverSeeds):
+        return f"{value.value:.1%} ± {value.std:.1%}"
+    interval = "" if value.low is None or value.high is None else f" ({value.low:.1%} to {value.high:.1%})"
+    return f"{value.value:.1%}{interval}"
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, Any]:

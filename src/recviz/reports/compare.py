@@ -27,6 +27,8 @@ class Column(NamedTuple):
     key: Callable[[Row], Any]
     show: Callable[[Any], str] = str
     always: bool = False
+    about: str = ""
+    """What it means, where the title does not say it."""
 
     def text(self, run: Row) -> str:
         """The cell of a run; "" if its value is unknown."""
@@ -67,14 +69,22 @@ COLUMNS = (
     Column("method", lambda run: run.method),
     Column("backbone", lambda run: run.backbone),
     Column("parameters", lambda run: run.parameters, lambda value: f"{value / 1e6:.2f} M"),
-    Column("GFLOPs", lambda run: run.gflops, lambda value: f"{value:.3g}"),
+    Column("GFLOPs", lambda run: run.gflops, lambda value: f"{value:.3g}", about="of one image's forward pass"),
     Column("pretraining data", lambda run: run.data),
-    Column("images", lambda run: run.images, lambda value: f"{value:,}"),
+    Column("images", lambda run: run.images, lambda value: f"{value:,}", about="different images to pretrain on"),
     Column("epochs", _epochs),
-    Column("hours", lambda run: run.hours, lambda value: f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"),
+    Column("images seen", lambda run: run.images_seen, lambda value: f"{value:,}", about="images times epochs"),
+    Column(
+        "hours",
+        lambda run: run.hours,
+        lambda value: f"{value:.2f}" if value >= 0.1 else f"{value:.2g}",
+        about="of training with its validation; other programs may have slowed it",
+    ),
     Column("device", lambda run: run.device),
-    Column("images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}"),
-    Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}"),
+    Column(
+        "images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}", about="in the median step of training"
+    ),
+    Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}", about="of the embeddings while training"),
     Column("probe", lambda run: run.probe),
     Column("image size", lambda run: run.size, lambda value: f"{value}×{value}"),
     Column("labels", lambda run: run.labels, lambda value: f"{value:,}"),
@@ -173,7 +183,7 @@ def _with_references(rows: list[Row]) -> list[Row]:
     references = {(run.name, run.top1): run for run in rows if run.kind == "reference"}
     classes = next((run.classes for run in rows if run.classes), None)
     if classes:
-        expected = {"top1": Accuracy(1 / classes), "top5": Accuracy(min(1.0, 5 / classes))}
+        expected = {name: Accuracy(min(1.0, n / classes)) for name, n in (("top1", 1), ("knn", 1), ("top5", 5))}
         measured = {name: value for name, value in expected.items() if any(name in run.metrics for run in rows)}
         chance = Row("chance", "reference", metrics=measured, group=rows[0].group)
         references["chance", chance.top1] = chance
@@ -253,6 +263,7 @@ def _page_table(table: Table) -> dict[str, Any]:
     names = {run.name for run in table.rows if run.kind == "run"}
     rows = [
         {
+            "run": run.name,
             "kind": run.kind,
             "note": run.note,
             "words": " ".join(column.text(run) for column in columns),
@@ -264,7 +275,9 @@ def _page_table(table: Table) -> dict[str, Any]:
         "heading": table.heading,
         "which": f"Run {names.pop()}" if len(names) == 1 else "Same in all runs",
         "shared": table.shared,
-        "columns": [{"title": column.title, "shown": column.title in shown} for column in columns],
+        "columns": [
+            {"title": column.title, "shown": column.title in shown, "about": column.about} for column in columns
+        ],
         "rows": rows,
     }
 

@@ -33,6 +33,8 @@ def findings(table: Table) -> list[str]:
     said = [f"{best.name} {among} {_shown(best, metric)} {NAMES[metric]} accuracy{_over(best, metric)}."]
     if others:
         said.append(_told_apart(best, others, metric))
+    if others and not any(isinstance(row.metrics[metric], OverSeeds) for row in runs):
+        said.append("Each run has one seed: its interval is of the test images alone, not of the chance of training.")
     for row in measured:
         own = row.kind == "reference" and row.name != "chance" and row.backbone in (None, best.backbone)
         if own or row.kind == "baseline":
@@ -59,6 +61,8 @@ _ENOUGH = 5
 def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
     """How well each label-free number ranks the runs of a table as the probe does: Spearman's ρ, with n.
 
+    Methods are held apart, since such numbers differ between them for other reasons than accuracy.
+
     Args:
         table: with accuracies.
         rows: of all tables; those of the protocol label-free have the same folders.
@@ -67,13 +71,15 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
     if metric is None:
         return []
     runs = {row.folder: _value(row, metric) for row in table.rows if row.kind == "run" and metric in row.metrics}
+    methods = {row.method for row in table.rows if row.kind == "run"}
     found: dict[str, dict[Any, float]] = {}
     for row in rows:
+        within = f" within {row.method}" if len(methods) > 1 else ""
         if row.folder in runs and row.rankme is not None:
-            found.setdefault("RankMe of the embeddings in training", {})[row.folder] = row.rankme
+            found.setdefault(f"RankMe of the embeddings in training{within}", {})[row.folder] = row.rankme
         for name, title in LABEL_FREE.items():
             if row.folder in runs and name in row.metrics:
-                found.setdefault(title, {})[row.folder] = _value(row, name)
+                found.setdefault(f"{title}{within}", {})[row.folder] = _value(row, name)
     said = []
     for title, values in found.items():
         if len(values) >= _ENOUGH and len(set(values.values())) > 1 and len({runs[run] for run in values}) > 1:

@@ -27,7 +27,14 @@ function ticks(traces) {
   const from = Math.floor(Math.log10(Math.min(...values))), to = Math.ceil(Math.log10(Math.max(...values)));
   return Array.from({length: to - from + 1}, (_, at) => [1, 2, 5].map(digit => digit * 10 ** (from + at))).flat();
 }
-const options = {displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
+const redraws = [];
+const options = {showTips: false, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
+
+/* Whether the table's filter leaves a row of this run. */
+const left = name => {
+  const of = [...document.querySelectorAll("tbody tr")].filter(row => row.dataset.run === name);
+  return !of.length || of.some(row => !row.hidden);
+};
 
 /* A chart with controls. `controls` name its choices, [[value, text], …] each; `drawn` gives traces and axes. */
 function chart(id, controls, drawn) {
@@ -36,8 +43,9 @@ function chart(id, controls, drawn) {
   const draw = () => {
     const {traces, x, y, log, share} = drawn(chosen);
     const entries = new Set(traces.map(trace => trace.name)).size;
+    figure.classList.toggle("long", entries > 8);
     const aside = entries > 6 && place.clientWidth > 550;  // else below
-    const size = {width: place.clientWidth, height: aside ? 430 : 380 + 21 * Math.min(entries, 24)};
+    const size = {width: place.clientWidth, height: aside ? Math.max(430, Math.min(900, 40 + 27 * entries)) : 380 + 21 * Math.min(entries, 24)};
     Plotly.react(place, traces, {...layout(x, y, log && ticks(traces), share, aside, !traces.some(trace => trace.x.length)), ...size}, options);
   };
   for (const [name, [label, choices]] of Object.entries(controls)) {
@@ -58,6 +66,7 @@ function chart(id, controls, drawn) {
     bar.append(box);
   }
   figure.hidden = false;
+  redraws.push(draw);
   draw();
   let width = place.clientWidth;
   new ResizeObserver(() => {
@@ -86,7 +95,7 @@ if (costs.length && measured.length) {
     group: ["table", groups], y: ["show", measured.map(name => [name, content.titles[name] ?? name])],
     x: ["against", costs], log: ["log scale", "check"],
   }, chosen => {
-    const here = content.runs.filter(run => run.group === chosen.group && run.metrics[chosen.y]);
+    const here = content.runs.filter(run => run.group === chosen.group && run.metrics[chosen.y] && left(run.name));
     const able = here.filter(run => run.kind === "run" && run[chosen.x] !== null);
     const kinds = new Map();
     for (const run of able) {  // at a fixed amount of data compute depends on the backbone, and vice versa
@@ -123,8 +132,9 @@ if (Object.keys(content.curves).length) {
   chart("curves", {
     y: ["show", names], x: ["against", [["epoch", "epochs"], ["hours", "hours"]]], log: ["log scale", "check"],
   }, chosen => {
-    const traces = [];
+    const traces = [], share = content.curves[chosen.y].share;
     content.curves[chosen.y].runs.forEach(curve => {
+      if (!left(curve.name)) return;
       const x = curve[chosen.x];
       if (x.every(value => value === null)) return;
       const line = pen(curve.place), group = {legendgroup: curve.name, name: literal(curve.name)};
@@ -132,9 +142,9 @@ if (Object.keys(content.curves).length) {
         const edge = {...group, x, mode: "lines", line: {width: 0}, showlegend: false, hoverinfo: "skip"};
         traces.push({...edge, y: curve.low}, {...edge, y: curve.high, fill: "tonexty", fillcolor: line.color + "33"});
       }
-      traces.push({...group, x, y: curve.y, mode: x.length < 30 ? "lines+markers" : "lines", line});
+      const hover = `%{fullData.name}<br>%{y:${share ? ".1%" : ".4~g"}} at ${chosen.x} %{x:.3~f}<extra></extra>`;
+      traces.push({...group, x, y: curve.y, hovertemplate: hover, mode: x.length < 30 ? "lines+markers" : "lines", line});
     });
-    const share = content.curves[chosen.y].share;
     return {traces, x: chosen.x, y: content.curves[chosen.y].title, log: chosen.log, share};
   });
 }
@@ -152,12 +162,15 @@ function show() {
     shown += !row.hidden;
   }
   count.textContent = `${shown} of ${rows.length}`;
+  for (const redraw of redraws) redraw();
 }
 filter.addEventListener("input", show);
 for (const heading of document.querySelectorAll("th")) {
   heading.querySelector("button").addEventListener("click", () => {
     const table = heading.closest("table"), column = [...heading.parentNode.children].indexOf(heading);
-    const up = heading.getAttribute("aria-sort") !== "ascending";
+    const first = [...table.tBodies[0].rows].map(row => row.children[column].dataset.sort).find(text => text !== "");
+    const now = heading.getAttribute("aria-sort");  // numbers from the largest, at first
+    const up = now === null ? isNaN(first) : now === "descending";
     for (const other of table.querySelectorAll("th")) other.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", up ? "ascending" : "descending");
     const key = row => row.children[column].dataset.sort;
@@ -167,6 +180,7 @@ for (const heading of document.querySelectorAll("th")) {
       const numbers = !isNaN(x) && !isNaN(y);
       return (numbers ? x - y : x.localeCompare(y, "en", {numeric: true})) * (up ? 1 : -1);
     };
+    table.closest(".wide").scrollTop = 0;
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
   });
 }
