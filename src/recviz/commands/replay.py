@@ -13,7 +13,7 @@ from recviz.callbacks.look import LookAtStep
 from recviz.errors import InputError, TrainingError
 from recviz.runs.fields import read_fields
 from recviz.runs.folder import RunFolder
-from recviz.runs.resume import newest_readable
+from recviz.runs.resume import newest_readable, take_folder
 
 
 def take_replay(argv: Sequence[str]) -> tuple[list[str], RunFolder | None]:
@@ -22,17 +22,7 @@ def take_replay(argv: Sequence[str]) -> tuple[list[str], RunFolder | None]:
     Raises:
         InputError: no folder, or options that do not go with it.
     """
-    rest, folder = [], None
-    arguments = iter(argv)
-    for arg in arguments:
-        key, equals, value = arg.partition("=")
-        if key == "--replay":
-            name = value if equals else next(arguments, None)
-            if not name:
-                raise InputError("--replay needs a run folder, such as --replay runs/cifar100/20260101-120000")
-            folder = RunFolder(name)
-        else:
-            rest.append(arg)
+    rest, folder = take_folder(argv, "--replay")
     taken = ("--config", "-c", "--run_dir", "--ckpt_path", "--resume")
     if folder is not None and (clash := next((arg for arg in rest if arg.partition("=")[0] in taken), None)):
         raise InputError(f"--replay takes settings and checkpoint from the run: leave out {clash.partition('=')[0]}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recviz.commands.trials import RUNS_ALREADY, Trial, identity, is_running, run_trial, was_stopped
+from recviz.commands.trials import RUNS_ALREADY, Trial, arguments, identity, is_running, run_trial, was_stopped
 from recviz.errors import InputError, missing_package
 from recviz.files import write_whole
 from recviz.probes.result import Accuracy
@@ -202,11 +202,6 @@ def _drawn(trial: Any, name: str, choice: Any) -> Any:
     return json.loads(trial.suggest_categorical(name, texts))
 
 
-def _arguments(options: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in options.items():
-        yield from (f"--{name}", value if isinstance(value, str) else json.dumps(value))
-
-
 def _logged(run: Path, metric: str, epoch: int) -> float | None:
     """The last value of a metric in an epoch, counted from 1."""
     lines = RunFolder(run).read_metrics()
@@ -246,7 +241,7 @@ def outcome(draw: Draw) -> Outcome:
     lines = [f"{len(complete)} trials trained to the end, {len(pruned)} stopped early: all in {folder / TABLE}"]
     if complete:
         best = complete[0]
-        drawn = _arguments({name: _shown(value) for name, value in best.params.items()})
+        drawn = arguments({name: _shown(value) for name, value in best.params.items()})
         command = shlex.join(["recviz", "fit", "--config", draw.base, *draw.options, *drawn, *draw.extra])
         lines.append(
             f"best: {best.user_attrs['folder']}, {best.value:.1%} on held-out training images; with all images:"
@@ -264,7 +259,7 @@ def example(draw: Draw) -> Trial:
 
 
 def _trial(draw: Draw, name: str, values: Mapping[str, Any]) -> Trial:
-    options = [*draw.options, *_arguments(values), *ON_TRAINING_IMAGES]
+    options = [*draw.options, *arguments(values), *ON_TRAINING_IMAGES]
     if draw.search.stop:
         if taken := next((arg for arg in draw.extra if arg.startswith("--trainer.callbacks")), None):
             raise InputError(f"{taken.partition('=')[0]} would undo the search's stops: set callbacks in its options")

@@ -20,7 +20,17 @@ from recviz.commands.job import parse_settings
 from recviz.commands.parsing import new_parser, parse
 from recviz.commands.recipes import find_recipe
 from recviz.commands.search import Draw, Search, draws, example, outcome, read_search, run_draw
-from recviz.commands.trials import JOBS, Trial, dealt_gpus, is_done, make_executor, run_command, run_jobs, run_trial
+from recviz.commands.trials import (
+    JOBS,
+    Trial,
+    arguments,
+    dealt_gpus,
+    is_done,
+    make_executor,
+    run_command,
+    run_jobs,
+    run_trial,
+)
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
@@ -251,12 +261,6 @@ def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
         if folders.count(path) > 1 or Path(path).name == JOBS:
             raise InputError(f"the grid's names make the folder {path} twice, or one that is taken: rename a value")
     return found
-
-
-def arguments(options: Options) -> list[str]:
-    """Options as command-line arguments."""
-    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
-    return [text for name, value in texts.items() for text in (f"--{name}", value)]
 
 
 def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:

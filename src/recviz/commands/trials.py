@@ -73,6 +73,12 @@ def is_done(trial: Trial) -> bool:
     return done.is_file()
 
 
+def arguments(options: Mapping[str, Any]) -> list[str]:
+    """Options as command-line arguments."""
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in options.items()}
+    return [text for name, value in texts.items() for text in (f"--{name}", value)]
+
+
 def was_stopped(problem: str) -> bool:
     """Whether a job's line says that it was told to stop, after which its trial can go on."""
     return problem == "stopped" or (problem.startswith("recviz: ") and not problem.startswith("recviz: error: "))

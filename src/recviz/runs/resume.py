@@ -65,23 +65,33 @@ class Resumed(NamedTuple):
         return differences(self.folder.read_settings(), config)
 
 
+def take_folder(argv: Sequence[str], option: str) -> tuple[list[str], RunFolder | None]:
+    """The arguments without an option that names a run folder, and the folder, if given.
+
+    Raises:
+        InputError: the option without a folder.
+    """
+    rest, folder = [], None
+    arguments = iter(argv)
+    for arg in arguments:
+        key, equals, value = arg.partition("=")
+        if key == option:
+            name = value if equals else next(arguments, None)
+            if not name:
+                raise InputError(f"{option} needs a run folder, such as {option} runs/cifar100/20260101-120000")
+            folder = RunFolder(name)
+        else:
+            rest.append(arg)
+    return rest, folder
+
+
 def take_resume(argv: Sequence[str]) -> tuple[list[str], Resumed | None]:
     """The arguments with `--resume RUN` replaced by the run's config, folder and checkpoint; and the run, if any.
 
     Raises:
         InputError: not a run, or a run without a readable checkpoint.
     """
-    rest, folder = [], None
-    arguments = iter(argv)
-    for arg in arguments:
-        key, equals, value = arg.partition("=")
-        if key == "--resume":
-            name = value if equals else next(arguments, None)
-            if not name:
-                raise InputError("--resume needs a run folder, such as --resume runs/cifar100/20260101-120000")
-            folder = RunFolder(name)
-        else:
-            rest.append(arg)
+    rest, folder = take_folder(argv, "--resume")
     if folder is None:
         return rest, None
     if clash := next((arg for arg in rest if arg.split("=")[0] in ("--run_dir", "--ckpt_path")), None):
