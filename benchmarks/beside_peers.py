@@ -144,9 +144,8 @@ def take_turns(name: str, row: Row, given: dict[str, Any], rounds: int) -> None:
     (BENCH / "rows" / f"{name}.json").write_text(json.dumps(kept, indent=1))
 
 
-def accuracy(data: str, minutes: list[float], seeds: int) -> None:
+def accuracy(data: str, turns: list[str], minutes: list[float], seeds: int) -> None:
     """Pretrain with each system for the same wall-clock, seed by seed; keep what each run says."""
-    turns = ["recviz_recipe", *ALL]
     for seed, limit in itertools.product(range(seeds), minutes):
         for system in turns[seed % len(turns) :] + turns[: seed % len(turns)]:
             out = BENCH / "accuracy" / f"{system}-{limit:g}-{seed}"
@@ -205,6 +204,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", default="10", help="of the runs of the row accuracy, separated by commas")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each system in the row accuracy")
+    parser.add_argument("--systems", default=",".join(["recviz_recipe", *ALL]), help="of the row accuracy")
     args = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)
     data = prepare(args.data)
@@ -212,7 +212,7 @@ def main() -> None:
     given = {"data": data, "photos": args.photos and repeated(args.photos)}
     for name in filter(None, args.rows.split(",")):
         if name == "accuracy":
-            accuracy(data, [float(each) for each in args.minutes.split(",")], args.seeds)
+            accuracy(data, args.systems.split(","), [float(each) for each in args.minutes.split(",")], args.seeds)
         elif has[ROWS[name].needs]:
             more = {"network": network(data)} if name == "linear" else {}
             take_turns(name, ROWS[name], {**given, **more}, args.rounds)

@@ -242,7 +242,7 @@ def test_settings_that_undo_a_search_are_refused(recviz_command: Command) -> Non
     write(probe={"protocol": "label-free"})
     code, _, err = recviz_command("study", "--config", "study.yaml")
     assert code == 2
-    assert "a search needs a probe with one accuracy" in err
+    assert "a search needs one probe with one accuracy" in err
 
 
 def test_a_grid_and_a_search_do_not_go_together(recviz_command: Command) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -56,12 +57,14 @@ class Strange(Callback):
         wait: datetime.timedelta = datetime.timedelta(hours=1),
         loss: Any = torch.nn.functional.mse_loss,
         kind: type[torch.nn.Module] = torch.nn.Linear,
+        layer: Callable = torch.nn.Linear,  # type: ignore[type-arg]  # as timm's transformers
+        norm: Callable | None = torch.nn.LayerNorm,  # type: ignore[type-arg]
         text: str = "Unable to serialize instance of text",
         note: Any = object(),  # noqa: B008
         betas: tuple[float, float] = (0.8, 0.9),
         nothing: int | None = None,
     ) -> None:
-        self.given = (device, dtype, typed, dtypes, wait, loss, kind, text, note)
+        self.given = (device, dtype, typed, dtypes, wait, loss, kind, text, layer, norm, note)
 
 
 def settings(args: list[str]) -> Job:
@@ -90,7 +93,7 @@ def test_what_was_given_is_given_again(tmp_path: Any, monkeypatch: pytest.Monkey
     assert yaml.safe_load(again.config_text()) == yaml.safe_load(first)
     for callback in again.trainer.callbacks:  # type: ignore[attr-defined]
         if type(callback).__name__ == "Strange":
-            assert callback.given[:8] == Strange().given[:8]
+            assert callback.given[:10] == Strange().given[:10]
             assert "betas" in first
             assert "nothing: null" in first
 

@@ -102,11 +102,37 @@ def test_each_untrained_backbone_is_probed_once_as_its_trials_are(tmp_path: Path
         settings = {"model": {"init_args": {"backbone": backbone}}, "data": data}
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").write_text(json.dumps(settings))
-        done.append(Trial(str(tmp_path / name), "quickstart.yaml", [], [], probe))
+        done.append(Trial(str(tmp_path / name), "quickstart.yaml", [], [], [probe]))
     (file, command), (_, other) = references(done, tmp_path).items()
     config = ["--config", str(tmp_path / "a" / "config.yaml"), *probe, "--results", str(file)]
     assert command == ["probe", "--backbone", "recviz.backbones.resnet18", "--backbone.width", "0.5", *config]
     assert "0.25" in other
+
+
+def test_each_probe_of_a_list_measures_the_trial_and_its_untrained_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    write({**STUDY, "grid": {"one": {"a": {}}}, "probe": [{"data.fraction": 1.0}, {"protocol": "label-free"}]})
+    (trial,) = trials(read_study(Path("study.yaml")), Path("s"), [])
+    ran: list[list[str]] = []
+
+    def run(command: list[str], gpus: str | None) -> str:
+        ran.append(command)
+        Path("s/a").mkdir(exist_ok=True)
+        return "stopped" if len(ran) == 2 else ""
+
+    monkeypatch.setattr("recviz.commands.trials.run_command", run)
+    assert run_trial(trial) == "stopped"
+    assert not Path("s/a/study.json").exists()
+    assert run_trial(trial) == ""
+    assert Path("s/a/study.json").exists()
+    probe = ["probe", "--ckpt_path", "s/a/checkpoints/last.ckpt"]
+    assert ran[3:] == [[*probe, "--data.fraction", "1.0"], [*probe, "--protocol", "label-free"]]
+    backbone = {"class_path": "recviz.backbones.resnet18", "init_args": {}}
+    data = {"class_path": "recviz.PatternsDataModule", "init_args": {"fraction": 0.5}}
+    Path("s/a/config.yaml").write_text(json.dumps({"model": {"init_args": {"backbone": backbone}}, "data": data}))
+    assert [command[-4:-2] for command in references([trial], Path("s")).values()] == [
+        ["--data.fraction", "1.0"],
+        ["--protocol", "label-free"],
+    ]
 
 
 @pytest.mark.slow

@@ -265,7 +265,7 @@ def _trial(draw: Draw, name: str, values: Mapping[str, Any]) -> Trial:
             raise InputError(f"{taken.partition('=')[0]} would undo the search's stops: set callbacks in its options")
         options += ["--trainer.callbacks+=recviz.callbacks.milestones.Milestones"]
         options += [f"--trainer.callbacks.epochs={list(draw.search.stop)}"]
-    return Trial(str(Path(draw.folder) / name), draw.base, options, draw.extra, draw.probe)
+    return Trial(str(Path(draw.folder) / name), draw.base, options, draw.extra, [draw.probe])
 
 
 def _rounded(value: Any) -> Any:

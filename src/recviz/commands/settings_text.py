@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import inspect
 import os
+from collections import abc
 from contextlib import suppress
 from enum import Enum
 from importlib import import_module
-from typing import Any
+from typing import Any, Callable, get_args  # noqa: UP035 (compared with what others wrote)
 
 import yaml
 from jsonargparse import Namespace
@@ -59,12 +60,17 @@ def _texts(value: Any) -> Any:
 def _without_objects(class_path: str, options: dict[str, Any]) -> dict[str, Any]:
     """A class's options without defaults that are functions or classes whose text would not parse as such."""
     module, _, name = class_path.rpartition(".")
-    with suppress(ImportError, AttributeError, ValueError, TypeError):
-        known = inspect.signature(getattr(import_module(module), name)).parameters
-        return {key: value for key, value in options.items() if not _read_as_text(value, known.get(key))}
+    with suppress(ImportError, AttributeError, NameError, ValueError, TypeError):
+        known = inspect.signature(getattr(import_module(module), name), eval_str=True).parameters
+        return {key: value for key, value in options.items() if not _read_otherwise(value, known.get(key))}
     return options
 
 
-def _read_as_text(value: Any, parameter: inspect.Parameter | None) -> bool:
-    untyped = parameter is not None and parameter.annotation in (Any, "Any", parameter.empty)
-    return untyped and (inspect.isclass(value) or inspect.isroutine(value))
+def _read_otherwise(value: Any, parameter: inspect.Parameter | None) -> bool:
+    """Whether the import path of this function or class would be read as a text, or as an object of the class."""
+    if parameter is None or not (inspect.isclass(value) or inspect.isroutine(value)):
+        return False
+    kinds = [parameter.annotation, *get_args(parameter.annotation)]  # of Optional[Callable], for one
+    if any(kind in (Callable, abc.Callable) for kind in kinds):
+        return inspect.isclass(value)  # jsonargparse makes an object of a class that is only said to be callable
+    return any(kind in (Any, parameter.empty) for kind in kinds)

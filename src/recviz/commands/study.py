@@ -62,7 +62,8 @@ class Study(NamedTuple):
     base: str
     options: Options
     grid: dict[str, dict[str, Options]]
-    probe: Options
+    probes: list[Options]
+    """Options of each probe."""
     slurm: Options
     search: Search | None = None
 
@@ -88,7 +89,7 @@ def run(argv: list[str]) -> int:
         raise InputError(f"--jobs must be at least 1, got {config.jobs}")
     draw = None
     if study.search is not None:
-        given = (arguments(study.options), rest, arguments(study.probe))
+        given = (arguments(study.options), rest, arguments(study.probes[0]))
         draw = Draw(str(folder), study.base, *given, study.search)
     all_trials = trials(study, folder, rest) if draw is None else [example(draw)]
     check_options(study, all_trials, rest)
@@ -222,11 +223,13 @@ def read_study(path: Path) -> Study:
             if not good or not seeds or len(set(seeds)) < len(seeds):
                 raise ValueError(f"seeds must be a list of whole numbers, each once, such as [0, 1, 2], got {seeds}")
             grid["seeds"] = {f"seed{seed}": {"seed_everything": seed} for seed in seeds}
-        if search is not None and (content.get("probe") or {}).get("protocol") in ("readout", "label-free"):
-            raise ValueError("a search needs a probe with one accuracy: linear, official or finetune")
-        for name in content.get("probe") or {}:
-            if name in ("results", "save", "ckpt_path"):
-                raise ValueError(f"probe: {name} is the study's own")
+        given = content.get("probe") or {}
+        probes = [dict(each or {}) for each in (given if isinstance(given, list) else [given])]
+        searched = search is None or (len(probes) == 1 and probes[0].get("protocol") not in ("readout", "label-free"))
+        if not searched:
+            raise ValueError("a search needs one probe with one accuracy: linear, official or finetune")
+        if own := next((name for each in probes for name in each if name in ("results", "save", "ckpt_path")), None):
+            raise ValueError(f"probe: {own} is the study's own")
         named = [name for values in grid.values() for name in values]
         for name in named:
             plain_name(name)
@@ -236,7 +239,7 @@ def read_study(path: Path) -> Study:
             str(content["base"]),
             dict(content.get("options") or {}),
             {axis: {name: dict(options or {}) for name, options in values.items()} for axis, values in grid.items()},
-            dict(content.get("probe") or {}),
+            probes,
             dict(content.get("slurm") or {}),
             search,
         )
@@ -255,7 +258,9 @@ def trials(study: Study, folder: Path, extra: list[str]) -> list[Trial]:
         chosen: Options = dict(study.options)
         for axis, name in zip(study.grid, names, strict=True):
             chosen.update(study.grid[axis][name])
-        found.append(Trial(str(target), study.base, arguments(chosen), extra, arguments(study.probe)))
+        found.append(
+            Trial(str(target), study.base, arguments(chosen), extra, [arguments(each) for each in study.probes])
+        )
     folders = [trial.folder for trial in found]
     for path in folders:
         if folders.count(path) > 1 or Path(path).name == JOBS:
@@ -278,12 +283,14 @@ def references(done: list[Trial], folder: Path) -> dict[Path, list[str]]:
         config = RunFolder(trial.folder).config
         settings = read_settings_file(config)
         backbone, data = without_weights(settings["model"]["init_args"]["backbone"]), settings["data"]
-        for name in trial.probe:  # the probe's options do not change the backbone
-            data.get("init_args", {}).pop(name.removeprefix("--data."), None)
-        label = hashlib.sha256(json.dumps([backbone, data, trial.probe]).encode()).hexdigest()[:8]
         options = {f"backbone.{name}": value for name, value in backbone["init_args"].items()}
         options |= {f"backbone.dict_kwargs.{name}": value for name, value in backbone.get("dict_kwargs", {}).items()}
         command = ["probe", *arguments({"backbone": backbone["class_path"], **options}), "--config", str(config)]
-        path = folder / f"untrained-{label}.json"
-        commands.setdefault(path, [*command, *trial.probe, "--results", str(path)])
+        for probe in trial.probes:
+            init_args = {
+                name: value for name, value in data.get("init_args", {}).items() if f"--data.{name}" not in probe
+            }
+            probed = [backbone, {**data, "init_args": init_args}, probe]  # whose options replace those of the data
+            path = folder / f"untrained-{hashlib.sha256(json.dumps(probed).encode()).hexdigest()[:8]}.json"
+            commands.setdefault(path, [*command, *probe, "--results", str(path)])
     return commands

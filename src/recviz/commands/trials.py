@@ -46,8 +46,8 @@ class Trial(NamedTuple):
     """Options of recviz fit, after the recipe."""
     extra: list[str]
     """Further options, from this call for all trials."""
-    probe: list[str]
-    """Options of recviz probe, without the checkpoint."""
+    probes: list[list[str]]
+    """Options of each recviz probe, without the checkpoint."""
 
     @property
     def fit(self) -> list[str]:
@@ -96,7 +96,7 @@ def is_running(folder: Path) -> bool:
         return True
 
 
-def identity(trial: Trial) -> dict[str, list[str]]:
+def identity(trial: Trial) -> dict[str, Any]:
     """Settings that identify a trial, without paths and hardware."""
     kept: list[str] = []
     for arg in trial.extra:
@@ -104,7 +104,7 @@ def identity(trial: Trial) -> dict[str, list[str]]:
             key = arg[2:].partition("=")[0]
             counts = not any(fnmatchcase(key, pattern) for pattern in (*FREE, *HARDWARE))
         kept += [arg] if counts else []
-    return {"fit": ["fit", "--config", trial.base, *trial.options, *kept], "probe": trial.probe}
+    return {"fit": ["fit", "--config", trial.base, *trial.options, *kept], "probe": trial.probes}
 
 
 def run_trial(trial: Trial, gpus: str | None = None, probed: bool = True) -> str:
@@ -130,8 +130,11 @@ def run_trial(trial: Trial, gpus: str | None = None, probed: bool = True) -> str
             if not begun:
                 write_whole(trial.begun, json.dumps(identity(trial)))
             fit = ["fit", "--resume", trial.folder, *trial.extra] if begun else trial.fit
-            probe = ["probe", "--ckpt_path", str(RunFolder(folder).last), *trial.probe]
-            problem = run_command(fit, gpus) or (run_command(probe, gpus) if probed else "")
+            commands = [fit]
+            if probed:
+                checkpoint = str(RunFolder(folder).last)
+                commands += [["probe", "--ckpt_path", checkpoint, *options] for options in trial.probes]
+            problem = next(filter(None, (run_command(command, gpus) for command in commands)), "")
             if problem or not probed:
                 return problem
             write_whole(folder / NOTE, json.dumps(identity(trial)))
