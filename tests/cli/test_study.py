@@ -54,11 +54,11 @@ def write(content: object, name: str = "study.yaml") -> None:
     Path(name).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["study-cifar100.yaml", "study-smoke.yaml"])
-def test_shipped_studies_are_whole(name: str, tmp_path: Path) -> None:
-    study = read_study(recipes_folder() / name)
+@pytest.mark.parametrize(("name", "count"), [("data", 72), ("backbones", 54), ("evening", 6), ("smoke", 8)])
+def test_shipped_studies_are_whole(name: str, count: int, tmp_path: Path) -> None:
+    study = read_study(recipes_folder() / f"study-{name}.yaml")
     found = trials(study, tmp_path, [])
-    assert len(found) == (24 if "cifar" in name else 8)
+    assert len(found) == count
     assert len({trial.folder for trial in found}) == len(found)
 
 

@@ -109,8 +109,8 @@ def _curves(rows: Sequence[Row]) -> dict[str, Any]:
     found = {}
     for metric, title in titles.items():
         lines: dict[str | None, list[dict[str, Any]]] = {}
-        for place, row in enumerate(rows):
-            if (line := _curve(row, metric, place)) is not None:
+        for row in rows:
+            if (line := _curve(row, metric)) is not None:
                 lines.setdefault(row.online if metric.startswith("probe/") else None, []).append(line)
         for data, runs in lines.items():
             share = metric.startswith(SHARES)
@@ -123,7 +123,7 @@ def _logged(row: Row) -> list[str]:
     return list(dict.fromkeys(name for each in row.members or (row,) for name in each.series))
 
 
-def _curve(row: Row, metric: str, place: int) -> dict[str, Any] | None:
+def _curve(row: Row, metric: str) -> dict[str, Any] | None:
     points = [point for point in curve(row, metric) if "epoch" in point.at]
     step = -(-len(points) // _MOST)
     points = points[:: max(1, step)] if step <= 1 else [*points[::step], points[-1]]
@@ -131,7 +131,8 @@ def _curve(row: Row, metric: str, place: int) -> dict[str, Any] | None:
         return None
     line: dict[str, Any] = {
         "name": row.name,
-        "place": place,
+        "method": row.method,
+        "backbone": row.backbone,
         "epoch": [round(point.at["epoch"], 4) for point in points],
         "hours": [point.at.get("hours") for point in points],
         "y": [float(f"{point.mean:.5g}") for point in points],

@@ -257,10 +257,12 @@ def markdown_text(text: str) -> str:
 
 
 def _page_table(table: Table) -> dict[str, Any]:
-    """A table as the page shows it: all columns, of which those that all runs share are hidden at first."""
+    """A table as the page shows it, the most accurate first; columns that all runs share are hidden at first."""
     columns = [c for c in _columns(table.rows) if any(c.key(run) is not None for run in table.rows)]
     shown = {column.title for column in table.columns}
     names = {run.name for run in table.rows if run.kind == "run"}
+    best = next((c for c in columns if c.title in ("top-1", "k-NN") and c.title in shown), None)
+    ordered = table.rows if best is None else sorted(table.rows, key=lambda run: _number(best.key(run)), reverse=True)
     rows = [
         {
             "run": run.name,
@@ -269,14 +271,14 @@ def _page_table(table: Table) -> dict[str, Any]:
             "words": " ".join(column.text(run) for column in columns),
             "cells": [_cell(column, run) for column in columns],
         }
-        for run in table.rows
+        for run in ordered
     ]
     return {
         "heading": table.heading,
         "which": f"Run {names.pop()}" if len(names) == 1 else "Same in all runs",
         "shared": table.shared,
         "columns": [
-            {"title": column.title, "shown": column.title in shown, "about": column.about} for column in columns
+            {"title": c.title, "shown": c.title in shown, "about": c.about, "sorted": c is best} for c in columns
         ],
         "rows": rows,
     }
@@ -286,6 +288,12 @@ def _cell(column: Column, run: Row) -> dict[str, Any]:
     """Text of a cell, what stands below it in small, and what it is sorted by."""
     value, text, below = column.key(run), column.text(run), ""
     if isinstance(value, Accuracy | OverSeeds):
-        value, (text, _, below) = value.value, text.partition(" (")
+        value, (text, _, below) = _number(value), text.partition(" (")
     sort = "" if value is None else str(value)
     return {"text": text, "below": below.removesuffix(")"), "sort": sort, "long": len(text) > 24}
+
+
+def _number(value: Any) -> float:
+    """By which accuracies are ordered; an unknown one comes last."""
+    found = getattr(value, "value", value)
+    return float(found) if isinstance(found, float | int) else -1.0

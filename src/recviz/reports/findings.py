@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from recviz.probes.result import OverSeeds
+from recviz.reports.effects import effects
+from recviz.reports.intervals import interval, value
 from recviz.runs.rows import Row
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ NAMES = {"top1": "top-1", "knn": "k-NN"}
 
 
 def findings(table: Table) -> list[str]:
-    """The best run, which others cannot be told from it, and where baselines and references stand.
+    """The best run, which others cannot be told from it, where baselines and references stand, and what factors do.
 
     Two runs count as told apart if their 95% intervals do not overlap: those of the test set, or, of several seeds,
     those of the mean over seeds by Student's t. Intervals that overlap leave open whether there is a difference.
@@ -27,7 +28,7 @@ def findings(table: Table) -> list[str]:
         return []
     metric = able[0]
     measured = [row for row in table.rows if metric in row.metrics]
-    runs = sorted((row for row in measured if row.kind == "run"), key=lambda row: _value(row, metric), reverse=True)
+    runs = sorted((row for row in measured if row.kind == "run"), key=lambda row: value(row, metric), reverse=True)
     best, *others = runs
     among = "has" if len(runs) == 1 else f"is the best of {len(runs)} runs, with"
     said = [f"{best.name} {among} {_shown(best, metric)} {NAMES[metric]} accuracy{_over(best, metric)}."]
@@ -38,12 +39,12 @@ def findings(table: Table) -> list[str]:
     for row in measured:
         own = row.kind == "reference" and row.name != "chance" and row.backbone in (None, best.backbone)
         if own or row.kind == "baseline":
-            points = 100 * (_value(best, metric) - _value(row, metric))
+            points = 100 * (value(best, metric) - value(row, metric))
             said.append(f"It is {abs(points):.1f} points {'above' if points >= 0 else 'below'} {row.name}.")
     below = [row.name for row in runs if row.note]
     if below:
         said.append(f"Not above chance, raw pixels or the untrained backbone: {', '.join(below)}.")
-    return said
+    return said + effects(runs, metric, NAMES[metric].capitalize() if metric == "top1" else NAMES[metric])
 
 
 LABEL_FREE = {
@@ -70,7 +71,7 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
     metric = next((name for name in NAMES if any(name in row.metrics for row in table.rows if row.kind == "run")), None)
     if metric is None:
         return []
-    runs = {row.folder: _value(row, metric) for row in table.rows if row.kind == "run" and metric in row.metrics}
+    runs = {row.folder: value(row, metric) for row in table.rows if row.kind == "run" and metric in row.metrics}
     methods = {row.method for row in table.rows if row.kind == "run"}
     found: dict[str, dict[Any, float]] = {}
     for row in rows:
@@ -79,7 +80,7 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
             found.setdefault(f"RankMe of the embeddings in training{within}", {})[row.folder] = row.rankme
         for name, title in LABEL_FREE.items():
             if row.folder in runs and name in row.metrics:
-                found.setdefault(f"{title}{within}", {})[row.folder] = _value(row, name)
+                found.setdefault(f"{title}{within}", {})[row.folder] = value(row, name)
     said = []
     for title, values in found.items():
         if len(values) >= _ENOUGH and len(set(values.values())) > 1 and len({runs[run] for run in values}) > 1:
@@ -94,11 +95,11 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
 
 def _told_apart(best: Row, others: list[Row], metric: str) -> str:
     """Whether the other runs, the best first, can be told from the best."""
-    intervals = {row.name: _interval(row, metric) for row in (best, *others)}
+    intervals = {row.name: interval(row, metric) for row in (best, *others)}
     second, own = others[0], intervals[best.name]
     if own is None or None in intervals.values():
         return f"{second.name} comes next with {_shown(second, metric)}; intervals are not known for all of them."
-    near = [row.name for row in others if (interval := intervals[row.name]) and interval[1] >= own[0]]
+    near = [row.name for row in others if (limits := intervals[row.name]) and limits[1] >= own[0]]
     if not near:
         return f"Its interval is above those of all others; {second.name} comes next with {_shown(second, metric)}."
     if len(near) == len(others):
@@ -108,32 +109,14 @@ def _told_apart(best: Row, others: list[Row], metric: str) -> str:
     return f"Its interval overlaps that of {names}: these figures do not tell them apart."
 
 
-def _value(row: Row, metric: str) -> float:
-    value = row.metrics[metric]
-    return value if isinstance(value, float | int) else value.value
-
-
-def _interval(row: Row, metric: str) -> tuple[float, float] | None:
-    """The 95% interval of the test set, or of the mean over seeds; None if not known."""
-    value = row.metrics[metric]
-    if isinstance(value, OverSeeds):
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, value.seeds - 1)) * value.std / math.sqrt(value.seeds)
-        return value.value - half, value.value + half
-    if isinstance(value, float | int) or value.low is None or value.high is None:
-        return None
-    return value.low, value.high
-
-
 def _shown(row: Row, metric: str) -> str:
-    value, interval = row.metrics[metric], _interval(row, metric)
-    if isinstance(value, OverSeeds):
-        return f"{value.value:.1%} ± {value.std:.1%}"
-    shown = f"{_value(row, metric):.1%}"
-    return shown if interval is None else f"{shown} ({interval[0]:.1%} to {interval[1]:.1%})"
+    found, limits = row.metrics[metric], interval(row, metric)
+    if isinstance(found, OverSeeds):
+        return f"{found.value:.1%} ± {found.std:.1%}"
+    shown = f"{value(row, metric):.1%}"
+    return shown if limits is None else f"{shown} ({limits[0]:.1%} to {limits[1]:.1%})"
 
 
 def _over(row: Row, metric: str) -> str:
-    value = row.metrics[metric]
-    return f" over {value.seeds} seeds" if isinstance(value, OverSeeds) else ""
+    found = row.metrics[metric]
+    return f" over {found.seeds} seeds" if isinstance(found, OverSeeds) else ""

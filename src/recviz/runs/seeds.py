@@ -44,7 +44,8 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
             means += members
             continue
         means += [_mean(members, series)] if len(members) > 1 else members
-    names = Counter(row.name for row in means if row.members and row.kind == "run")
+    means_of_runs = {(row.name, tuple(each.name for each in row.members)) for row in means if row.kind == "run"}
+    names = Counter(name for name, members in means_of_runs if members)  # each once, however often it was probed
     return [row._replace(name=_counted(row.members)) if names[row.name] > 1 and row.members else row for row in means]
 
 

@@ -3,6 +3,20 @@ const COLORS = ["#1f77b4", "#d95f02", "#1b9e77", "#c2268f", "#7570b3", "#8c6d00"
 const DASHES = ["solid", "dash", "dot", "dashdot"];
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const pen = place => ({color: COLORS[place % 10], dash: DASHES[Math.floor(place / 10) % 4]});
+/* A colour mixed with black (share below 0) or white. */
+const shade = (color, share) => "#" + [1, 3, 5].map(at => {
+  const value = parseInt(color.slice(at, at + 2), 16), to = share < 0 ? 0 : 255;
+  return Math.round(value + (to - value) * Math.abs(share)).toString(16).padStart(2, "0");
+}).join("");
+/* The pens of lines with hues: each hue has a colour, the same in both charts, and its lines have shades and dashes. */
+function pens(hues) {
+  if (hues.some(hue => hue === null) || known.length < 2) return hues.map((_, place) => pen(place));
+  return hues.map((hue, place) => {
+    const same = hues.filter(other => other === hue).length, at = hues.slice(0, place).filter(other => other === hue).length;
+    const color = shade(COLORS[known.indexOf(hue) % 10], same > 1 ? .5 * at / (same - 1) - .3 : 0);
+    return {color, dash: DASHES[at % 4]};
+  });
+}
 const literal = text => text.replaceAll("<", "&lt;");  // Plotly knows a few tags
 const isShare = name => content.metrics[name] === "share";
 const make = (tag, given) => Object.assign(document.createElement(tag), given);
@@ -27,6 +41,12 @@ function ticks(traces) {
   const from = Math.floor(Math.log10(Math.min(...values))), to = Math.ceil(Math.log10(Math.max(...values)));
   return Array.from({length: to - from + 1}, (_, at) => [1, 2, 5].map(digit => digit * 10 ** (from + at))).flat();
 }
+/* What gives a run its colour: its method, or where all have one method its backbone, or else itself. */
+const trained = content.runs.filter(run => run.kind === "run");
+const several = name => new Set(trained.map(run => run[name])).size > 1;
+const by = ["method", "backbone"].find(several) ?? "name";
+const hue = run => run[by];
+const known = [...new Set(trained.map(hue))];
 const redraws = [];
 const options = {showTips: false, displaylogo: false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]};
 
@@ -85,7 +105,6 @@ const COSTS = [
   ["hours", "hours of training"], ["parameters", "parameters of the backbone"], ["gflops", "GFLOPs of one image"],
   ["rankme", "RankMe of the embeddings"],
 ];
-const trained = content.runs.filter(run => run.kind === "run");
 const different = name => new Set(trained.map(run => run[name]).filter(value => value !== null)).size > 1;
 const costs = COSTS.filter(([name]) => different(name));
 const measured = Object.keys(content.metrics).filter(name => trained.some(run => run.metrics[name]));
@@ -105,11 +124,19 @@ if (costs.length && measured.length) {
       kinds.set(kind, [...(kinds.get(kind) ?? []), run]);
     }
     const inOrder = [...kinds].sort(([a], [b]) => a.localeCompare(b, "en", {numeric: true}));
+    const lines = pens(inOrder.map(([, runs]) => new Set(runs.map(hue)).size === 1 ? hue(runs[0]) : null));
+    const values = able.map(run => run[chosen.x]).filter(value => !chosen.log || value > 0);
+    const low = Math.min(...values), high = Math.max(...values);
+    const apart = (value, place) => {
+      const by = .006 * (place - (inOrder.length - 1) / 2);
+      return chosen.log ? value * (high / low) ** by : value + by * (high - low);
+    };
     const traces = inOrder.map(([name, runs], place) => {
       runs.sort((a, b) => a[chosen.x] - b[chosen.x]);
       const of = runs.map(run => run.metrics[chosen.y]);
       return {
-        name: literal(name), x: runs.map(run => run[chosen.x]), y: of.map(metric => metric.value), mode: "lines+markers", line: pen(place),
+        name: literal(name), x: runs.map(run => apart(run[chosen.x], place)), y: of.map(metric => metric.value), mode: "lines+markers",
+        line: lines[place],
         error_y: {type: "data", symmetric: false, thickness: 1, width: 3, array: of.map(m => m.high - m.value),
           arrayminus: of.map(m => m.value - m.low)},
         text: runs.map(run => run.about), hovertemplate: "%{text}<extra></extra>",
@@ -132,12 +159,13 @@ if (Object.keys(content.curves).length) {
   chart("curves", {
     y: ["show", names], x: ["against", [["epoch", "epochs"], ["hours", "hours"]]], log: ["log scale", "check"],
   }, chosen => {
-    const traces = [], share = content.curves[chosen.y].share;
-    content.curves[chosen.y].runs.forEach(curve => {
+    const traces = [], {runs, share} = content.curves[chosen.y];
+    const lines = pens(runs.map(curve => hue(curve)));
+    runs.forEach((curve, place) => {
       if (!left(curve.name)) return;
       const x = curve[chosen.x];
       if (x.every(value => value === null)) return;
-      const line = pen(curve.place), group = {legendgroup: curve.name, name: literal(curve.name)};
+      const line = lines[place], group = {legendgroup: curve.name, name: literal(curve.name)};
       if (curve.low) {
         const edge = {...group, x, mode: "lines", line: {width: 0}, showlegend: false, hoverinfo: "skip"};
         traces.push({...edge, y: curve.low}, {...edge, y: curve.high, fill: "tonexty", fillcolor: line.color + "33"});

@@ -1,0 +1,99 @@
+"""How accuracy moves with one factor while the others stay: sentences of a comparison."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from recviz.reports.intervals import interval, value
+from recviz.runs.rows import Row
+
+_MOST = 3
+"""Sentences of one factor; of further ones the number is said."""
+
+_EQUAL = 1.1
+"""Numbers of images seen in training that differ by less than this factor count as equal."""
+
+
+class _Factor(NamedTuple):
+    title: str
+    """After "by"."""
+    key: Callable[[Row], Any]
+    """Its value, by which values are sorted."""
+    text: Callable[[Row], str]
+
+
+_FACTORS = {
+    "method": _Factor("method", lambda row: row.method, lambda row: str(row.method)),
+    "backbone": _Factor("backbone", lambda row: (row.gflops or 0, row.backbone), lambda row: str(row.backbone)),
+    "data": _Factor("pretraining images", lambda row: (row.images or 0, row.data), lambda row: _images(row)),
+    "seen": _Factor("length", lambda row: row.images_seen, lambda row: f"{(row.images_seen or 0) / 1e6:.2f} M images"),
+}
+
+
+def effects(rows: Sequence[Row], metric: str, name: str) -> list[str]:
+    """For each factor, the accuracies of runs that differ in it and agree in the others.
+
+    Factors are method, backbone, pretraining data and length, in images seen. Runs that agree in all of them, and so
+    differ in something else, are left out. Where the intervals of the lowest and the highest overlap, that is said.
+
+    Args:
+        rows: runs of one table.
+        metric: such as "top1".
+        name: of the metric in a sentence.
+    """
+    able = [row for row in rows if row.method and row.backbone and row.images and row.images_seen]
+    lengths = _lengths([row.images_seen or 0 for row in able])
+    levels = {
+        id(row): {
+            "method": row.method,
+            "backbone": row.backbone,
+            "data": (row.images, row.data),
+            "seen": lengths[row.images_seen or 0],
+        }
+        for row in able
+    }
+    said = []
+    for factor, about in _FACTORS.items():
+        alike: dict[Any, list[Row]] = defaultdict(list)
+        for row in able:
+            alike[tuple(level for each, level in levels[id(row)].items() if each != factor)].append(row)
+        found = [
+            sorted(same, key=about.key)
+            for same in alike.values()
+            if len(same) > 1 and len({levels[id(row)][factor] for row in same}) == len(same)
+        ]
+        vary = [each for each in _FACTORS if each != factor and len({levels[id(row)][each] for row in able}) > 1]
+        found.sort(key=lambda same: (-len(same), -max(value(row, metric) for row in same)))
+        said += [_sentence(about, [_FACTORS[each] for each in vary], same, metric, name) for same in found[:_MOST]]
+        if len(found) > _MOST:
+            said[-1] += f" {len(found) - _MOST} more such sets of runs are in the table."
+    return said
+
+
+def _sentence(about: _Factor, others: list[_Factor], same: list[Row], metric: str, name: str) -> str:
+    where = ", ".join(other.text(same[0]) for other in others)
+    figures = ", ".join(f"{about.text(row)} {value(row, metric):.1%}" for row in same)
+    low, high = (take(same, key=lambda row: value(row, metric)) for take in (min, max))
+    below, above = interval(low, metric), interval(high, metric)
+    apart = below is not None and above is not None and below[1] < above[0]
+    doubt = "" if apart else " The intervals of the lowest and the highest overlap."
+    return f"{name} by {about.title}{f' ({where})' if where else ''}: {figures}.{doubt}"
+
+
+def _images(row: Row) -> str:
+    """Such as 2,500 of CIFAR100, where the data are CIFAR100 (5%)."""
+    return f"{row.images:,} of {re.sub(r' [(][0-9]+%[)]|, [0-9]+%', '', str(row.data))}"
+
+
+def _lengths(seen: Sequence[int]) -> dict[int, int]:
+    """The number that stands for each number of images seen: the lowest that counts as equal."""
+    found: dict[int, int] = {}
+    first = 0
+    for count in sorted(set(seen)):
+        if count > first * _EQUAL:
+            first = count
+        found[count] = first
+    return found
