@@ -1,4 +1,4 @@
-"""`recviz check`: the unreadable files of a dataset."""
+"""`recviz check`: the unreadable files of a dataset, or what is wrong with a run."""
 
 from __future__ import annotations
 
@@ -16,29 +16,36 @@ from recviz.data.photo import Photo, UnreadableError
 from recviz.errors import InputError
 from recviz.files import whole_file
 from recviz.launch.machine import cache_folder, torch_threads
+from recviz.runs.folder import RunFolder
+from recviz.runs.health import health_lines, signals, verdicts
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list the unreadable files.
 
-Files of other types are counted by extension; training leaves them out.
+Files of other types are counted by extension; training leaves them out. --out writes the unreadable files to a file
+that --data.exclude takes.
 
-Exit code: 0 if all files are readable, else 1. --out writes the unreadable ones to a file that --data.exclude takes."""
+Of a run folder, also while it trains, say what is wrong with it, how that shows, and what to change.
+
+Exit code: 0 if all files are readable or nothing is wrong with the run, else 1."""
 
 
 def run(argv: list[str]) -> int:
-    """Read every file and list the unreadable ones.
+    """Read every file and list the unreadable ones; or judge a run.
 
     Returns:
-        0 if all files are readable, else 1.
+        0 if all is well, else 1.
 
     Raises:
-        InputError: not a folder, a folder without images, an output that cannot be written.
+        InputError: not a folder, a folder without images, an output that cannot be written, a run without metrics.
     """
     parser = new_parser("check", DESCRIPTION)
-    parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, or a packed dataset")
+    parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, a packed dataset, or a run folder")
     parser.add_argument("--out", type=str | None, default=None, help="file to write the unreadable ones to")
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
     config = parse(parser, argv)
     root = Path(config.dir)
+    if RunFolder(root).exists:
+        return _run(RunFolder(root))
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
     broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
@@ -50,6 +57,15 @@ def run(argv: list[str]) -> int:
             raise InputError(f"cannot write {config.out}: {error.strerror}") from error
         print(f"written to {config.out}" + ("; leave them out by --data.exclude" if broken else ""))
     return 1 if broken else 0
+
+
+def _run(folder: RunFolder) -> int:
+    seen = signals(folder)
+    if not seen.series:
+        raise InputError(f"{folder} has no {folder.metrics.name}: nothing was trained there yet")
+    found = verdicts(seen)
+    print("\n".join(health_lines(seen, found)))
+    return 1 if found else 0
 
 
 class Finding(NamedTuple):

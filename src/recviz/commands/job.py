@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.finite import FiniteNumbers
+from recviz.callbacks.health import HealthMonitor
 from recviz.callbacks.progress import Bar, EpochLines
 from recviz.callbacks.throughput import Throughput
 from recviz.commands.checks import check_hardware, check_monitors
@@ -175,6 +176,7 @@ class Job:
             self.record,
             FiniteNumbers(),
             CollapseMonitor(),
+            HealthMonitor(),
             Throughput(),
             self.probe,
             *_display(settings),

@@ -12,6 +12,7 @@ from recviz.launch.machine import typed_command
 from recviz.launch.position import position
 from recviz.probes.final import FinalProbe
 from recviz.runs.folder import RunFolder
+from recviz.runs.health import signals, verdicts
 
 
 def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
@@ -27,6 +28,7 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
     lines += _unfinished(command, run, trainer)
     lines += [
         f"last logged: {last}" if last else "no step was taken",
+        *_health(folder),
         f"run folder: {folder} ({', '.join(path.name for path in written)}, {folder.checkpoints.name}/)",
         *(f"profile: {report}" for report in sorted(folder.path.glob("*profile*.txt"))),
         "",
@@ -34,6 +36,14 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
         *_next_steps(trainer.datamodule, command, folder),  # type: ignore[attr-defined]
     ]
     return "\n".join(lines)
+
+
+def _health(folder: RunFolder) -> list[str]:
+    """What is wrong with the run, if anything."""
+    if not folder.exists or not folder.metrics.is_file():
+        return []  # fast_dev_run
+    found = verdicts(signals(folder))
+    return [f"recviz check: {verdict}" for verdict in found]
 
 
 def _probe_data(data: object) -> str:

@@ -74,8 +74,8 @@ class JointEmbedding(LightningModule):
     The labels are passed on to callbacks and only used by Supervised. `validation_step` takes `(images, labels)`.
 
     Both steps return a dict for callbacks such as OnlineProbe: `features` [N, D] of the evaluated module and `labels`.
-    `training_step` adds `loss`, `embeddings` [N, P] and the objective's `terms`. Features and embeddings are those of
-    the first view, and detached.
+    `training_step` adds `loss`, `embeddings` [N, P] and the objective's `terms`, and `other_embeddings` [N, P] of the
+    second view. Features and embeddings are those of the first view, and all are detached.
 
     A method overrides `encode` and `objective` where its loss needs more than the embeddings, `evaluated` where its
     paper evaluates another module than the trained backbone, and `schedules` where more than the learning rate follows
@@ -161,6 +161,7 @@ class JointEmbedding(LightningModule):
             "loss": terms[0],
             "features": encoded.features[0].detach(),
             "embeddings": encoded.embeddings[0].detach(),
+            "other_embeddings": encoded.embeddings[1].detach(),
             "labels": labels,
             "terms": seen,
         }

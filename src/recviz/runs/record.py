@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 from torchvision.transforms.v2.functional import to_pil_image
 
 from recviz.augment.preparation import Preparation
@@ -125,6 +126,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
     data = trainer.datamodule  # type: ignore[attr-defined]
     size = view_size(data)
     device = trainer.strategy.root_device
+    layers = list(module.projector.modules())
     return {
         "recviz": __version__,
         "method": type(module).__name__,
@@ -133,6 +135,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "stages": train_gflops(module, getattr(data, "views", None)),
         "size": size,
         "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]
+        "embedding_dim": next((m.out_features for m in reversed(layers) if isinstance(m, nn.Linear)), None),
         "data": getattr(data, "record", None) or {"name": type(data).__name__, "images": None, "classes": None},
         "global_batch": global_batch_size(trainer),
         "processes": trainer.world_size,
