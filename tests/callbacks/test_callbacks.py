@@ -14,7 +14,7 @@ from torch import Tensor
 from recviz.callbacks.collapse import CollapseMonitor
 from recviz.callbacks.progress import EpochLines
 from recviz.callbacks.throughput import Throughput
-from recviz.probes.spectra import rankme, spread
+from recviz.probes.spectra import alpha_req, lidar, rankme, spread
 from recviz.runs.folder import RunFolder
 from recviz.runs.record import RunRecord
 from tests.tiny import tiny_data, tiny_trainer, tiny_vicreg
@@ -42,13 +42,14 @@ def test_a_collapse_is_warned_of_once_and_a_healthy_run_is_not(caplog: pytest.Lo
 
 
 class Kept(Callback):
-    """Keeps the embeddings of every step."""
+    """Keeps the embeddings of every step, or another output."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "embeddings") -> None:
+        self.name = name
         self.rows: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.rows.append(outputs["embeddings"])
+        self.rows.append(outputs[self.name])
 
 
 @pytest.mark.parametrize(("samples", "batches"), [(2, 1), (16, 1), (17, 2), (40, 3), (4096, 4)])
@@ -58,6 +59,20 @@ def test_the_rank_is_that_of_the_last_rows_of_the_epoch(samples: int, batches: i
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())  # four batches of 16 in an epoch
     expected = rankme(torch.cat(kept.rows[-batches:]))
     torch.testing.assert_close(trainer.callback_metrics["collapse/embeddings_rankme"], expected)
+
+
+def test_lidar_and_alpha_req_are_those_of_the_epochs_rows_where_they_are_enough() -> None:
+    one, other, features = (Kept(name) for name in ("embeddings", "other_embeddings", "features"))
+    trainer = tiny_trainer(one, other, features, CollapseMonitor(), epochs=1)
+    trainer.fit(tiny_vicreg(), datamodule=tiny_data())
+    views = torch.stack([torch.cat(one.rows), torch.cat(other.rows)], dim=1)  # [64, 2, 16]
+    found = trainer.callback_metrics
+    torch.testing.assert_close(found["collapse/embeddings_lidar"], lidar(views).float())
+    torch.testing.assert_close(found["collapse/features_alpha_req"], alpha_req(torch.cat(features.rows)).float())
+    few = tiny_trainer(CollapseMonitor(samples=2), epochs=1)  # one batch of 16 of 16 columns
+    few.fit(tiny_vicreg(), datamodule=tiny_data())
+    assert "collapse/embeddings_lidar" not in few.callback_metrics
+    assert "collapse/embeddings_rankme" in few.callback_metrics
 
 
 def test_wide_rows_are_fewer() -> None:

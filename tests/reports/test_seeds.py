@@ -16,7 +16,8 @@ from recviz.reports.charts import charts
 from recviz.reports.compare import tables_of
 from recviz.reports.findings import findings, predictors
 from recviz.reports.plots import draw_plots
-from recviz.runs.rows import Row, Series, read_rows
+from recviz.runs.row import Row, Series
+from recviz.runs.rows import read_rows
 from recviz.runs.seeds import curve, over_seeds
 from tests.reports.made import CLASSES, make_run, results, table
 
@@ -192,6 +193,14 @@ def test_label_free_numbers_are_held_against_the_probe() -> None:
     assert predictors(table_, [*runs, *free[1:]])[0].endswith("training -1.00 (n = 5).")
     (few, _) = tables_of([*runs[1:], *free])
     assert predictors(few, [*runs[1:], *free]) == []
+    logged: list[Row] = []
+    for run, value in zip(runs, lidars, strict=True):
+        points: Series = [({"epoch": 1.0}, 9.0), ({"epoch": 2.0}, value)]  # the last counts
+        logged.append(run._replace(rankme=None, series={"collapse/embeddings_lidar": points}))
+    (table_,) = tables_of(logged)
+    assert predictors(table_, logged) == [
+        "Rank correlation with the top-1 accuracy (Spearman): LiDAR of the embeddings in training +0.90 (n = 5)."
+    ]
 
 
 def test_online_probes_of_other_data_are_charts_of_their_own() -> None:

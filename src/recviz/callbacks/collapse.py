@@ -11,10 +11,13 @@ from torch import Tensor
 
 from recviz.distributed import gather_rows, rank, world_size
 from recviz.errors import InputError
-from recviz.probes.spectra import rankme, spread
+from recviz.probes.spectra import alpha_req, lidar, rankme, spread
 
 _log = logging.getLogger(__name__)
 
+
+QUEUES = ("embeddings", "other_embeddings", "features")
+"""Outputs of `training_step` whose rows are kept."""
 
 _ELEMENTS = 2**24
 """Most numbers that a queue holds, over all processes: 64 MiB in float32."""
@@ -23,11 +26,13 @@ _ELEMENTS = 2**24
 class CollapseMonitor(Callback):
     """Logs standard deviations and effective ranks, and warns once of a collapse.
 
-    It reads `embeddings` [N, P] and `features` [N, D] from the dict that `training_step` returns. At logging steps it
-    logs collapse/embeddings_std and features_std (mean over columns) and collapse/embeddings_spread (0 to 1, see
-    `spread`), each of one batch. At the end of each epoch it logs the effective ranks collapse/embeddings_rankme and
-    features_rankme of the epoch's last `samples` rows over all processes. A collapse is a spread below `threshold`, or
-    an effective rank of the embeddings below 1 + threshold · (largest possible rank).
+    It reads `embeddings` [N, P], those of a second view as `other_embeddings`, and `features` [N, D] from the dict that
+    `training_step` returns. At logging steps it logs collapse/embeddings_std and features_std (mean over columns) and
+    collapse/embeddings_spread (0 to 1, see `spread`), each of one batch. At the end of each epoch it logs, of the
+    epoch's last `samples` images over all processes, the effective ranks collapse/embeddings_rankme and
+    features_rankme, the decay of the spectrum collapse/features_alpha_req, and collapse/embeddings_lidar of the two
+    views, with more images than columns (see probes.spectra). A collapse is a spread below `threshold`, or an effective
+    rank of the embeddings below 1 + threshold · (largest possible rank).
 
     The rows are of training, from views and from weights of up to a few steps before: `recviz probe --protocol
     label-free` measures the finished backbone on clean images.
@@ -57,13 +62,13 @@ class CollapseMonitor(Callback):
     ) -> None:
         """Keep the rows; log standard deviations at logging steps."""
         outputs = outputs if isinstance(outputs, dict) else {}
-        found = {name: rows for name in ("embeddings", "features") if _are_rows(rows := outputs.get(name))}
+        found = {name: rows for name in QUEUES if _are_rows(rows := outputs.get(name))}
         for name, rows in found.items():
             self._keep(name, rows.detach())
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
-        for name, rows in found.items():
-            pl_module.log(f"collapse/{name}_std", rows.float().std(dim=0).mean())
+        for name in found.keys() - {"other_embeddings"}:
+            pl_module.log(f"collapse/{name}_std", found[name].float().std(dim=0).mean())
         if "embeddings" in found:
             pl_module.log("collapse/embeddings_spread", spread(found["embeddings"]))
 
@@ -76,9 +81,14 @@ class CollapseMonitor(Callback):
             del queue[0]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the effective ranks; warn of a collapse."""
-        for name, queue in self._queues.items():
-            rows = gather_rows(torch.cat(queue)).float()
+        """Log the effective ranks, α-ReQ and LiDAR; warn of a collapse."""
+        all_rows = {name: gather_rows(torch.cat(queue)).float() for name, queue in self._queues.items()}
+        if pl_module.device.type == "mps":  # which has no float64
+            all_rows = {name: rows.cpu() for name, rows in all_rows.items()}
+        self._log_spectra(pl_module, all_rows)
+        for name, rows in all_rows.items():
+            if name == "other_embeddings":
+                continue
             effective, width = rankme(rows), min(rows.shape)
             pl_module.log(f"collapse/{name}_rankme", effective, sync_dist=True)
             now = spread(rows)
@@ -92,6 +102,16 @@ class CollapseMonitor(Callback):
                         trainer.current_epoch, float(now), float(effective), width,
                     )  # fmt: skip
         self._queues = {}
+
+    def _log_spectra(self, pl_module: LightningModule, rows: dict[str, Tensor]) -> None:
+        """Log α-ReQ of the features and LiDAR of the embeddings, where the rows are enough."""
+        if "features" in rows:
+            decay = alpha_req(rows["features"])
+            if decay.isfinite():
+                pl_module.log("collapse/features_alpha_req", decay.float(), sync_dist=True)
+        one, other = rows.get("embeddings"), rows.get("other_embeddings")
+        if one is not None and other is not None and one.shape == other.shape and len(one) > one.shape[1]:
+            pl_module.log("collapse/embeddings_lidar", lidar(torch.stack([one, other], dim=1)).float(), sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that all processes kept so far, in a checkpoint within an epoch; a collective."""

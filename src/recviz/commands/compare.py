@@ -14,7 +14,8 @@ from recviz.errors import InputError
 from recviz.progress import working
 from recviz.reports.compare import tables_of, terminal_table, write_report
 from recviz.runs.folder import RunFolder
-from recviz.runs.rows import Row, read_rows
+from recviz.runs.row import Row
+from recviz.runs.rows import read_rows
 from recviz.runs.seeds import over_seeds
 from recviz.runs.settings import read_settings_file
 

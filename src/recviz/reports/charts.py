@@ -11,7 +11,7 @@ from typing import Any
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import loss_terms
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 from recviz.runs.seeds import curve
 
 TITLES = {"top1": "top-1 accuracy", "knn": "k-NN accuracy", "top5": "top-5 accuracy"}
@@ -25,6 +25,8 @@ CURVES = {
     "train/accuracy": "accuracy on the training batch",
     "collapse/embeddings_rankme": "RankMe of the embeddings",
     "collapse/features_rankme": "RankMe of the features",
+    "collapse/embeddings_lidar": "LiDAR of the embeddings",
+    "collapse/features_alpha_req": "α-ReQ of the features",
     "collapse/embeddings_std": "standard deviation of the embeddings",
     "collapse/embeddings_spread": "spread of the embeddings",
     "collapse/features_std": "standard deviation of the features",

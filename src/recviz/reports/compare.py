@@ -17,7 +17,7 @@ from recviz.reports.page import plotly, rendered
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
 from recviz.runs.results import heading
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 
 
 class Column(NamedTuple):

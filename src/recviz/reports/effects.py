@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from recviz.reports.intervals import interval, value
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 
 _MOST = 3
 """Sentences of one factor; of further ones the number is said."""

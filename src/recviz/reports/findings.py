@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from recviz.probes.result import OverSeeds
 from recviz.reports.effects import effects
 from recviz.reports.intervals import interval, value
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
+from recviz.runs.seeds import curve
 
 if TYPE_CHECKING:
     from recviz.reports.compare import Table
@@ -55,6 +56,14 @@ LABEL_FREE = {
 }
 """Metrics of the protocol label-free."""
 
+IN_TRAINING = {
+    "collapse/features_rankme": "RankMe of the features",
+    "collapse/features_alpha_req": "α-ReQ of the features",
+    "collapse/embeddings_lidar": "LiDAR of the embeddings",
+    "health/agreement": "agreement of two views",
+}
+"""Metrics whose last values are compared with the probe."""
+
 _ENOUGH = 5
 """Runs of a rank correlation."""
 
@@ -76,8 +85,12 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
     found: dict[str, dict[Any, float]] = {}
     for row in rows:
         within = f" within {row.method}" if len(methods) > 1 else ""
-        if row.folder in runs and row.rankme is not None:
-            found.setdefault(f"RankMe of the embeddings in training{within}", {})[row.folder] = row.rankme
+        if row.folder in runs:
+            if row.rankme is not None:
+                found.setdefault(f"RankMe of the embeddings in training{within}", {})[row.folder] = row.rankme
+            for name, title in IN_TRAINING.items():
+                if points := curve(row, name):
+                    found.setdefault(f"{title} in training{within}", {})[row.folder] = points[-1].mean
         for name, title in LABEL_FREE.items():
             if row.folder in runs and name in row.metrics:
                 found.setdefault(f"{title}{within}", {})[row.folder] = value(row, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from recviz.probes.result import OverSeeds
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 
 
 def value(row: Row, metric: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from recviz.runs.metrics import loss_terms
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 from recviz.runs.seeds import curve
 
 _COLLAPSE = {

@@ -6,7 +6,7 @@ solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper 
 from __future__ import annotations
 
 from recviz.probes.result import Accuracy
-from recviz.runs.rows import Row
+from recviz.runs.row import Row
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
 _PAPER = ("VICReg's paper", "linear, 1000 epochs")

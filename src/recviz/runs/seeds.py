@@ -10,7 +10,7 @@ from string import digits
 from typing import Any, NamedTuple
 
 from recviz.probes.result import Accuracy, OverSeeds
-from recviz.runs.rows import Row, Series
+from recviz.runs.row import Row, Series
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
