@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from recviz import CIFAR100DataModule
 from recviz.backbones import resnet18
 from recviz.errors import InputError
+from recviz.probes import logistic, storage
 from recviz.probes.functional import L2_PATH, Features, accuracy, extract_features, fit_linear, knn_predict
 
 
@@ -359,3 +360,30 @@ def test_what_a_backbone_raises_keeps_its_type(kind: type[Exception]) -> None:
     with pytest.raises(kind, match=r"^CUDA error$") as error:
         extract_features(fail, batches(), scaled)
     assert not isinstance(error.value, InputError)
+
+
+def test_large_features_are_mapped_from_files_and_give_the_same_classifier(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the limit at 0: x in a nameless file, folds by rows, probabilities in half precision."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    features, labels = clusters(9_000, 20, 7, 3.0)
+    expected = fit_linear(features, labels, 7)
+    for module in (logistic, storage):
+        monkeypatch.setattr(module, "LARGE", 0)
+    found = fit_linear(features, labels, 7)
+    assert (found.l2, found.converged) == (expected.l2, True)
+    torch.testing.assert_close(found.weight, expected.weight, rtol=2e-3, atol=2e-3 * float(expected.weight.abs().max()))
+    assert torch.equal(found(features).argmax(dim=1), expected(features).argmax(dim=1))
+    rows = storage.rows_like((10, 3), torch.device("cpu"))
+    rows.copy_(torch.arange(30.0).view(10, 3))
+    assert float(rows.sum()) == 435
+    assert list((tmp_path / "recviz" / "scratch").iterdir()) == []
+
+
+def test_features_of_a_known_number_of_images_are_stored_once() -> None:
+    batches = [(torch.full((n, 3, 4, 4), n, dtype=torch.uint8), torch.arange(n)) for n in (3, 2)]
+    for count in (None, 5, 8):
+        found = extract_features(lambda images: images.float().mean(dim=(2, 3)), batches, nn.Identity(), count=count)
+        assert found.features[:, 0].tolist() == [3, 3, 3, 2, 2]
+        assert found.labels.tolist() == [0, 1, 2, 0, 1]

@@ -50,7 +50,8 @@ def encode_splits(
         loader = data.clean_dataloader(split, preparation)
         images = len(split.images) // world_size()
         batches = shown(loader, f"{what}encoding the {name} split", images, lambda batch: len(batch[0]))
-        own = extract_features(encode, batches, preparation, device)
+        count = len(split.images) if world_size() == 1 else None
+        own = extract_features(encode, batches, preparation, device, count)
         if world_size() == 1:
             return own
         order = loader.sampler.gathered().argsort().to(device)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from recviz.backbones import in_mode
 from recviz.errors import InputError
 from recviz.probes.logistic import solve
+from recviz.probes.storage import place, rows_like
 
 
 class Features(NamedTuple):
@@ -53,6 +54,7 @@ def extract_features(
     batches: Iterable[Any],
     transform: Callable[[Tensor], Tensor],
     device: torch.device | str = "cpu",
+    count: int | None = None,
 ) -> Features:
     """Features of all batches in eval mode; the backbone's mode is restored afterwards.
 
@@ -61,6 +63,7 @@ def extract_features(
         batches: `(images uint8 [n, 3, H, W], labels [n], …)`.
         transform: prepares images for the backbone, on the device.
         device: of backbone and transform.
+        count: most images of all batches, if known: features are then stored once, see storage.
 
     Raises:
         InputError: no batches, batches without labels, features that are not [n, D].
@@ -75,11 +78,18 @@ def extract_features(
             if not isinstance(features, Tensor) or features.ndim != 2:
                 got = list(features.shape) if isinstance(features, Tensor) else f"a {type(features).__name__}"
                 raise InputError(f"a backbone must return features [N, D], got {got}")
-            rows.append(features.float())
             labels.append(batch[1].to(device))
-    if not rows:
+            if count is None:
+                rows.append(features.float())
+                continue
+            if not rows:
+                rows = [rows_like((count, features.shape[1]), place(torch.device(device), count * features.shape[1]))]
+            done = sum(map(len, labels))
+            rows[0][done - len(features) : done] = features.float()
+    if not labels:
         raise InputError("a probe needs at least one batch, but there are no images")
-    return Features(torch.cat(rows), torch.cat(labels))
+    known = torch.cat(labels)
+    return Features(torch.cat(rows) if count is None else rows[0][: len(known)], known)
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -90,7 +100,11 @@ FOLDS, ENOUGH = 3, 10_000
 
 
 def fit_linear(
-    features: Tensor, labels: Tensor, num_classes: int, l2: float | Sequence[float] = L2_PATH
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    l2: float | Sequence[float] = L2_PATH,
+    device: torch.device | None = None,
 ) -> LinearClassifier:
     """Linear probe: multinomial logistic regression on standardised features, solved to its optimum; deterministic.
 
@@ -106,10 +120,12 @@ def fit_linear(
     reported.
 
     Args:
-        features: [N, D], any floating type; without float64 on the device (MPS), they are fitted on the CPU.
+        features: [N, D], any floating type; may be mapped from a file.
         labels: int64 [N], from 0 to num_classes − 1.
         num_classes: C.
         l2: penalty of the weights, not of the bias, above 0; or several, strongest first.
+        device: of the computation, to which features go block by block. Default: theirs. Without float64 (MPS), it is
+            the CPU.
 
     Raises:
         InputError: features that are not [N, D], are non-finite, or lack a label in 0 to C − 1; a penalty that is not
@@ -119,7 +135,7 @@ def fit_linear(
         raise InputError(
             f"a linear probe needs features [N, D] and labels [N], got {tuple(features.shape)}, {tuple(labels.shape)}"
         )
-    if not torch.isfinite(features).all():
+    if not all(torch.isfinite(part).all() for part in features.split(_ROWS)):
         raise InputError("a linear probe needs finite features, got NaN or Inf")
     least, most = (int(label) for label in labels.aminmax())
     if least < 0 or most >= num_classes:
@@ -129,38 +145,45 @@ def fit_linear(
         raise InputError(f"a linear probe needs an L2 penalty above 0, got {l2}")
     if features.device.type == "mps":
         features, labels = features.cpu(), labels.cpu()
-    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+    device = features.device if device is None or device.type == "mps" else device
+    labels = labels.to(features.device)
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
         x, mean, scale = _standardised(features)
         x, basis = _in_the_span_of_rows(x)
         present, y = torch.unique(labels, return_inverse=True)  # the bias of a class without samples is unbounded
-        start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=x.device)
+        start = torch.zeros(x.shape[1] + 1, len(present), dtype=torch.float64, device=device)
         penalty, start = (path[0], start) if len(path) == 1 else _best_penalty(x, y, start, path)
         solution = solve(x, y, penalty, start)
         weight, bias = start.new_zeros(len(scale), num_classes), start.new_full((num_classes,), _NEVER)
+        mean, scale, present = mean.to(device), scale.to(device), present.to(device)
         found = solution.theta[:-1]  # [D, C], or [N, C] in that basis
-        weight[:, present] = (found if basis is None else basis @ found) * scale[:, None]
+        weight[:, present] = (found if basis is None else basis.to(device) @ found) * scale[:, None]
         bias[present] = solution.theta[-1] - mean @ weight[:, present]
     return LinearClassifier(weight, bias, penalty, solution.converged, solution.steps, solution.gradient)
 
 
 _NEVER = torch.finfo(torch.float32).min
+_ROWS = 8192  # rows at a time
 
 
-def _standardised(features: Tensor, columns: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Columns of mean 0 and variance 1, float32 [N, D]; float64 means and factors [D], 0 for constant columns."""
-    x = torch.empty(features.shape, dtype=torch.float32, device=features.device)
-    means, scales = [], []
-    for kept, part in zip(torch.split(x, columns, 1), torch.split(features, columns, 1), strict=True):
-        part = part.double()
-        low, high = part.aminmax(dim=0)
-        half = (high - low) / 2
-        part = (part - low) / half.where(half > 0, 1)  # in 0 to 2, so that no square overflows or underflows
-        std, mean = torch.std_mean(part, dim=0, correction=0)
-        factor = torch.where(half > 0, 1 / std, 0)
-        kept.copy_((part - mean) * factor)
-        means.append(low + mean * half)
-        scales.append(torch.where(half > 0, factor / half, 0))
-    return x, torch.cat(means), torch.cat(scales)
+    parts = features.split(_ROWS)
+    ends = [part.aminmax(dim=0) for part in parts]
+    low = torch.stack([end.min for end in ends]).amin(dim=0).double()
+    half = (torch.stack([end.max for end in ends]).amax(dim=0).double() - low) / 2
+    width = half.where(half > 0, 1)
+
+    def scaled(part: Tensor) -> Tensor:  # to 0 to 2, so that no square overflows or underflows
+        return (part.double() - low) / width
+
+    mean = torch.stack([scaled(part).sum(dim=0) for part in parts]).sum(dim=0) / len(features)
+    squares = torch.stack([(scaled(part) - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
+    factor = torch.where(half > 0, (squares / len(features)).rsqrt(), 0)
+    x = rows_like(features.shape, features.device)
+    for kept, part in zip(x.split(_ROWS), parts, strict=True):
+        kept.copy_((scaled(part) - mean) * factor)
+    return x, low + mean * half, torch.where(half > 0, factor / width, 0)
 
 
 def _in_the_span_of_rows(x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -188,9 +211,11 @@ def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float
         right = torch.zeros_like(best)  # 1 for a correctly classified held-out sample
         for i in folds:
             out = fold == i
-            theta = starts[i] = solve(x[~out], labels[~out], l2, starts[i], tolerance=1e-3).theta
-            scores = torch.addmm(theta[-1].float(), x[out], theta[:-1].float())
-            right[out] = (scores.argmax(dim=1) == labels[out]).float()
+            rows = (~out).nonzero()[:, 0]
+            theta = starts[i] = solve(x, labels, l2, starts[i], tolerance=1e-3, rows=rows).theta
+            for held in out.nonzero()[:, 0].split(_ROWS):
+                scores = torch.addmm(theta[-1].float(), x[held].to(theta.device), theta[:-1].float())
+                right[held] = (scores.argmax(dim=1).to(x.device) == labels[held]).float()
             lead = (right - best)[(fold >= 0) & (fold <= i)]
             if lead.sum() < -2 * lead.square().sum().sqrt():
                 return chosen, found
@@ -222,8 +247,8 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
     Holds chunk · (bank_chunk + 2·k) similarities and bank_chunk normalised rows at a time, besides the inputs.
 
     Args:
-        queries: [Q, D].
-        bank: [N, D].
+        queries: [Q, D], on the device of the computation.
+        bank: [N, D]; may be on another, or mapped from a file.
         k: neighbours, at most the size of the bank.
         chunk: queries at a time.
         bank_chunk: rows of the bank at a time.
@@ -237,7 +262,8 @@ def nearest_neighbours(queries: Tensor, bank: Tensor, k: int, chunk: int = 1024,
         raise InputError(f"k-NN needs a positive k, got k={k}")
     best: list[Neighbours] = []
     for start in range(0, len(bank), bank_chunk):
-        rows = F.normalize(bank[start : start + bank_chunk].float(), dim=1).T.contiguous()  # [D, b]
+        part_of_bank = bank[start : start + bank_chunk].to(queries.device).float()
+        rows = F.normalize(part_of_bank, dim=1).T.contiguous()  # [D, b]
         for i, part in enumerate(torch.split(queries, chunk)):
             found = (F.normalize(part.float(), dim=1) @ rows).topk(min(k, rows.shape[1]), dim=1)
             similarities, indices = found.values, found.indices + start
@@ -271,7 +297,7 @@ def vote(neighbours: Neighbours, bank_labels: Tensor, num_classes: int, temperat
     else:
         votes = (similarities / temperature - 1 / temperature).exp()  # [Q, k], at most 1
     scores = votes.new_zeros(len(votes), num_classes)
-    return scores.scatter_add_(1, bank_labels[neighbours.indices], votes)
+    return scores.scatter_add_(1, bank_labels.to(votes.device)[neighbours.indices], votes)
 
 
 def knn_predict(

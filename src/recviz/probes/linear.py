@@ -20,6 +20,7 @@ from recviz.probes.encoding import encode_splits, feature_file, load_features, s
 from recviz.probes.functional import L2_PATH, Features, Neighbours, fit_linear, nearest_neighbours, vote
 from recviz.probes.protocol import Hardware, Subject
 from recviz.probes.result import Accuracy, Result, accuracy_table
+from recviz.probes.storage import place
 from recviz.progress import working
 from recviz.version import __version__
 
@@ -55,8 +56,8 @@ def probe_features(
     """Fit a linear classifier and k-NN on training features, and measure both on test features.
 
     Args:
-        train: training features.
-        test: test features.
+        train: training features; may be mapped from a file.
+        test: test features, on the device of the computation.
         classes: C.
         ks: numbers of neighbours.
         temperatures: of their votes; None: unweighted.
@@ -75,7 +76,7 @@ def probe_features(
             f"a probe needs finite features, got non-finite ones for {bad} of {len(test.features)} test images"
         )
     with torch.autocast(test.features.device.type, enabled=False):
-        classifier = fit_linear(train.features, train.labels, classes, l2)
+        classifier = fit_linear(train.features, train.labels, classes, l2, test.features.device)
         linear = accuracies(classifier(test.features), test.labels)
         nearest = nearest_neighbours(test.features, train.features, max(ks))
     if name and rank() == 0 and not classifier.converged:
@@ -143,7 +144,10 @@ class Linear:
         splits = self._splits(fabric, subject, precision)
         if not fabric.is_global_zero:
             return None
-        train, test = (Features(*(rows.to(fabric.device) for rows in split)) for split in splits)
+        places = place(fabric.device, splits[0].features.numel()), fabric.device
+        train, test = (
+            Features(*(rows.to(device) for rows in split)) for split, device in zip(splits, places, strict=True)
+        )
         with working(f"linear probe and k-NN of {len(train.labels):,} features"):
             result = probe_features(train, test, len(subject.data.class_names))
         backbone = {f"backbone.{name}": value for name, value in subject.backbone.state_dict().items()}
