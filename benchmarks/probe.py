@@ -2,22 +2,27 @@
 
     python benchmarks/probe.py protocols --ckpt_path runs/…/last.ckpt [options of recviz probe]
     python benchmarks/probe.py knn
+    python benchmarks/probe.py large [--images 1281167] [--width 2048] [--classes 100]
 
 `protocols` runs `recviz probe` on one checkpoint as whole processes, one after the other: the linear protocol, which
 makes the features; again, on the features that were kept; and the authors' protocol, which trains a classifier by SGD
 with crops and flips. Then it fits the kept features again within one process, by recviz's path of L2 penalties
 (Newton's method) and by a grid of learning rates and weight decays, all of them at once by SGD in one batched product.
-`knn` classifies 10,000 queries by 50,000 rows of 512 columns, beside scikit-learn's brute force.
+`knn` classifies 10,000 queries by 50,000 rows of 512 columns, beside scikit-learn's brute force. `large` fits the linear
+probe and k-NN on drawn features, as many as ImageNet's, and says what memory it had of its own, beside what is mapped
+from files.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +32,8 @@ from torch.nn import functional as F
 
 from recviz.probes.encoding import load_features
 from recviz.probes.functional import Features, _folds, accuracy, fit_linear, knn_predict
+from recviz.probes.linear import probe_features
+from recviz.probes.storage import rows_like
 
 
 def protocols(options: list[str]) -> None:
@@ -124,10 +131,50 @@ def knn() -> None:
         print(f"| {name} | {spent:.2f} | {peak_of(way):.0f} | {ratio:.1f} | {same:.2%} |", flush=True)
 
 
+def large(options: list[str]) -> None:
+    """Linear probe and k-NN of drawn features."""
+    parser = argparse.ArgumentParser()
+    for name, default in (("images", 1_281_167), ("width", 2048), ("classes", 100)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args(options)
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(args.classes, args.width, generator=generator)
+
+    def drawn(count: int) -> Features:
+        labels = torch.arange(count) % args.classes
+        features = rows_like((count, args.width), torch.device("cpu"))
+        for rows, of in zip(features.split(8192), labels.split(8192), strict=True):
+            torch.randn(rows.shape, generator=generator, out=rows)
+            rows.mul_(8).add_(centres[of])
+        return Features(features, labels)
+
+    train, test = drawn(args.images), drawn(50_000)
+    peak, done = [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.5):
+            status = Path("/proc/self/status").read_text()
+            peak[0] = max(peak[0], next(int(line.split()[1]) for line in status.splitlines() if "RssAnon" in line))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    result = probe_features(train, test, args.classes)
+    spent = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    print(result.table)
+    print(
+        f"{train.features.nbytes / 2**30:.1f} GiB of features; {spent:.0f} s; own memory {peak[0] / 2**20:.1f} GiB at most"
+    )
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["protocols"]:
         protocols(sys.argv[2:])
     elif sys.argv[1:] == ["knn"]:
         knn()
+    elif sys.argv[1:2] == ["large"]:
+        large(sys.argv[2:])
     else:
         sys.exit(__doc__)
