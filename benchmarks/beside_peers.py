@@ -1,7 +1,7 @@
 """recviz beside lightly, solo-learn and torchvision's pipeline: `make bench`; writes docs/results/benchmarks.md.
 
     python benchmarks/beside_peers.py [--data DIR] [--photos DIR] [--rows views,loss,…] [--rounds 3]
-    python benchmarks/beside_peers.py --rows accuracy --data DIR --minutes 2,5,10,30 --seeds 3
+    python benchmarks/beside_peers.py --rows accuracy,race --data DIR --seeds 3
 
 Each system has an environment of its own, made by uv in build/bench: recviz as pip installs it, the peers with the
 versions of peers/*.txt. A measurement is a process of its own. Each row's systems are measured by turns, in an order
@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from peers.report import page, picture
-from peers.rows import ALL, IMPORTS, NAMES, RACE, RECIPE, ROWS, Row
+from peers.rows import IMPORTS, NAMES, RACE, RECIPE, ROWS, RUNS, Row
 
 import recviz
 from recviz.launch.machine import processor
@@ -144,17 +144,18 @@ def take_turns(name: str, row: Row, given: dict[str, Any], rounds: int) -> None:
     (BENCH / "rows" / f"{name}.json").write_text(json.dumps(kept, indent=1))
 
 
-def accuracy(data: str, turns: list[str], minutes: list[float], seeds: int) -> None:
-    """Pretrain with each system for the same wall-clock, seed by seed; keep what each run says."""
+def race(name: str, data: str, minutes: list[float], seeds: int) -> None:
+    """Pretrain with each system of a row for the same wall-clock, seed by seed; keep what each run says."""
+    turns, _ = RUNS[name]
     for seed, limit in itertools.product(range(seeds), minutes):
         for system in turns[seed % len(turns) :] + turns[: seed % len(turns)]:
-            out = BENCH / "accuracy" / f"{system}-{limit:g}-{seed}"
+            out = BENCH / name / f"{system}-{limit:g}-{seed}"
             if (out / "run.json").exists():
                 continue
             out.mkdir(parents=True, exist_ok=True)
             settings = {"data": data, "out": str(out), "seed": seed, "seconds": 60 * limit, **RECIPE}
             got = measure(system, "run", settings)
-            print(f"accuracy    {limit:g} minutes, seed {seed}  {RACE[system]:<24}{got}", flush=True)
+            print(f"{name:<12}{limit:g} minutes, seed {seed}  {RACE[system]:<24}{got}", flush=True)
             if got is not None:
                 (out / "run.json").write_text(json.dumps({**got, "date": str(date.today())}))
 
@@ -183,13 +184,15 @@ def probe(run: Path, data: str) -> float | None:
 
 def collected(data: str) -> dict[str, Any]:
     """All figures of this machine: those of docs/results/benchmarks.json, and in their place what was measured here."""
-    kept: dict[str, Any] = {"machine": processor(), "rows": {}, "accuracy": {}}
+    kept: dict[str, Any] = {"machine": processor(), "rows": {}, **{name: {} for name in RUNS}}
     if FIGURES.exists() and (before := json.loads(FIGURES.read_text()))["machine"] == kept["machine"]:
         kept = before
     for path in sorted((BENCH / "rows").glob("*.json")):
         kept["rows"][path.stem] = json.loads(path.read_text())
-    for path in sorted((BENCH / "accuracy").glob("*/run.json")):
-        kept["accuracy"][path.parent.name] = {**json.loads(path.read_text()), "top-1": probe(path.parent, data)}
+    for name in RUNS:
+        for path in sorted((BENCH / name).glob("*/run.json")):
+            found = {**json.loads(path.read_text()), "top-1": probe(path.parent, data)}
+            kept.setdefault(name, {})[path.parent.name] = found
     return kept
 
 
@@ -199,20 +202,19 @@ def main() -> None:
     parser.add_argument("--data", help="folder with CIFAR-100")
     parser.add_argument("--photos", help="folder of folders of photographs")
     parser.add_argument(
-        "--rows", default=",".join(ROWS), help="of " + ", ".join(ROWS) + ", accuracy; none: the page only"
+        "--rows", default=",".join(ROWS), help="of " + ", ".join([*ROWS, *RUNS]) + "; none: the page only"
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--minutes", default="10", help="of the runs of the row accuracy, separated by commas")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each system in the row accuracy")
-    parser.add_argument("--systems", default=",".join(["recviz_recipe", *ALL]), help="of the row accuracy")
+    parser.add_argument("--minutes", help="of the runs of accuracy (10) and race (2,5,10), separated by commas")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each system in accuracy and race")
     args = parser.parse_args()
     BENCH.mkdir(parents=True, exist_ok=True)
     data = prepare(args.data)
     has = {"photos": args.photos, "data": args.data, None: True}
     given = {"data": data, "photos": args.photos and repeated(args.photos)}
     for name in filter(None, args.rows.split(",")):
-        if name == "accuracy":
-            accuracy(data, args.systems.split(","), [float(each) for each in args.minutes.split(",")], args.seeds)
+        if name in RUNS:
+            race(name, data, [float(each) for each in (args.minutes or RUNS[name][1]).split(",")], args.seeds)
         elif has[ROWS[name].needs]:
             more = {"network": network(data)} if name == "linear" else {}
             take_turns(name, ROWS[name], {**given, **more}, args.rounds)
@@ -221,7 +223,7 @@ def main() -> None:
     kept = collected(data)
     FIGURES.write_text(json.dumps(kept, indent=1) + "\n")
     PAGE.write_text(page(kept))
-    picture(kept["accuracy"], PAGE.with_name("accuracy-minutes.png"))
+    picture(kept.get("race", {}), PAGE.with_name("accuracy-minutes.png"))
     print(PAGE.read_text())
 
 

@@ -8,9 +8,9 @@
 makes the features; again, on the features that were kept; and the authors' protocol, which trains a classifier by SGD
 with crops and flips. Then it fits the kept features again within one process, by recviz's path of L2 penalties
 (Newton's method) and by a grid of learning rates and weight decays, all of them at once by SGD in one batched product.
-`knn` classifies 10,000 queries by 50,000 rows of 512 columns, beside scikit-learn's brute force. `large` fits the linear
-probe and k-NN on drawn features, as many as ImageNet's, and says what memory it had of its own, beside what is mapped
-from files.
+`knn` classifies 10,000 queries by 50,000 rows of 512 columns, beside scikit-learn's brute force. `large` fits the
+linear probe and k-NN on drawn features, as many as ImageNet's, and says what memory it had of its own, beside what is
+mapped from files.
 """
 
 from __future__ import annotations
@@ -164,9 +164,8 @@ def large(options: list[str]) -> None:
     done.set()
     watcher.join()
     print(result.table)
-    print(
-        f"{train.features.nbytes / 2**30:.1f} GiB of features; {spent:.0f} s; own memory {peak[0] / 2**20:.1f} GiB at most"
-    )
+    size, own = train.features.nbytes / 2**30, peak[0] / 2**20
+    print(f"{size:.1f} GiB of features; {spent:.0f} s; own memory at most {own:.1f} GiB")
 
 
 if __name__ == "__main__":

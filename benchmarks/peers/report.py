@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from .rows import NAMES, NOTES, RACE, ROWS, Row
+from .rows import NAMES, NOTES, RACE, ROWS, RUNS, Row
 
 HERE = Path(__file__).parent
 
@@ -103,10 +103,11 @@ def page(kept: dict[str, Any]) -> str:
     import torch
 
     texts = [(HERE / f"{system}.txt").read_text().splitlines() for system in ("lightly", "solo_learn")]
-    dates = sorted({one["date"] for part in (kept["rows"], kept["accuracy"]) for one in part.values()})
+    parts = [kept.get(name, {}) for name in ("rows", *RUNS)]
+    dates = sorted({one["date"] for part in parts for one in part.values()})
     shown = [name for name in ROWS if name in kept["rows"]]
-    runs = accuracies(kept["accuracy"]) if kept["accuracy"] else []
-    text = "".join((HERE / name).read_text() for name in ("page.md", "accuracy.md")[: 1 + bool(runs)])
+    runs = {name: "\n".join(accuracies(kept[name])) for name in RUNS if kept.get(name)}
+    text = "".join((HERE / f"{name}.md").read_text() for name in ("page", *runs))
     return text.format(
         dates=" to ".join(dict.fromkeys((dates[0], dates[-1]))),
         cores=os.cpu_count(),
@@ -116,5 +117,5 @@ def page(kept: dict[str, Any]) -> str:
         solo=", ".join(name for name in texts[1] if name[0] != "#"),
         table="\n".join(f"| {name} {line(ROWS[name], kept['rows'][name]['figures'])}" for name in shown),
         notes="\n".join(f"- {note}" for note, rows in NOTES if not rows.isdisjoint(shown)),
-        accuracy="\n".join(runs),
+        **runs,
     )

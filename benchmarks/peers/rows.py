@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 NAMES = {"recviz": "recviz", "lightly": "lightly", "solo_learn": "solo-learn", "torchvision": "torchvision"}
 ALL = ("recviz", "lightly", "solo_learn")
 RACE = {**NAMES, "recviz_recipe": "recviz, cifar100-10min"}
-"""Names in the row accuracy, where recviz also trains by its own recipe."""
+"""Names in the rows of RUNS, where recviz also trains by its own recipe."""
+RUNS = {"accuracy": (ALL, "10"), "race": (("recviz_recipe", "lightly"), "2,5,10")}
+"""Rows of whole runs at equal wall-clock: systems and minutes. All with one network and recipe; each with its best."""
 RECIPE = {"width": 0.25, "projector": 1024, "base_lr": 0.5, "eta": 0.02, "clip": False, "precision": "by hand"}
 
 
