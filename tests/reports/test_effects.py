@@ -6,6 +6,7 @@ from typing import Any
 
 from recviz.probes.result import Accuracy
 from recviz.reports.effects import effects
+from recviz.reports.intervals import Measure
 from recviz.runs.row import Row
 
 
@@ -20,7 +21,7 @@ def row(method: str, images: int, top1: float, seen: int = 100_000, **more: Any)
 
 
 def said(*rows: Row) -> list[str]:
-    return effects(rows, "top1", "Top-1")
+    return effects(rows, Measure("top1", "top-1", rows))
 
 
 def test_runs_that_differ_in_one_factor_are_listed_in_its_order() -> None:
@@ -28,7 +29,7 @@ def test_runs_that_differ_in_one_factor_are_listed_in_its_order() -> None:
     assert said(*rows) == ["Top-1 by pretraining images: 2,500 of CIFAR100 52.0%, 5,000 of CIFAR100 54.0%, 50,000 of "
                            "CIFAR100 55.0%."]  # fmt: skip
     assert said(row("SimCLR", 50_000, 0.55), row("VICReg", 50_000, 0.545)) == [
-        "Top-1 by method: SimCLR 55.0%, VICReg 54.5%. The intervals of the lowest and the highest overlap."
+        "Top-1 by method: SimCLR 55.0%, VICReg 54.5% (intervals overlap)."
     ]
 
 
@@ -36,10 +37,10 @@ def test_other_factors_that_vary_are_said() -> None:
     figures = [("SimCLR", 50_000, 0.55), ("VICReg", 50_000, 0.51), ("SimCLR", 5_000, 0.50), ("VICReg", 5_000, 0.47)]
     rows = [row(*figure) for figure in figures]
     assert said(*rows) == [
-        "Top-1 by method (50,000 of CIFAR100): SimCLR 55.0%, VICReg 51.0%.",
-        "Top-1 by method (5,000 of CIFAR100): SimCLR 50.0%, VICReg 47.0%.",
-        "Top-1 by pretraining images (SimCLR): 5,000 of CIFAR100 50.0%, 50,000 of CIFAR100 55.0%.",
-        "Top-1 by pretraining images (VICReg): 5,000 of CIFAR100 47.0%, 50,000 of CIFAR100 51.0%.",
+        "Top-1 by method: SimCLR 55.0%, VICReg 51.0% (50,000 of CIFAR100); SimCLR 50.0%, VICReg 47.0% (5,000 of "
+        "CIFAR100).",
+        "Top-1 by pretraining images: 5,000 of CIFAR100 50.0%, 50,000 of CIFAR100 55.0% (SimCLR); 5,000 of CIFAR100 "
+        "47.0%, 50,000 of CIFAR100 51.0% (VICReg).",
     ]
 
 
@@ -62,6 +63,6 @@ def test_classes_are_said_and_runs_that_differ_in_something_else_are_left_out() 
 
 def test_the_number_of_further_sets_is_said() -> None:
     rows = [row(m, images, 0.5) for m in ("A", "B") for images in (100, 1_000, 2_500, 5_000, 50_000)]
-    lines = [line for line in said(*rows) if "by method" in line]
-    assert len(lines) == 3
-    assert lines[-1].endswith("2 more such sets of runs are in the table.")
+    (line,) = (line for line in said(*rows) if "by method" in line)
+    assert line.count("A 50.0%") == 3
+    assert line.endswith("; 2 more in the table.")

@@ -152,8 +152,18 @@ APART = Accuracy(0.5, 0.49, 0.51), Accuracy(0.4, 0.39, 0.41)
             "a is the best of 2 runs, with 30.0% top-1 accuracy. b comes next with 30.0%; intervals are not known for "
             "all of them. " + ONE_SEED,
         ),
-        (  # two seeds say little: t is 12.7
+        (  # two pairs of seeds: t of two degrees of freedom is 4.3, so that means have ± 3.04 points
             [row("a", OverSeeds(0.5, 0.01, 0.49, 0.51, 2, True)), row("b", OverSeeds(0.4, 0.01, 0.39, 0.41, 2, True))],
+            "a is the best of 2 runs, with 50.0% ± 1.0% top-1 accuracy over 2 seeds. Its interval is above those of "
+            "all others; b comes next with 40.0% ± 1.0%.",
+        ),
+        (
+            [row("a", OverSeeds(0.5, 0.01, 0.49, 0.51, 2, True)), row("b", OverSeeds(0.44, 0.01, 0.43, 0.45, 2, True))],
+            "a is the best of 2 runs, with 50.0% ± 1.0% top-1 accuracy over 2 seeds. Its interval overlaps that of "
+            "every other run: these figures do not tell them apart.",
+        ),
+        (  # one pair says little: t is 12.7
+            [row("a", OverSeeds(0.5, 0.01, 0.49, 0.51, 2, True)), row("b", Accuracy(0.41, 0.4, 0.42))],
             "a is the best of 2 runs, with 50.0% ± 1.0% top-1 accuracy over 2 seeds. Its interval overlaps that of "
             "every other run: these figures do not tell them apart.",
         ),

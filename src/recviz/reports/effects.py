@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from recviz.reports.intervals import interval, value
+from recviz.reports.intervals import Measure
 from recviz.runs.row import Row
 
 _MOST = 3
-"""Sentences of one factor; of further ones the number is said."""
+"""Sets of runs in one sentence; of further ones the number is said."""
 
 _EQUAL = 1.1
 """Numbers of images seen in training that differ by less than this factor count as equal."""
@@ -33,16 +33,15 @@ _FACTORS = {
 }
 
 
-def effects(rows: Sequence[Row], metric: str, name: str) -> list[str]:
+def effects(rows: Sequence[Row], measure: Measure) -> list[str]:
     """For each factor, the accuracies of runs that differ in it and agree in the others.
 
-    Factors are method, backbone, pretraining data and length, in images seen. Runs that agree in all of them, and so
+    Factors are method, backbone, pretraining images and length, in images seen. Runs that agree in all of them, and so
     differ in something else, are left out. Where the intervals of the lowest and the highest overlap, that is said.
 
     Args:
         rows: runs of one table.
-        metric: such as "top1".
-        name: of the metric in a sentence.
+        measure: of these runs.
     """
     able = [row for row in rows if row.method and row.backbone and row.images and row.images_seen]
     lengths = _lengths([row.images_seen or 0 for row in able])
@@ -66,21 +65,21 @@ def effects(rows: Sequence[Row], metric: str, name: str) -> list[str]:
             if len(same) > 1 and len({levels[id(row)][factor] for row in same}) == len(same)
         ]
         vary = [each for each in _FACTORS if each != factor and len({levels[id(row)][each] for row in able}) > 1]
-        found.sort(key=lambda same: (-len(same), -max(value(row, metric) for row in same)))
-        said += [_sentence(about, [_FACTORS[each] for each in vary], same, metric, name) for same in found[:_MOST]]
+        found.sort(key=lambda same: (-len(same), -max(map(measure.value, same))))
+        sets = [_set(about, [_FACTORS[each] for each in vary], same, measure) for same in found[:_MOST]]
         if len(found) > _MOST:
-            said[-1] += f" {len(found) - _MOST} more such sets of runs are in the table."
+            sets.append(f"{len(found) - _MOST} more in the table")
+        if sets:
+            title = measure.title[0].upper() + measure.title[1:] if measure.title[0] == "t" else measure.title
+            said.append(f"{title} by {about.title}: {'; '.join(sets)}.")
     return said
 
 
-def _sentence(about: _Factor, others: list[_Factor], same: list[Row], metric: str, name: str) -> str:
-    where = ", ".join(other.text(same[0]) for other in others)
-    figures = ", ".join(f"{about.text(row)} {value(row, metric):.1%}" for row in same)
-    low, high = (take(same, key=lambda row: value(row, metric)) for take in (min, max))
-    below, above = interval(low, metric), interval(high, metric)
-    apart = below is not None and above is not None and below[1] < above[0]
-    doubt = "" if apart else " The intervals of the lowest and the highest overlap."
-    return f"{name} by {about.title}{f' ({where})' if where else ''}: {figures}.{doubt}"
+def _set(about: _Factor, others: list[_Factor], same: list[Row], measure: Measure) -> str:
+    """The figures of runs that differ in one factor."""
+    figures = ", ".join(f"{about.text(row)} {measure.value(row):.1%}" for row in same)
+    notes = [other.text(same[0]) for other in others] + ["intervals overlap"] * (not measure.apart(same))
+    return f"{figures} ({', '.join(notes)})" if notes else figures
 
 
 def _images(row: Row) -> str:
