@@ -1,6 +1,7 @@
 """Runs that are healthy and runs that are broken on purpose, and what `recviz check` says of each.
 
-    python benchmarks/health.py --data DIR [--only NAME,…] [--table]
+    python benchmarks/health.py --data DIR [--only NAME,…]
+    python benchmarks/health.py --table
 
 DIR holds CIFAR-100. Each run trains a small ResNet for some 500 steps of a quarter of the training images, one to two
 minutes on two CPU cores, and is probed online on held-out training images. The metrics of all runs are kept in
@@ -98,8 +99,8 @@ RUNS = {
 def run(name: str, data: str) -> None:
     """Train one, and keep its files."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / name
-        options = [*BASE.split(), *RUNS[name].options.split(), "--data.root", data, "--run_dir", str(target)]
+        target, root = Path(folder) / name, str(Path(data).resolve())
+        options = [*BASE.split(), *RUNS[name].options.split(), "--data.root", root, "--run_dir", str(target)]
         command = [sys.executable, "-m", "recviz", "fit", *options]
         done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
         if done.returncode not in (0, 1):
@@ -111,11 +112,11 @@ def run(name: str, data: str) -> None:
         kept.mkdir(parents=True)
         for file in ("config.yaml", "run.json", "metrics.csv"):
             text = (target / file).read_text(encoding="utf-8")
-            (kept / file).write_text(text.replace(data, "data").replace(str(target), f"runs/{name}"), encoding="utf-8")
+            (kept / file).write_text(text.replace(root, "data").replace(str(target), f"runs/{name}"), encoding="utf-8")
 
 
 def table() -> str:
-    """What is wrong with each run, what was found, and how it shows."""
+    """A row for each run: its fault, the verdict, and the numbers that show it."""
     lines = ["| run | what is wrong | verdict | how it shows |", "|---|---|---|---|"]
     right = {True: [0, 0], False: [0, 0]}
     for name, made in RUNS.items():
@@ -197,6 +198,8 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(RUNS))
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    if args.data is None and not args.table:
+        parser.error("--data is needed, but with --table")
     for name in () if args.table else args.only.split(","):
         run(name, args.data)
         print(name, [str(verdict) for verdict in verdicts(signals(RunFolder(KEPT / name)))], flush=True)

@@ -39,7 +39,7 @@ LIGHTNING_FREE = FOUNDATION | MATH
 def room(module: str) -> str:
     """The room of a dotted module name below recviz."""
     parts = module.split(".")
-    if parts[0] == "probes" and parts[1:] in (["functional"], ["logistic"], ["spectra"]):
+    if parts[0] == "probes" and parts[1:] in (["functional"], ["logistic"], ["spectra"], ["storage"]):
         return "probes.functional"
     return "launch.machine" if parts[:2] == ["launch", "machine"] else parts[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any, TypeGuard
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from recviz.distributed import gather_rows, rank, world_size
 from recviz.errors import InputError
-from recviz.probes.spectra import alpha_req, lidar, rankme, spread
+from recviz.probes.spectra import SAMPLES, THRESHOLD, alpha_req, kept_rows, lidar, rankme, spread
 
 _log = logging.getLogger(__name__)
 
@@ -19,8 +20,8 @@ _log = logging.getLogger(__name__)
 QUEUES = ("embeddings", "other_embeddings", "features")
 """Outputs of `training_step` whose rows are kept."""
 
-_ELEMENTS = 2**24
-"""Most numbers that a queue holds, over all processes: 64 MiB in float32."""
+_WIDEST = 1024
+"""Columns up to which α-ReQ and LiDAR are measured, whose cost grows with their cube."""
 
 
 class CollapseMonitor(Callback):
@@ -28,11 +29,13 @@ class CollapseMonitor(Callback):
 
     It reads `embeddings` [N, P], those of a second view as `other_embeddings`, and `features` [N, D] from the dict that
     `training_step` returns. At logging steps it logs collapse/embeddings_std and features_std (mean over columns) and
-    collapse/embeddings_spread (0 to 1, see `spread`), each of one batch. At the end of each epoch it logs, of the
-    epoch's last `samples` images over all processes, the effective ranks collapse/embeddings_rankme and
-    features_rankme, the decay of the spectrum collapse/features_alpha_req, and collapse/embeddings_lidar of the two
-    views, with more images than columns (see probes.spectra). A collapse is a spread below `threshold`, or an effective
-    rank of the embeddings below 1 + threshold · (largest possible rank).
+    collapse/embeddings_spread (0 to 1, see `spread`), each of one batch.
+
+    At the end of each epoch it measures the epoch's last `samples` images over all processes, and logs the effective
+    ranks collapse/embeddings_rankme and features_rankme. Where columns are at most 1,024 and fewer than images, it also
+    logs the decay of the spectrum collapse/features_alpha_req, and collapse/embeddings_lidar of the two views (see
+    probes.spectra). A collapse is a spread below `threshold`, or an effective rank of the embeddings below
+    1 + threshold · (largest possible rank).
 
     The rows are of training, from views and from weights of up to a few steps before: `recviz probe --protocol
     label-free` measures the finished backbone on clean images.
@@ -45,7 +48,7 @@ class CollapseMonitor(Callback):
         InputError: fewer than two samples.
     """
 
-    def __init__(self, threshold: float = 0.02, samples: int = 4096) -> None:
+    def __init__(self, threshold: float = THRESHOLD, samples: int = SAMPLES) -> None:
         if samples < 2:
             raise InputError(f"CollapseMonitor needs at least 2 samples, got {samples}")
         self.threshold = threshold
@@ -75,7 +78,7 @@ class CollapseMonitor(Callback):
     def _keep(self, name: str, rows: Tensor) -> None:
         """Append rows, and drop batches that are not needed for `samples` rows."""
         queue = self._queues.setdefault(name, [])
-        wanted = max(len(rows), min(self.samples, _ELEMENTS // rows.shape[1]) // world_size())
+        wanted = max(len(rows), kept_rows(self.samples, rows.shape[1]) // world_size())
         queue.append(rows)
         while sum(map(len, queue)) - len(queue[0]) >= wanted:
             del queue[0]
@@ -104,14 +107,20 @@ class CollapseMonitor(Callback):
         self._queues = {}
 
     def _log_spectra(self, pl_module: LightningModule, rows: dict[str, Tensor]) -> None:
-        """Log α-ReQ of the features and LiDAR of the embeddings, where the rows are enough."""
-        if "features" in rows:
-            decay = alpha_req(rows["features"])
-            if decay.isfinite():
-                pl_module.log("collapse/features_alpha_req", decay.float(), sync_dist=True)
-        one, other = rows.get("embeddings"), rows.get("other_embeddings")
-        if one is not None and other is not None and one.shape == other.shape and len(one) > one.shape[1]:
-            pl_module.log("collapse/embeddings_lidar", lidar(torch.stack([one, other], dim=1)).float(), sync_dist=True)
+        """Log α-ReQ of the features and LiDAR of the embeddings, where the rows are enough; on the first process."""
+        if rank() > 0:
+            return
+        found: dict[str, Tensor] = {}
+        able = {name: part for name, part in rows.items() if part.shape[1] < len(part) and part.shape[1] <= _WIDEST}
+        with suppress(torch.linalg.LinAlgError):  # of embeddings that blow up
+            if "features" in able:
+                found["features_alpha_req"] = alpha_req(able["features"])
+            if "embeddings" in able and "other_embeddings" in able:
+                views = torch.stack([able["embeddings"], able["other_embeddings"]], dim=1)
+                found["embeddings_lidar"] = lidar(views)
+        for name, value in found.items():
+            if value.isfinite():
+                pl_module.log(f"collapse/{name}", value.float(), rank_zero_only=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that all processes kept so far, in a checkpoint within an epoch; a collective."""

@@ -14,15 +14,17 @@ CONSTANT = 1e-4
 
 
 class HealthMonitor(Callback):
-    """Logs, at logging steps, what recviz.runs.health judges a run by.
+    """Logs at logging steps the numbers by which recviz.runs.health judges a run.
 
-    From the batch, health/view_mean and health/view_std: of the first view, the mean and the standard deviation of the
-    channel that is farthest from 0 and from 1. From the outputs of `training_step`, health/agreement: the mean cosine
-    similarity of the centred `embeddings` and `other_embeddings` [N, P] of two views, −1 to 1; and
-    health/constant_features: the fraction of the columns of `features` [N, D] that are constant in the batch. From the
-    step itself, health/update: ‖Δw‖ / ‖w‖ over all weights with more than one dimension.
+    | metric | of | value |
+    |---|---|---|
+    | health/view_mean | the first view of the batch | the channel's mean that is farthest from 0 |
+    | health/view_std | the same | the channel's standard deviation that is farthest from 1 |
+    | health/agreement | `embeddings`, `other_embeddings` [N, P] | mean cosine similarity after centring, −1 to 1 |
+    | health/constant_features | `features` [N, D] | fraction of the columns that are constant in the batch |
+    | health/update | weights with more than one dimension | ‖Δw‖ / ‖w‖ of this step |
 
-    All are of this process's batch. Outputs that a module lacks are left out.
+    Outputs are those of `training_step`, of this process's batch; those that a module lacks are left out.
     """
 
     def __init__(self) -> None:
@@ -42,9 +44,10 @@ class HealthMonitor(Callback):
             return
         found = _of_views(batch) | _of_outputs(outputs if isinstance(outputs, dict) else {})
         if before:
-            after = [weight.detach() for weight in _weights(pl_module)]
-            moved = torch._foreach_norm(torch._foreach_sub(after, before))
-            found["update"] = torch.stack(moved).norm() / torch.stack(torch._foreach_norm(before)).norm()
+            pairs = zip(_weights(pl_module), before, strict=True)
+            norms = torch.stack([torch.stack([(new.detach() - old).norm(), old.norm()]) for new, old in pairs])
+            moved, size = norms.norm(dim=0)
+            found["update"] = moved / size
         for name, value in found.items():
             pl_module.log(f"health/{name}", value)
 
@@ -59,7 +62,8 @@ def _of_views(batch: Any) -> dict[str, Tensor]:
     if not isinstance(view, Tensor) or view.ndim != 4 or not view.is_floating_point():
         return {}
     std, mean = torch.std_mean(view.float(), dim=(0, 2, 3))
-    return {"view_mean": mean[mean.abs().argmax()], "view_std": std[std.clamp(min=1e-6).log().abs().argmax()]}
+    farthest = mean.abs().argmax(0, keepdim=True), std.clamp(min=1e-6).log().abs().argmax(0, keepdim=True)
+    return {"view_mean": mean.gather(0, farthest[0])[0], "view_std": std.gather(0, farthest[1])[0]}  # without a sync
 
 
 def _of_outputs(outputs: dict[str, Any]) -> dict[str, Tensor]:

@@ -24,7 +24,7 @@ DESCRIPTION = """Read every image below DIR, or every checksum of a packed datas
 Files of other types are counted by extension; training leaves them out. --out writes the unreadable files to a file
 that --data.exclude takes.
 
-Of a run folder, also while it trains, say what is wrong with it, how that shows, and what to change.
+Or judge a run folder, also while it trains: what is wrong with the run, how that shows, and what to change.
 
 Exit code: 0 if all files are readable or nothing is wrong with the run, else 1."""
 
@@ -36,7 +36,7 @@ def run(argv: list[str]) -> int:
         0 if all is well, else 1.
 
     Raises:
-        InputError: not a folder, a folder without images, an output that cannot be written, a run without metrics.
+        InputError: not a folder, a folder without images, an output that cannot be written, unreadable files of a run.
     """
     parser = new_parser("check", DESCRIPTION)
     parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, a packed dataset, or a run folder")
@@ -44,8 +44,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
     config = parse(parser, argv)
     root = Path(config.dir)
-    if RunFolder(root).exists:
-        return _run(RunFolder(root))
+    run = RunFolder(root)
+    if run.exists and (run.record.is_file() or run.metrics.is_file()):
+        for name in ("out", "num_workers"):
+            if config[name] is not None:
+                raise InputError(f"{root} is a run folder, which --{name} is not for")
+        return _run(run)
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
     broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
@@ -61,8 +65,6 @@ def run(argv: list[str]) -> int:
 
 def _run(folder: RunFolder) -> int:
     seen = signals(folder)
-    if not seen.series:
-        raise InputError(f"{folder} has no {folder.metrics.name}: nothing was trained there yet")
     found = verdicts(seen)
     print("\n".join(health_lines(seen, found)))
     return 1 if found else 0

@@ -60,8 +60,12 @@ def _texts(value: Any) -> Any:
 def _without_objects(class_path: str, options: dict[str, Any]) -> dict[str, Any]:
     """A class's options without defaults that are functions or classes whose text would not parse as such."""
     module, _, name = class_path.rpartition(".")
-    with suppress(ImportError, AttributeError, NameError, ValueError, TypeError):
-        known = inspect.signature(getattr(import_module(module), name), eval_str=True).parameters
+    with suppress(ImportError, AttributeError, ValueError, TypeError):
+        made = getattr(import_module(module), name)
+        try:
+            known = inspect.signature(made, eval_str=True).parameters
+        except NameError:  # a name that is imported for type checkers alone
+            known = inspect.signature(made).parameters
         return {key: value for key, value in options.items() if not _read_otherwise(value, known.get(key))}
     return options
 
@@ -71,6 +75,6 @@ def _read_otherwise(value: Any, parameter: inspect.Parameter | None) -> bool:
     if parameter is None or not (inspect.isclass(value) or inspect.isroutine(value)):
         return False
     kinds = [parameter.annotation, *get_args(parameter.annotation)]  # of Optional[Callable], for one
-    if any(kind in (Callable, abc.Callable) for kind in kinds):
+    if any(kind in (Callable, abc.Callable, "Callable") for kind in kinds):
         return inspect.isclass(value)  # jsonargparse makes an object of a class that is only said to be callable
-    return any(kind in (Any, parameter.empty) for kind in kinds)
+    return any(kind in (Any, "Any", parameter.empty) for kind in kinds)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
 from recviz.data.module import DataModule
+from recviz.errors import InputError
 from recviz.launch.machine import typed_command
 from recviz.launch.position import position
 from recviz.probes.final import FinalProbe
@@ -39,11 +41,11 @@ def closing_summary(folder: RunFolder, trainer: Trainer) -> str:
 
 
 def _health(folder: RunFolder) -> list[str]:
-    """What is wrong with the run, if anything."""
-    if not folder.exists or not folder.metrics.is_file():
-        return []  # fast_dev_run
-    found = verdicts(signals(folder))
-    return [f"recviz check: {verdict}" for verdict in found]
+    """The lines of `recviz check`, if anything is wrong; a finished run does not fail for what cannot be read."""
+    with suppress(InputError):
+        if folder.exists and folder.metrics.is_file():  # not with fast_dev_run
+            return [f"recviz check: {verdict}" for verdict in verdicts(signals(folder))]
+    return []
 
 
 def _probe_data(data: object) -> str:

@@ -89,7 +89,8 @@ def extract_features(
     if not labels:
         raise InputError("a probe needs at least one batch, but there are no images")
     known = torch.cat(labels)
-    return Features(torch.cat(rows) if count is None else rows[0][: len(known)], known)
+    found = torch.cat(rows) if count is None else rows[0][: len(known)]
+    return Features(found, known.to(found.device))
 
 
 L2_PATH = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -144,10 +144,11 @@ class Linear:
         splits = self._splits(fabric, subject, precision)
         if not fabric.is_global_zero:
             return None
-        places = place(fabric.device, splits[0].features.numel()), fabric.device
-        train, test = (
-            Features(*(rows.to(device) for rows in split)) for split, device in zip(splits, places, strict=True)
-        )
+        train, test = splits
+        if train.features.device != fabric.device:  # from the cache
+            device = place(fabric.device, train.features.numel())
+            train = Features(train.features.to(device), train.labels.to(device))
+        test = Features(*(rows.to(fabric.device) for rows in test))
         with working(f"linear probe and k-NN of {len(train.labels):,} features"):
             result = probe_features(train, test, len(subject.data.class_names))
         backbone = {f"backbone.{name}": value for name, value in subject.backbone.state_dict().items()}

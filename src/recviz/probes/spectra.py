@@ -11,6 +11,20 @@ from torch.nn import functional as F
 RANKS = 4, 100
 """First and last eigenvalue of α-ReQ's fit, as in its authors' code."""
 
+THRESHOLD = 0.02
+"""Fraction of the largest spread or rank that counts as collapsed in training."""
+
+SAMPLES = 4096
+"""Images of an effective rank, over all processes."""
+
+_ELEMENTS = 2**24
+"""Most numbers that a queue holds, over all processes: 64 MiB in float32."""
+
+
+def kept_rows(samples: int, width: int) -> int:
+    """Rows that a queue of this width holds, over all processes."""
+    return min(samples, _ELEMENTS // width)
+
 
 def spread(z: Tensor) -> Tensor:
     """Spread of the directions of rows [N, D]: 0 if all are equal, 1 if uniform on the sphere.
@@ -76,7 +90,6 @@ def lidar(z: Tensor, delta: float = 1e-4, eps: float = 1e-7) -> Tensor:
     means = z.mean(dim=1)  # [n, D]
     within = (z - means[:, None]).reshape(n * q, width)
     scatter = within.T @ within / (n * (q - 1)) + delta * torch.eye(width, dtype=z.dtype, device=z.device)
-    # the eigenvalues of Σ_b against Σ_w are the squared singular values of the whitened means
+    # the eigenvalues of Σ_b against Σ_w are those of the whitened means' products
     centred = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), (means - means.mean(dim=0)).T, upper=False)
-    values = torch.linalg.svdvals(centred).square()
-    return _effective_rank(F.pad(values, (0, width - len(values))), eps)
+    return _effective_rank(torch.linalg.eigvalsh(centred @ centred.T).clamp(min=0), eps)

@@ -78,7 +78,7 @@ def effects(rows: Sequence[Row], measure: Measure) -> list[str]:
 def _set(about: _Factor, others: list[_Factor], same: list[Row], measure: Measure) -> str:
     """The figures of runs that differ in one factor."""
     figures = ", ".join(f"{about.text(row)} {measure.value(row):.1%}" for row in same)
-    notes = [other.text(same[0]) for other in others] + ["intervals overlap"] * (not measure.apart(same))
+    notes = [other.text(same[0]) for other in others] + ["intervals overlap"] * measure.overlap(same)
     return f"{figures} ({', '.join(notes)})" if notes else figures
 
 

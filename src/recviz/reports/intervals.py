@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 
 from recviz.probes.result import OverSeeds
@@ -32,22 +33,38 @@ class Measure:
         return found if isinstance(found, float | int) else found.value
 
     def interval(self, row: Row) -> tuple[float, float] | None:
-        """The 95% interval of the test set, or of the mean over seeds; None if not known.
+        """The 95% interval of the metric, from the test images and from the seeds; None if not known.
 
-        That over seeds is Student's t, with the standard deviation of all runs of the table that have several seeds:
-        two seeds alone say little of it.
+        Wilson's for the test images; for the seeds, Student's t, with the standard deviation of all runs of
+        the table that have several seeds, since two seeds say little of it. Runs of one seed have it too. The halves of
+        both are added as squares.
         """
-        found = row.metrics[self.metric]
-        if isinstance(found, OverSeeds):
-            from scipy.stats import t
-
-            half = float(t.ppf(0.975, self._freedom)) * self._std / math.sqrt(found.seeds)
-            return found.value - half, found.value + half
-        if isinstance(found, float | int) or found.low is None or found.high is None:
+        sides = [self._of_test_images(each) for each in row.members or (row,)]
+        known = [side for side in sides if side is not None]
+        seeds = isinstance(row.metrics[self.metric], OverSeeds)
+        if not known and not seeds:
             return None
-        return found.low, found.high
+        value, half = self.value(row), self._of_seeds(row)
+        below, above = (statistics.mean(each) for each in zip(*known, strict=True)) if known else (0.0, 0.0)
+        return value - math.hypot(half, below), value + math.hypot(half, above)
 
-    def apart(self, rows: Sequence[Row]) -> bool:
-        """Whether the intervals of the lowest and of the highest row are known, and do not overlap."""
+    def _of_test_images(self, row: Row) -> tuple[float, float] | None:
+        """From the lower limit to the value, and from there to the upper one."""
+        found = row.metrics[self.metric]
+        if isinstance(found, OverSeeds | float | int) or found.low is None or found.high is None:
+            return None
+        return found.value - found.low, found.high - found.value
+
+    def _of_seeds(self, row: Row) -> float:
+        if not self._freedom:
+            return 0.0
+        from scipy.stats import t
+
+        found = row.metrics[self.metric]
+        seeds = found.seeds if isinstance(found, OverSeeds) else 1
+        return float(t.ppf(0.975, self._freedom)) * self._std / math.sqrt(seeds)
+
+    def overlap(self, rows: Sequence[Row]) -> bool:
+        """Whether the intervals of the lowest and of the highest row are known and overlap."""
         low, high = (self.interval(take(rows, key=self.value)) for take in (min, max))
-        return low is not None and high is not None and low[1] < high[0]
+        return low is not None and high is not None and low[1] >= high[0]

@@ -116,6 +116,7 @@ class RunRecord(Callback):
             "epochs": position(trainer).epoch,
             "max_epochs": trainer.max_epochs,
             "steps": trainer.global_step,
+            "planned_steps": steps,
             "images_seen": trainer.global_step * self._about["global_batch"],
             "hours": self._seconds() / 3600,
         }

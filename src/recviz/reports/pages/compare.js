@@ -127,8 +127,10 @@ if (costs.length && measured.length) {
     const lines = pens(inOrder.map(([, runs]) => new Set(runs.map(hue)).size === 1 ? hue(runs[0]) : null));
     const values = able.map(run => run[chosen.x]).filter(value => !chosen.log || value > 0);
     const low = Math.min(...values), high = Math.max(...values);
-    const apart = (value, place) => {
-      const by = .006 * (place - (inOrder.length - 1) / 2);
+    const crowded = value => inOrder.filter(([, runs]) => runs.some(run => run[chosen.x] === value)).length > 1;
+    const apart = (value, place) => {  // by at most half a percent of the axis to each side
+      if (!crowded(value)) return value;
+      const by = .01 * (place / (inOrder.length - 1) - .5);
       return chosen.log ? value * (high / low) ** by : value + by * (high - low);
     };
     const traces = inOrder.map(([name, runs], place) => {
