@@ -22,6 +22,7 @@ STEPS = 1000
 HEALTHY = {
     "train/total": [30.0 - 0.2 * at for at in range(50)],
     "collapse/embeddings_spread": [0.9] * 50,
+    "collapse/embeddings_std": [0.9] * 50,
     "collapse/embeddings_rankme": [10.0, 100.0, 200.0, 300.0],
     "health/view_mean": [-0.2] * 50,
     "health/view_std": [0.6] * 50,
@@ -74,12 +75,19 @@ def test_a_run_that_still_trains_is_said_to() -> None:
             "collapse to a point",
             "raise model.momentum",
         ),
+        ({"collapse/embeddings_std": [1.0, 0.001]}, {}, "collapse to a point", "standard deviation of 0.001"),
         ({"collapse/embeddings_rankme": [9.0]}, {}, "collapse to few directions", "raise model.covariance_weight"),
         ({"health/constant_features": [1.0]}, {}, "dead features", "100% of the features"),
         ({"health/view_mean": [-1.8]}, {}, "normalisation of other data", "mean -1.80"),
         ({"health/view_std": [0.004]}, {}, "normalisation of other data", "standard deviation 0.00"),
         ({"health/update": [0.3] * 50}, {}, "learning rate too high", "30% of their norm"),
-        ({"health/update": [1e-6] * 50}, {}, "learning rate too low", "1.0e-06 of their norm"),
+        ({"train/total": [38.9, *[45.0] * 30, 42.0]}, {}, "learning rate too high", "ends at 4"),
+        (
+            {"health/update": [1e-6] * 50, "train/total": [9.0] * 50},
+            {},
+            "learning rate too low",
+            "1.0e-06 of their norm",
+        ),
         ({"health/agreement": [0.999] * 50}, {}, "views too weak", "agree to 0.999"),
         ({"health/agreement": [0.1] * 50}, {}, "views too strong", "agree to 0.10 only"),
         ({}, {"steps": 60}, "too few steps", "60 steps are planned"),
@@ -111,6 +119,8 @@ def test_healthy_extremes_are_not_taken_for_faults() -> None:
     assert named(made(few, width=8192, images=300)) == []  # of at most 300
     assert named(made({"collapse/embeddings_rankme": [1.9]}, width=2, method="Supervised")) == []
     assert named(made({"health/agreement": [0.999] * 50}, method="Supervised")) == []
+    assert named(made({"collapse/embeddings_std": [0.05]}, method="SimCLR")) == []  # whose loss leaves the scale free
+    assert named(made({"train/total": [0.5] * 50}, method="BYOL")) == []  # whose target moves
     assert named(made({"health/update": [0.5] * 50, "health/view_std": [0.0]}, method="")) == []  # another's module
 
 

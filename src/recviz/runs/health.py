@@ -151,16 +151,23 @@ def dead_features(seen: Signals) -> Verdict | None:
 
 
 def collapsed(seen: Signals) -> Verdict | None:
-    """The spread of the embeddings ends below 0.02 of 1: all images have nearly the same embedding."""
-    spread = seen.end("collapse/embeddings_spread")
-    if spread is None or spread >= THRESHOLD:
+    """All images have nearly the same embedding at the end: a spread below 0.02 of 1.
+
+    For VICReg and SIGReg, whose embeddings have a standard deviation of about 1, also one below 0.1.
+    """
+    spread, std = seen.end("collapse/embeddings_spread"), seen.end("collapse/embeddings_std")
+    if seen.method in ("VICReg", "SIGReg") and std is not None and std < 0.1:
+        how = f"the embeddings have a standard deviation of {std:.2g}, in place of 1"
+    elif spread is not None and spread < THRESHOLD:
+        how = f"the embeddings have a spread of {spread:.3f}, of 1"
+    else:
         return None
     change = {
         "VICReg": "raise model.variance_weight, or lower model.base_lr",
         "BYOL": "raise model.momentum, or lower model.base_lr",
         "SIGReg": "raise model.sigreg_weight",
     }.get(seen.method, "lower model.base_lr")
-    return Verdict("collapse to a point", f"the embeddings have a spread of {spread:.3f}, of 1", change)
+    return Verdict("collapse to a point", how, change)
 
 
 def few_directions(seen: Signals) -> Verdict | None:
@@ -183,11 +190,18 @@ def few_directions(seen: Signals) -> Verdict | None:
 
 
 def learning_rate_too_high(seen: Signals) -> Verdict | None:
-    """Between 10% and 60% of the training, a step changes the weights by more than a tenth of their norm."""
+    """Between 10% and 60% of the training, a step changes the weights by more than a tenth of their norm.
+
+    Or the loss ends no lower than it began, although the weights move. BYOL's loss may, since its target moves.
+    """
     update = seen.part("health/update", 0.1, 0.6)
-    if update is None or update <= 0.1:
+    begin, end = seen.part("train/total", 0.0, 0.1), seen.end("train/total")
+    if update is not None and update > 0.1:
+        how = f"a step changes the weights by {update:.0%} of their norm"
+    elif update is not None and update >= 1e-4 and begin and end and end >= begin > 0 and seen.method != "BYOL":
+        how = f"the loss ends at {end:.4g}, and began at {begin:.4g}"
+    else:
         return None
-    how = f"a step changes the weights by {update:.0%} of their norm"
     return Verdict("learning rate too high", how, "divide model.base_lr by 4")
 
 
@@ -251,8 +265,8 @@ RULES: Sequence[Callable[[Signals], Verdict | None]] = (
 )
 
 HIDES = {
-    "collapse to a point": ("collapse to few directions", "views too weak", "dead features"),
-    "collapse to few directions": ("views too weak",),
+    "collapse to a point": ("collapse to few directions", "views too weak", "views too strong", "dead features"),
+    "collapse to few directions": ("views too weak", "views too strong"),
     "learning rate too high": ("views too weak", "views too strong", "collapse to few directions", "dead features"),
     "learning rate too low": ("views too weak", "views too strong"),
     "too few steps": ("views too weak", "views too strong", "learning rate too low"),
