@@ -454,8 +454,8 @@ const rowsShown = () => [...document.querySelectorAll("tbody tr")].filter(row =>
 const names = () => rowsShown().map(row => row.cells[0].textContent).join(",");
 const click = title => [...document.querySelectorAll("th button")].find(b => b.textContent === title).click();
 say("start: " + names());
-click("top-1"); say("down: " + names());
 click("top-1"); say("up: " + names());
+click("top-1"); say("down: " + names());
 click("hours"); click("hours"); say("hours: " + names());
 const box = document.getElementById("filter");
 box.value = "VICREG two"; box.dispatchEvent(new Event("input")); say("filter: " + names());
@@ -504,10 +504,10 @@ def test_the_page_sorts_and_filters_in_a_browser_and_asks_for_nothing(tmp_path: 
     )  # fmt: skip
     said = dict(re.findall(r'<pre class="said" hidden="">(\w+): (.*?)</pre>', done.stdout))
     assert said == {
-        "start": "one,two,three,resnet50, untrained,chance",
+        "start": "chance,one,three,two,resnet50, untrained",  # the most accurate first
         "up": "resnet50, untrained,two,three,one,chance",
         "down": "chance,one,three,two,resnet50, untrained",
-        "hours": "three,one,two,resnet50, untrained,chance",  # unknown comes last
+        "hours": "three,one,two,chance,resnet50, untrained",  # unknown comes last
         "filter": "two",  # its method, which all runs share, is in no column
         "count": "1 of 5",
         "filtered": "VICReg, resnet18 (cifar stem, width 0.25); two",

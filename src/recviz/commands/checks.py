@@ -39,10 +39,11 @@ def check_hardware(settings: Any) -> None:
 
 
 LOGGED = (
-    "train/hours", "train/images_per_s", "data/skipped", "collapse/features_std", "collapse/embeddings_std",
-    "collapse/embeddings_spread", "collapse/embeddings_rankme",
-    "collapse/features_rankme", "probe/knn", "probe/linear_top1", "probe/linear_top5",
-    "train/lr", "train/view_size",
+    "train/hours", "train/images_per_s", "train/lr", "train/view_size", "data/skipped",
+    "collapse/features_std", "collapse/features_rankme", "collapse/features_alpha_req",
+    "collapse/embeddings_std", "collapse/embeddings_spread", "collapse/embeddings_rankme", "collapse/embeddings_lidar",
+    "health/view_mean", "health/view_std", "health/agreement", "health/constant_features", "health/update",
+    "probe/knn", "probe/linear_top1", "probe/linear_top5",
 )  # fmt: skip
 """Metrics that a run logs, besides the terms of its objective."""
 

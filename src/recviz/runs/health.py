@@ -192,13 +192,17 @@ def few_directions(seen: Signals) -> Verdict | None:
 def learning_rate_too_high(seen: Signals) -> Verdict | None:
     """Between 10% and 60% of the training, a step changes the weights by more than a tenth of their norm.
 
-    Or the loss ends no lower than it began, although the weights move. BYOL's loss may, since its target moves.
+    Or the loss ends no lower than it began, although weights move and views agree. BYOL's may, since its target moves.
     """
     update = seen.part("health/update", 0.1, 0.6)
     begin, end = seen.part("train/total", 0.0, 0.1), seen.end("train/total")
+    agreement = seen.end("health/agreement")
+    solvable = agreement is None or agreement >= 0.3  # see views_too_strong
     if update is not None and update > 0.1:
         how = f"a step changes the weights by {update:.0%} of their norm"
-    elif update is not None and update >= 1e-4 and begin and end and end >= begin > 0 and seen.method != "BYOL":
+    elif (
+        solvable and update is not None and update >= 1e-4 and begin and end and end >= begin and seen.method != "BYOL"
+    ):
         how = f"the loss ends at {end:.4g}, and began at {begin:.4g}"
     else:
         return None
