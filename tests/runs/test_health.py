@@ -89,7 +89,8 @@ def test_a_run_that_still_trains_is_said_to() -> None:
             "1.0e-06 of their norm",
         ),
         ({"health/agreement": [0.999] * 50}, {}, "views too weak", "agree to 0.999"),
-        ({"health/agreement": [0.1] * 50}, {}, "views too strong", "agree to 0.10 only"),
+        ({"health/agreement": [0.01] * 50}, {}, "views too strong", "agree to 0.01 only"),
+        ({"health/agreement": [0.01] * 50, "train/total": [9.0] * 50}, {}, "views too strong", "agree to 0.01"),
         ({}, {"steps": 60}, "too few steps", "60 steps are planned"),
         ({"probe/linear_top1": [0.01], "probe/knn": [0.012]}, {}, "labels that do not fit", "chance is 1.0%"),
     ],
@@ -221,7 +222,7 @@ def test_the_page_names_every_verdict() -> None:
         made({"health/update": [0.3] * 50}),
         made({"health/update": [1e-6] * 50}),
         made({"health/agreement": [0.999] * 50}),
-        made({"health/agreement": [0.1] * 50}),
+        made({"health/agreement": [0.01] * 50}),
         made(steps=60),
         made({"probe/linear_top1": [0.01], "probe/knn": [0.012]}),
     ):

@@ -197,7 +197,7 @@ def learning_rate_too_high(seen: Signals) -> Verdict | None:
     update = seen.part("health/update", 0.1, 0.6)
     begin, end = seen.part("train/total", 0.0, 0.1), seen.end("train/total")
     agreement = seen.end("health/agreement")
-    solvable = agreement is None or agreement >= 0.3  # see views_too_strong
+    solvable = agreement is None or agreement >= 0.1  # see views_too_strong
     if update is not None and update > 0.1:
         how = f"a step changes the weights by {update:.0%} of their norm"
     elif (
@@ -228,9 +228,9 @@ def views_too_weak(seen: Signals) -> Verdict | None:
 
 
 def views_too_strong(seen: Signals) -> Verdict | None:
-    """At the end, the embeddings of two views agree to less than 0.3."""
+    """At the end, the embeddings of two views agree to less than 0.1."""
     agreement = seen.end("health/agreement")
-    if seen.method == "Supervised" or agreement is None or agreement >= 0.3:
+    if seen.method == "Supervised" or agreement is None or agreement >= 0.1:
         return None
     how = f"two views of an image agree to {agreement:.2f} only, at the end"
     return Verdict("views too strong", how, "take larger crops (data.views.a.scale) and weaker colours")
@@ -268,11 +268,15 @@ RULES: Sequence[Callable[[Signals], Verdict | None]] = (
     too_few_steps,
 )
 
+_VIEWS = "views too weak", "views too strong"
+_COLLAPSE = "collapse to a point", "collapse to few directions"
 HIDES = {
-    "collapse to a point": ("collapse to few directions", "views too weak", "views too strong", "dead features"),
-    "collapse to few directions": ("views too weak", "views too strong"),
-    "learning rate too high": ("views too weak", "views too strong", "collapse to few directions", "dead features"),
-    "learning rate too low": ("views too weak", "views too strong"),
-    "too few steps": ("views too weak", "views too strong", "learning rate too low"),
+    "normalisation of other data": (*_VIEWS, *_COLLAPSE, "dead features"),
+    "dead features": (*_VIEWS, *_COLLAPSE),
+    "collapse to a point": (*_VIEWS, "collapse to few directions"),
+    "collapse to few directions": _VIEWS,
+    "learning rate too high": (*_VIEWS, "collapse to few directions", "dead features"),
+    "learning rate too low": _VIEWS,
+    "too few steps": (*_VIEWS, "learning rate too low"),
 }
 """Consequences that are not said beside their cause."""
