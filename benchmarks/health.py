@@ -44,7 +44,7 @@ BARLOW = "--model recviz.BarlowTwins --model.projector_dims [512,512] --model.sc
 SIMCLR = "--model recviz.SimCLR --model.projector_dims [512,128] --model.temperature 0.1 --model.base_lr 0.2"
 CROPS = "--data.views.a.jitter 0 --data.views.a.grayscale 0 --data.views.a.solarize 0"
 LARS = "--model.optimizer recviz.LARS --model.optimizer.clip false"
-TWO = "--data.views.growth null"
+TWO = "--data.views.growth []"
 
 
 class Made(NamedTuple):

@@ -69,6 +69,11 @@ class Signals(NamedTuple):
         """Median of a metric over the last tenth of the planned steps; None before, or if it was not logged."""
         return self.part(name, DONE, 1.0)
 
+    def first(self, name: str) -> float | None:
+        """The first value of a metric, if it was logged in the first tenth of the planned steps."""
+        early = [value for step, value in self.series.get(name, ()) if step + 1 <= self.steps / 10]
+        return early[0] if early and math.isfinite(early[0]) else None
+
     def last(self, name: str) -> float | None:
         """The newest value of a metric."""
         found = [value for _, value in self.series.get(name, ()) if math.isfinite(value)]
@@ -195,7 +200,7 @@ def learning_rate_too_high(seen: Signals) -> Verdict | None:
     Or the loss ends no lower than it began, although weights move and views agree. BYOL's may, since its target moves.
     """
     update = seen.part("health/update", 0.1, 0.6)
-    begin, end = seen.part("train/total", 0.0, 0.1), seen.end("train/total")
+    begin, end = seen.first("train/total"), seen.end("train/total")
     agreement = seen.end("health/agreement")
     solvable = agreement is None or agreement >= 0.1  # see views_too_strong
     if update is not None and update > 0.1:
