@@ -70,8 +70,8 @@ def _of_outputs(outputs: dict[str, Any]) -> dict[str, Tensor]:
     found = {}
     one, other, features = (outputs.get(name) for name in ("embeddings", "other_embeddings", "features"))
     if isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape and one.ndim == 2:
-        centred = [rows.float() - rows.float().mean(dim=0) for rows in (one, other)]
-        found["agreement"] = F.cosine_similarity(*centred).mean()
+        one, other = (rows.float() - rows.float().mean(dim=0) for rows in (one, other))
+        found["agreement"] = F.cosine_similarity(one, other).mean()
     if isinstance(features, Tensor) and features.ndim == 2 and len(features) > 1:
         std = features.float().std(dim=0)
         found["constant_features"] = (std <= CONSTANT * std.mean()).float().mean()

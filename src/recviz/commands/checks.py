@@ -64,5 +64,6 @@ def check_monitors(model: LightningModule, callbacks: list[Callback]) -> None:
     for callback in callbacks if len(known) > len(LOGGED) else ():
         name = callback.monitor if isinstance(callback, (EarlyStopping, ModelCheckpoint)) else None
         if name is not None and name not in known and getattr(callback, "strict", True):
-            hint = did_you_mean(nearest(name, known, 0.75)) or f"; it logs {', '.join(known)}"
+            usual = [each for each in known if each.startswith(("train/", "probe/"))]
+            hint = did_you_mean(nearest(name, known, 0.75)) or f"; it logs {', '.join(usual)}, collapse/… and health/…"
             raise InputError(f"{type(callback).__name__} monitors {name!r}, which this run does not log{hint}")

@@ -136,7 +136,7 @@ def fit_linear(
         raise InputError(
             f"a linear probe needs features [N, D] and labels [N], got {tuple(features.shape)}, {tuple(labels.shape)}"
         )
-    if not all(torch.isfinite(part).all() for part in features.split(_ROWS)):
+    if not all(torch.isfinite(part).all() for part in torch.split(features, _ROWS)):
         raise InputError("a linear probe needs finite features, got NaN or Inf")
     least, most = (int(label) for label in labels.aminmax())
     if least < 0 or most >= num_classes:
@@ -169,7 +169,7 @@ _ROWS = 8192  # rows at a time
 
 def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Columns of mean 0 and variance 1, float32 [N, D]; float64 means and factors [D], 0 for constant columns."""
-    parts = features.split(_ROWS)
+    parts = torch.split(features, _ROWS)
     ends = [part.aminmax(dim=0) for part in parts]
     low = torch.stack([end.min for end in ends]).amin(dim=0).double()
     half = (torch.stack([end.max for end in ends]).amax(dim=0).double() - low) / 2
@@ -182,7 +182,7 @@ def _standardised(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     squares = torch.stack([(scaled(part) - mean).square().sum(dim=0) for part in parts]).sum(dim=0)
     factor = torch.where(half > 0, (squares / len(features)).rsqrt(), 0)
     x = rows_like(features.shape, features.device)
-    for kept, part in zip(x.split(_ROWS), parts, strict=True):
+    for kept, part in zip(torch.split(x, _ROWS), parts, strict=True):
         kept.copy_((scaled(part) - mean) * factor)
     return x, low + mean * half, torch.where(half > 0, factor / width, 0)
 
@@ -214,7 +214,7 @@ def _best_penalty(x: Tensor, labels: Tensor, start: Tensor, path: Sequence[float
             out = fold == i
             rows = (~out).nonzero()[:, 0]
             theta = starts[i] = solve(x, labels, l2, starts[i], tolerance=1e-3, rows=rows).theta
-            for held in out.nonzero()[:, 0].split(_ROWS):
+            for held in torch.split(out.nonzero()[:, 0], _ROWS):
                 scores = torch.addmm(theta[-1].float(), x[held].to(theta.device), theta[:-1].float())
                 right[held] = (scores.argmax(dim=1).to(x.device) == labels[held]).float()
             lead = (right - best)[(fold >= 0) & (fold <= i)]
