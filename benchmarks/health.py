@@ -75,7 +75,6 @@ RUNS = {
     "no-variance": Made("--model.variance_weight 0", "collapse to a point", "no variance term"),
     "no-covariance": Made("--model.covariance_weight 0", "collapse to few directions", "no covariance term"),
     "rate-high": Made("--model.base_lr 5", "learning rate too high", "learning rate 60 times too high"),
-    "rate-high-lars": Made(f"{LARS} --model.base_lr 5", "learning rate too high", "the same with LARS"),
     "rate-low": Made("--model.base_lr 0.00005", "learning rate too low", "learning rate 1,600 times too low"),
     "views-weak": Made(f"{SIMCLR} {CROPS} --data.views.a.scale [0.95,1.0]", "views too weak", "crops of 95 to 100%"),
     "views-strong": Made(
@@ -85,7 +84,7 @@ RUNS = {
         "crops of 1 to 5%, strong colours",
     ),
     "few-steps": Made("--trainer.max_epochs 2 --trainer.check_val_every_n_epoch 1 --model.warmup_epochs 0.1",
-                      "too few steps", "87 steps"),
+                      "too few steps", "86 steps"),
     "dead-batchnorm": Made("--model.backbone health.DeadBatchNorm", "dead features", "a last BatchNorm of bias -20"),
     "shuffled-labels": Made(f"{SIMCLR} --data health.ShuffledLabels", "labels that do not fit", "labels of others"),
     "other-normalisation": Made(
@@ -156,7 +155,7 @@ def picture() -> None:
                 ax.plot(*zip(*points, strict=True) if points else ([], []), color=color, label=run_name)
             if metric in ("train/total", "health/update"):
                 ax.set_yscale("log")
-            if row is axes[0]:
+            if name == broken[0]:
                 ax.set_title(title, fontsize="medium")
             ax.grid(alpha=0.3)
         row[0].set_ylabel(f"{name}\n(grey: {good})")
