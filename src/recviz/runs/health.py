@@ -176,12 +176,12 @@ def collapsed(seen: Signals) -> Verdict | None:
 
 
 def few_directions(seen: Signals) -> Verdict | None:
-    """The effective rank of the embeddings ends below a twentieth of the largest possible one."""
+    """The effective rank of the embeddings ends below a fiftieth of the largest possible one."""
     rank = seen.end("collapse/embeddings_rankme")
     if rank is None or seen.width is None or seen.method == "Supervised":
         return None
     most = min(seen.width, kept_rows(SAMPLES, seen.width), seen.images or seen.width)
-    if rank >= 1 + most / 20:
+    if rank >= 1 + THRESHOLD * most:
         return None
     change = {
         "VICReg": "raise model.covariance_weight",
