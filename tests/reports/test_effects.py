@@ -26,10 +26,10 @@ def said(*rows: Row) -> list[str]:
 
 def test_runs_that_differ_in_one_factor_are_listed_in_its_order() -> None:
     rows = [row("SimCLR", 50_000, 0.55), row("SimCLR", 5_000, 0.54), row("SimCLR", 2_500, 0.52)]
-    assert said(*rows) == ["Top-1 by pretraining images: 2,500 of CIFAR100 52.0%, 5,000 of CIFAR100 54.0%, 50,000 of "
+    assert said(*rows) == ["By pretraining images, top-1: 2,500 of CIFAR100 52.0%, 5,000 of CIFAR100 54.0%, 50,000 of "
                            "CIFAR100 55.0%."]  # fmt: skip
     assert said(row("SimCLR", 50_000, 0.55), row("VICReg", 50_000, 0.545)) == [
-        "Top-1 by method: SimCLR 55.0%, VICReg 54.5% (intervals overlap)."
+        "By method, top-1: SimCLR 55.0%, VICReg 54.5% (intervals overlap)."
     ]
 
 
@@ -37,25 +37,25 @@ def test_other_factors_that_vary_are_said() -> None:
     figures = [("SimCLR", 50_000, 0.55), ("VICReg", 50_000, 0.51), ("SimCLR", 5_000, 0.50), ("VICReg", 5_000, 0.47)]
     rows = [row(*figure) for figure in figures]
     assert said(*rows) == [
-        "Top-1 by method: SimCLR 55.0%, VICReg 51.0% (50,000 of CIFAR100); SimCLR 50.0%, VICReg 47.0% (5,000 of "
+        "By method, top-1: SimCLR 55.0%, VICReg 51.0% (50,000 of CIFAR100); SimCLR 50.0%, VICReg 47.0% (5,000 of "
         "CIFAR100).",
-        "Top-1 by pretraining images: 5,000 of CIFAR100 50.0%, 50,000 of CIFAR100 55.0% (SimCLR); 5,000 of CIFAR100 "
+        "By pretraining images, top-1: 5,000 of CIFAR100 50.0%, 50,000 of CIFAR100 55.0% (SimCLR); 5,000 of CIFAR100 "
         "47.0%, 50,000 of CIFAR100 51.0% (VICReg).",
     ]
 
 
 def test_lengths_that_differ_by_a_tenth_are_equal_and_others_a_factor() -> None:
     near = [row("SimCLR", 50_000, 0.55, 100_000), row("SimCLR", 5_000, 0.50, 93_000)]
-    assert "by pretraining images" in said(*near)[0]
+    assert "By pretraining images" in said(*near)[0]
     far = [row("SimCLR", 50_000, 0.55, 100_000), row("SimCLR", 50_000, 0.60, 400_000)]
-    assert said(*far) == ["Top-1 by length: 0.10 M images 55.0%, 0.40 M images 60.0%."]
+    assert said(*far) == ["By length, top-1: 0.10 M images 55.0%, 0.40 M images 60.0%."]
     assert said(row("SimCLR", 50_000, 0.55, 100_000), row("SimCLR", 5_000, 0.50, 400_000)) == []
 
 
 def test_classes_are_said_and_runs_that_differ_in_something_else_are_left_out() -> None:
     half, classes = row("SimCLR", 25_000, 0.55), row("SimCLR", 25_000, 0.50, data="CIFAR100 (classes 0-49)")
     assert said(half, classes) == [
-        "Top-1 by pretraining images: 25,000 of CIFAR100 55.0%, 25,000 of CIFAR100 (classes 0-49) 50.0%."
+        "By pretraining images, top-1: 25,000 of CIFAR100 55.0%, 25,000 of CIFAR100 (classes 0-49) 50.0%."
     ]
     assert said(half, half._replace(name="another learning rate")) == []
     assert said(half, Row("baseline", "run", metrics={"top1": Accuracy(0.2)})) == []
@@ -63,6 +63,6 @@ def test_classes_are_said_and_runs_that_differ_in_something_else_are_left_out() 
 
 def test_the_number_of_further_sets_is_said() -> None:
     rows = [row(m, images, 0.5) for m in ("A", "B") for images in (100, 1_000, 2_500, 5_000, 50_000)]
-    (line,) = (line for line in said(*rows) if "by method" in line)
+    (line,) = (line for line in said(*rows) if "By method" in line)
     assert line.count("A 50.0%") == 3
     assert line.endswith("; 2 more in the table.")

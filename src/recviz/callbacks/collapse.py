@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recviz.distributed import gather_rows, rank, world_size
 from recviz.errors import InputError
-from recviz.probes.spectra import SAMPLES, THRESHOLD, alpha_req, kept_rows, lidar, rankme, spread
+from recviz.probes.spectra import alpha_req, lidar, rankme, spread
 
 _log = logging.getLogger(__name__)
 
@@ -20,8 +20,22 @@ _log = logging.getLogger(__name__)
 QUEUES = ("embeddings", "other_embeddings", "features")
 """Outputs of `training_step` whose rows are kept."""
 
+THRESHOLD = 0.02
+"""Fraction of the largest spread or rank that counts as collapsed in training."""
+
+SAMPLES = 4096
+"""Images of an effective rank, over all processes."""
+
+_ELEMENTS = 2**24
+"""Most numbers that a queue holds, over all processes: 64 MiB in float32."""
+
 _WIDEST = 1024
 """Columns up to which α-ReQ and LiDAR are measured, whose cost grows with their cube."""
+
+
+def kept_rows(samples: int, width: int) -> int:
+    """Rows that a queue of this width holds, over all processes."""
+    return min(samples, _ELEMENTS // width)
 
 
 class CollapseMonitor(Callback):
@@ -67,7 +81,8 @@ class CollapseMonitor(Callback):
         outputs = outputs if isinstance(outputs, dict) else {}
         found = {name: rows for name in QUEUES if _are_rows(rows := outputs.get(name))}
         for name, rows in found.items():
-            self._keep(name, rows.detach())
+            if name != "other_embeddings" or rows.shape[1] <= _WIDEST:  # which only LiDAR reads
+                self._keep(name, rows.detach())
         if trainer.global_step % max(1, trainer.log_every_n_steps):  # type: ignore[attr-defined]
             return
         for name in found.keys() - {"other_embeddings"}:

@@ -11,20 +11,6 @@ from torch.nn import functional as F
 RANKS = 4, 100
 """First and last eigenvalue of α-ReQ's fit, as in its authors' code."""
 
-THRESHOLD = 0.02
-"""Fraction of the largest spread or rank that counts as collapsed in training."""
-
-SAMPLES = 4096
-"""Images of an effective rank, over all processes."""
-
-_ELEMENTS = 2**24
-"""Most numbers that a queue holds, over all processes: 64 MiB in float32."""
-
-
-def kept_rows(samples: int, width: int) -> int:
-    """Rows that a queue of this width holds, over all processes."""
-    return min(samples, _ELEMENTS // width)
-
 
 def spread(z: Tensor) -> Tensor:
     """Spread of the directions of rows [N, D]: 0 if all are equal, 1 if uniform on the sphere.

@@ -70,8 +70,7 @@ def effects(rows: Sequence[Row], measure: Measure) -> list[str]:
         if len(found) > _MOST:
             sets.append(f"{len(found) - _MOST} more in the table")
         if sets:
-            title = measure.title[0].upper() + measure.title[1:] if measure.title[0] == "t" else measure.title
-            said.append(f"{title} by {about.title}: {'; '.join(sets)}.")
+            said.append(f"By {about.title}, {measure.title}: {'; '.join(sets)}.")
     return said
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recviz.probes.result import OverSeeds
 from recviz.reports.effects import effects
-from recviz.reports.intervals import Measure
+from recviz.reports.intervals import Measure, number
 from recviz.runs.row import Row
 from recviz.runs.seeds import curve
 
@@ -100,7 +100,7 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
                     found.setdefault(f"{title} in training{within}", {})[row.folder] = points[-1].mean
         for name, title in LABEL_FREE.items():
             if row.folder in runs and name in row.metrics:
-                found.setdefault(f"{title}{within}", {})[row.folder] = Measure(name, title, ()).value(row)
+                found.setdefault(f"{title}{within}", {})[row.folder] = number(row, name)
     said = []
     for title, values in found.items():
         if len(values) >= _ENOUGH and len(set(values.values())) > 1 and len({runs[run] for run in values}) > 1:

@@ -10,6 +10,12 @@ from recviz.probes.result import OverSeeds
 from recviz.runs.row import Row
 
 
+def number(row: Row, metric: str) -> float:
+    """A metric as a number, or its mean over seeds."""
+    found = row.metrics[metric]
+    return found if isinstance(found, float | int) else found.value
+
+
 class Measure:
     """One metric of the rows of a table, such as top-1.
 
@@ -29,8 +35,7 @@ class Measure:
 
     def value(self, row: Row) -> float:
         """The metric, or its mean over seeds."""
-        found = row.metrics[self.metric]
-        return found if isinstance(found, float | int) else found.value
+        return number(row, self.metric)
 
     def interval(self, row: Row) -> tuple[float, float] | None:
         """The 95% interval of the metric, from the test images and from the seeds; None if not known.

@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from recviz.probes.spectra import SAMPLES, THRESHOLD, kept_rows
+from recviz.callbacks.collapse import SAMPLES, THRESHOLD, kept_rows
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import by_metric
 
