@@ -188,14 +188,24 @@ def test_findings_say_what_the_figures_allow(rows: list[Row], expected: str) -> 
 def test_label_free_numbers_are_held_against_the_probe() -> None:
     tops, ranks, lidars = [0.1, 0.2, 0.3, 0.4, 0.5], [5.0, 4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 5.0, 4.0]
     runs = [
-        Row(str(place), "run", folder=Path(str(place)), metrics={"top1": Accuracy(top)}, rankme=rank, group="g")
+        Row(
+            str(place),
+            "run",
+            folder=Path(str(place)),
+            metrics={"top1": Accuracy(top)},
+            rankme=rank,
+            group="g",
+            classes=10,
+        )
         for place, (top, rank) in enumerate(zip(tops, ranks, strict=True))
     ]
     free = [
         run._replace(metrics={"lidar": value}, rankme=None, group="free")
         for run, value in zip(runs, lidars, strict=True)
     ]
-    (table_, _) = tables_of([*runs, *free])
+    (table_, beside) = tables_of([*runs, *free])
+    assert "chance" in {row.name for row in table_.rows}
+    assert "chance" not in {row.name for row in beside.rows}
     assert predictors(table_, [*runs, *free]) == [
         "Rank correlation with the top-1 accuracy (Spearman): RankMe of the embeddings in training -1.00 (n = 5), "
         "LiDAR +0.90 (n = 5)."

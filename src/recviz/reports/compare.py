@@ -186,7 +186,8 @@ def _with_references(rows: list[Row]) -> list[Row]:
         expected = {name: Accuracy(min(1.0, n / classes)) for name, n in (("top1", 1), ("knn", 1), ("top5", 5))}
         measured = {name: value for name, value in expected.items() if any(name in run.metrics for run in rows)}
         chance = Row("chance", "reference", metrics=measured, group=rows[0].group)
-        references["chance", chance.top1] = chance
+        if measured:  # not beside label-free numbers
+            references["chance", chance.top1] = chance
     return [*(run for run in rows if run.kind != "reference"), *references.values()]
 
 
