@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 from recviz.reports.plots import draw_plots
-from recviz.runs.results import heading
 from recviz.runs.rows import read_rows
 from tests.reports.made import CLASSES, make_run, results, share, table
 from tests.rows import lines as metrics_lines
@@ -66,6 +65,18 @@ def test_published_rows_and_baselines_stand_in_their_group(tmp_path: Path, recvi
     assert {"report.html", "report.md"} < made
     for plot in ("accuracy-epochs", "accuracy-hours", "collapse"):
         assert {f"report-{plot}.svg", f"report-{plot}.png"} < made
+
+
+def test_published_figures_do_not_stand_beside_held_out_training_images(
+    tmp_path: Path, recviz_command: Command
+) -> None:
+    entry = results(0.4, CLASSES)
+    entry["settings"]["data"]["init_args"] = {"val_from_train": True}
+    make_run(tmp_path / "one")
+    (tmp_path / "one/results.json").write_text(json.dumps([entry]))
+    code, _, err = recviz_command("compare", "one", "--out", "report.html")
+    assert (code, err) == (0, "")
+    assert [row[0] for row in table(Path("report.md"))] == ["run", "one", "chance"]
 
 
 def test_imagenets_published_figures_are_known_by_its_classes(tmp_path: Path, recviz_command: Command) -> None:
@@ -128,8 +139,8 @@ def test_figures_that_are_unlike_stand_in_groups_of_their_own(tmp_path: Path, na
     one, two, unlike = found
     assert one == two
     assert one != unlike
-    assert said in heading(unlike)
-    assert heading(one) == (
+    assert said in unlike.title
+    assert one.title == (
         "CIFAR100, 100 classes, 100 test images; linear probe on all 25,000 labels and k-NN (k=20, T=0.07)"
     )
 
@@ -159,8 +170,12 @@ def test_a_later_probe_takes_an_earlier_ones_place_by_checkpoint(tmp_path: Path,
         for top1, name in ((0.1, "last"), (0.2, "epoch=1"), (0.3, "last"))
     ]  # fmt: skip
     (run / "results.json").write_text(json.dumps(entries))
-    found = [(row.probe, row.top1.value) for row in read_rows(run) if row.top1]
-    assert found == [("linear", 0.3), ("linear, epoch=1.ckpt", 0.2)]
+    found = [(row.checkpoint, row.top1.value) for row in read_rows(run) if row.top1]
+    assert found == [(None, 0.3), ("epoch=1.ckpt", 0.2)]
+    code, _, err = recviz_command("compare", "one", "--out", "report.html")
+    assert (code, err) == (0, "")
+    head, *rows = table(Path("report.md"))
+    assert [row[head.index("probe")] for row in rows[:2]] == ["linear", "linear, epoch=1.ckpt"]
 
 
 def test_backbones_of_two_image_sizes_stand_in_one_table(tmp_path: Path, recviz_command: Command) -> None:

@@ -16,7 +16,7 @@ from recviz.reports.charts import charts
 from recviz.reports.compare import tables_of
 from recviz.reports.findings import findings, predictors
 from recviz.reports.plots import draw_plots
-from recviz.runs.row import Row, Series
+from recviz.runs.row import Group, Row, Series
 from recviz.runs.rows import read_rows
 from recviz.runs.seeds import curve, over_seeds
 from tests.reports.made import CLASSES, make_run, results, table
@@ -112,7 +112,7 @@ def test_curves_come_from_the_runs_whichever_probe_is_first(tmp_path: Path) -> N
 
 def test_references_of_several_seeds_are_one_row() -> None:
     rows = [
-        Row("net, untrained", "reference", backbone="net", group="g", probe="final", metrics={"top1": Accuracy(value)})
+        Row("net, untrained", "reference", backbone="net", probe="final", metrics={"top1": Accuracy(value)})
         for value in (0.1, 0.2, 0.2)  # two seeds; one of them in two runs
     ]
     (row,) = over_seeds(rows)
@@ -121,7 +121,7 @@ def test_references_of_several_seeds_are_one_row() -> None:
 
 
 def row(name: str, value: Accuracy | OverSeeds, kind: str = "run", backbone: str = "net") -> Row:
-    return Row(name, kind, backbone=backbone, metrics={"top1": value}, group="g")
+    return Row(name, kind, backbone=backbone, metrics={"top1": value}, group=Group("g"))
 
 
 def said(*rows: Row) -> str:
@@ -194,13 +194,13 @@ def test_label_free_numbers_are_held_against_the_probe() -> None:
             folder=Path(str(place)),
             metrics={"top1": Accuracy(top)},
             rankme=rank,
-            group="g",
+            group=Group("g"),
             classes=10,
         )
         for place, (top, rank) in enumerate(zip(tops, ranks, strict=True))
     ]
     free = [
-        run._replace(metrics={"lidar": value}, rankme=None, group="free")
+        run._replace(metrics={"lidar": value}, rankme=None, group=Group("free"))
         for run, value in zip(runs, lidars, strict=True)
     ]
     (table_, beside) = tables_of([*runs, *free])

@@ -20,8 +20,8 @@ def test_a_result_of_other_metrics_is_kept_read_and_compared(tmp_path: Path) -> 
     first, second = read_results(path)
     assert first.metrics == {"mAP": 0.25, "recall": recall}
     assert first.group == second.group
-    assert "retrieval" in first.group
-    assert "queries 10" in first.group
+    assert "retrieval" in first.group.title
+    assert "queries 10" in first.group.title
     runs = read_rows(path)
     tables = tables_of(runs)
     write_report(runs, tables, tmp_path / "report.html")

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from recviz.commands.hints import did_you_mean, nearest
 from recviz.errors import InputError
 from recviz.methods.joint_embedding import JointEmbedding
+from recviz.runs.logged import LOGGED
 
 
 def check_hardware(settings: Any) -> None:
@@ -36,16 +37,6 @@ def check_hardware(settings: Any) -> None:
         raise InputError(
             f"trainer.strategy {name} splits weights over the processes, and recviz needs them whole: use ddp"
         )
-
-
-LOGGED = (
-    "train/hours", "train/images_per_s", "train/lr", "train/view_size", "data/skipped",
-    "collapse/features_std", "collapse/features_rankme", "collapse/features_alpha_req",
-    "collapse/embeddings_std", "collapse/embeddings_spread", "collapse/embeddings_rankme", "collapse/embeddings_lidar",
-    "health/view_mean", "health/view_std", "health/agreement", "health/constant_features", "health/update",
-    "probe/knn", "probe/linear_top1", "probe/linear_top5",
-)  # fmt: skip
-"""Metrics that a run logs, besides the terms of its objective."""
 
 
 def check_monitors(model: LightningModule, callbacks: list[Callback]) -> None:

@@ -11,7 +11,6 @@ from recviz.reports.compare import metric_text
 from recviz.reports.export import SUFFIXES, card_path, export
 from recviz.runs.checkpoints import read_backbone
 from recviz.runs.folder import RunFolder, newest_checkpoint
-from recviz.runs.results import heading
 from recviz.runs.rows import read_rows
 
 DESCRIPTION = """Export a backbone as weights (state_dict, safetensors, timm) or as a program (onnx, torch_export) that
@@ -48,7 +47,7 @@ def figures(source: Path) -> list[str]:
     if not folder.exists:  # a checkpoint outside its run, or an exported file
         return []
     return [
-        f"- {heading(run.group)}: {', '.join(f'{name} {metric_text(value)}' for name, value in run.metrics.items())}"
+        f"- {run.group.title}: {', '.join(f'{name} {metric_text(value)}' for name, value in run.metrics.items())}"
         for run in read_rows(folder.path)
         if run.kind == "run" and run.metrics
     ]

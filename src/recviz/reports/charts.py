@@ -10,39 +10,27 @@ from typing import Any
 
 from recviz.probes.result import Accuracy, OverSeeds
 from recviz.runs.folder import RunFolder
+from recviz.runs.logged import LOGGED
 from recviz.runs.metrics import loss_terms
-from recviz.runs.row import Row
+from recviz.runs.row import Group, Row
 from recviz.runs.seeds import curve
 
 TITLES = {"top1": "top-1 accuracy", "knn": "k-NN accuracy", "top5": "top-5 accuracy"}
 SHARES = ("probe/", "train/accuracy")
 """Starts of the names of curves that are fractions."""
 CURVES = {
-    "probe/linear_top1": "online linear probe, top-1",
-    "probe/knn": "online k-NN, top-1",
-    "probe/linear_top5": "online linear probe, top-5",
+    **{name: title for name, title in LOGGED.items() if name.startswith("probe/")},
     "train/total": "loss",
     "train/accuracy": "accuracy on the training batch",
-    "collapse/embeddings_rankme": "RankMe of the embeddings",
-    "collapse/features_rankme": "RankMe of the features",
-    "collapse/embeddings_lidar": "LiDAR of the embeddings",
-    "collapse/features_alpha_req": "α-ReQ of the features",
-    "collapse/embeddings_std": "standard deviation of the embeddings",
-    "collapse/embeddings_spread": "spread of the embeddings",
-    "collapse/features_std": "standard deviation of the features",
-    "health/agreement": "agreement of two views of an image",
-    "health/update": "change of the weights in one step",
-    "health/constant_features": "features that are constant",
-    "train/lr": "learning rate",
-    "train/view_size": "side of the views in pixels",
-    "train/images_per_s": "images per second",
+    **{name: title for name, title in LOGGED.items() if name not in ("train/hours", "data/skipped")},
 }
+"""Titles of the curves of training; the terms of the loss come after the loss."""
 _MOST = 200
 """Points of a curve."""
 _PICTURES = 6
 
 
-def charts(rows: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Any]:
+def charts(rows: Sequence[Row], headings: Mapping[Group, str]) -> dict[str, Any]:
     """Runs with costs and metrics, and the curves of training.
 
     Args:
@@ -53,7 +41,7 @@ def charts(rows: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Any]:
     first = {name: next(row.metrics[name] for row in rows if name in row.metrics) for name in metrics}
     return {
         "runs": [_run(row) for row in rows],
-        "headings": headings,
+        "headings": {group.key: heading for group, heading in headings.items()},
         "titles": TITLES,
         "metrics": {name: "share" if _is_share(value) else "number" for name, value in first.items()},
         "curves": _curves([row for row in rows if row.kind == "run" and _logged(row)]),
@@ -76,7 +64,7 @@ def _run(row: Row) -> dict[str, Any]:
         }
     costs = ("images", "compute", "epochs", "hours", "parameters", "gflops", "rankme")
     lines = [
-        *(row.method, row.backbone, row.data, row.probe),
+        *(row.method, row.backbone, row.data, row.probe, row.checkpoint),
         *(f"{TITLES.get(name, name)}: {_text(value)}" for name, value in row.metrics.items()),
         f"{len(row.members)} seeds" if row.members else None,
         None if row.images is None else f"{row.images:,} images",
@@ -84,7 +72,8 @@ def _run(row: Row) -> dict[str, Any]:
         None if row.hours is None else f"{row.hours:.2g} hours",
     ]
     return {
-        **{name: getattr(row, name) for name in ("name", "kind", "group", "method", "backbone", *costs)},
+        **{name: getattr(row, name) for name in ("name", "kind", "method", "backbone", *costs)},
+        "group": row.group.key,
         "metrics": metrics,
         "about": "<br>".join([f"<b>{_literal(row.name)}</b>", *(_literal(line) for line in lines if line)]),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
@@ -16,8 +15,7 @@ from recviz.reports.findings import findings, predictors
 from recviz.reports.page import plotly, rendered
 from recviz.reports.plots import draw_plots
 from recviz.reports.published import published
-from recviz.runs.results import heading
-from recviz.runs.row import Row
+from recviz.runs.row import Group, Row
 
 
 class Column(NamedTuple):
@@ -85,7 +83,7 @@ COLUMNS = (
         "images/s", lambda run: run.images_per_s, lambda value: f"{value:,.0f}", about="in the median step of training"
     ),
     Column("RankMe", lambda run: run.rankme, lambda value: f"{value:.0f}", about="of the embeddings while training"),
-    Column("probe", lambda run: run.probe),
+    Column("probe", lambda run: run.probe and ", ".join(filter(None, (run.probe, run.checkpoint)))),
     Column("image size", lambda run: run.size, lambda value: f"{value}×{value}"),
     Column("labels", lambda run: run.labels, lambda value: f"{value:,}"),
 )
@@ -152,8 +150,7 @@ def tables_of(runs: Sequence[Row]) -> list[Table]:
     tables = []
     for group in groups:
         rows = _with_notes(_with_references([run for run in runs if run.group == group]))
-        if match := re.match(r"(\w+), (\d+) classes .*; linear [\w ]+ on all ", group):  # as for published figures
-            rows += published(match[1], int(match[2]), group)
+        rows += published(group)
         own = [run for run in rows if run.kind == "run"] or rows
         columns, shared = [], []
         for column in _columns(rows):
@@ -166,9 +163,9 @@ def tables_of(runs: Sequence[Row]) -> list[Table]:
     return tables
 
 
-def _headings(groups: Sequence[str]) -> dict[str, str]:
-    """Names of groups without the hash of images and classes; equal names are numbered."""
-    plain = {group: heading(group) for group in groups}
+def _headings(groups: Sequence[Group]) -> dict[Group, str]:
+    """Titles of groups; equal ones are numbered."""
+    plain = {group: group.title for group in groups}
     alike = Counter(plain.values())
     seen: Counter[str] = Counter()
     for group, text in plain.items():
@@ -191,10 +188,6 @@ def _with_references(rows: list[Row]) -> list[Row]:
     return [*(run for run in rows if run.kind != "reference"), *references.values()]
 
 
-def _is_linear(row: Row) -> bool:
-    return (row.probe or "").partition(",")[0] in ("linear", "final")
-
-
 def _with_notes(rows: list[Row]) -> list[Row]:
     """Mark runs that are not above a reference of their group with the same backbone, labels and kind."""
 
@@ -208,7 +201,7 @@ def _with_notes(rows: list[Row]) -> list[Row]:
             and other.top1 is not None
             and run.top1.value <= other.top1.value + 1e-6  # accuracies are float32
             and other.backbone in (None, run.backbone)
-            and (other.probe is None or (_is_linear(run) and other.labels == run.labels))
+            and (other.probe is None or (run.probe in ("linear", "final") and other.labels == run.labels))
         ]
         return f"not above {', '.join(dict.fromkeys(not_above))}" if not_above else None
 

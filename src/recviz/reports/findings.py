@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from recviz.probes.result import OverSeeds
 from recviz.reports.effects import effects
 from recviz.reports.intervals import Measure, number
+from recviz.runs.logged import LOGGED
 from recviz.runs.row import Row
 from recviz.runs.seeds import curve
 
@@ -62,12 +63,12 @@ LABEL_FREE = {
 }
 """Metrics of the protocol label-free."""
 
-IN_TRAINING = {
-    "collapse/features_rankme": "RankMe of the features",
-    "collapse/features_alpha_req": "α-ReQ of the features",
-    "collapse/embeddings_lidar": "LiDAR of the embeddings",
-    "health/agreement": "agreement of two views",
-}
+IN_TRAINING = (
+    "collapse/features_rankme",
+    "collapse/features_alpha_req",
+    "collapse/embeddings_lidar",
+    "health/agreement",
+)
 """Metrics whose last values are compared with the probe."""
 
 _ENOUGH = 5
@@ -95,9 +96,9 @@ def predictors(table: Table, rows: Sequence[Row]) -> list[str]:
         if row.folder in runs:
             if row.rankme is not None:
                 found.setdefault(f"RankMe of the embeddings in training{within}", {})[row.folder] = row.rankme
-            for name, title in IN_TRAINING.items():
+            for name in IN_TRAINING:
                 if points := curve(row, name):
-                    found.setdefault(f"{title} in training{within}", {})[row.folder] = points[-1].mean
+                    found.setdefault(f"{LOGGED[name]} in training{within}", {})[row.folder] = points[-1].mean
         for name, title in LABEL_FREE.items():
             if row.folder in runs and name in row.metrics:
                 found.setdefault(f"{title}{within}", {})[row.folder] = number(row, name)

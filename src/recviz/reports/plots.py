@@ -6,16 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from recviz.runs.logged import LOGGED
 from recviz.runs.metrics import loss_terms
-from recviz.runs.row import Row
+from recviz.runs.row import Group, Row
 from recviz.runs.seeds import curve
 
-_COLLAPSE = {
-    "collapse/embeddings_rankme": "RankMe of the embeddings",
-    "collapse/features_rankme": "RankMe of the features",
-    "collapse/embeddings_std": "mean std of the embeddings",
-    "collapse/features_std": "mean std of the features",
-}
+_COLLAPSE = (
+    "collapse/embeddings_rankme",
+    "collapse/features_rankme",
+    "collapse/embeddings_std",
+    "collapse/features_std",
+)
 _ONLINE = "probe/linear_top1"
 _GREY = "#777777"
 _BARS = "Bars are 95% intervals of the test set; of several seeds, their range."
@@ -29,7 +30,7 @@ class Plot(NamedTuple):
     figure: Any
 
 
-def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Plot]:
+def draw_plots(runs: Sequence[Row], headings: Mapping[Group, str]) -> dict[str, Plot]:
     """The plots that have data, by name; `headings` are those of the tables, by group."""
     online = list(dict.fromkeys(run.online for run in runs if run.online and curve(run, _ONLINE)))
     about = "Top-1 on held-out images, while the backbone trains, of " + (
@@ -41,7 +42,7 @@ def draw_plots(runs: Sequence[Row], headings: Mapping[str, str]) -> dict[str, Pl
               for data in online]  # fmt: skip
     named = dict.fromkeys(term for run in runs for each in run.members or (run,) for term in loss_terms(each.series))
     terms = [(term, runs, f"train/{term}") for term in named]
-    collapse = [(title, runs, name) for name, title in _COLLAPSE.items()]
+    collapse = [(LOGGED[name], runs, name) for name in _COLLAPSE]
     drawn = {
         "accuracy-epochs": ("Online linear probe by epochs", about, _curves(probed, "epoch", accuracy=True)),
         "accuracy-hours": ("Online linear probe by hours", about, _curves(probed, "hours", accuracy=True)),
@@ -124,13 +125,17 @@ def _points(run: Row, name: str, axis: str) -> list[tuple[float, float, float, f
     return [(at[axis], mean, low, high) for at, mean, low, high in curve(run, name) if axis in at]
 
 
-def _scatter(runs: Sequence[Row], headings: Mapping[str, str], what: str, label: str) -> Any:
+def _scatter(runs: Sequence[Row], headings: Mapping[Group, str], what: str, label: str) -> Any:
     """Linear probe against a cost, with a panel for each group whose runs differ in it.
 
     Lines join the runs of one method; baselines and references are horizontal lines.
     """
-    able = [run for run in runs if run.kind == "run" and getattr(run, what) and run.top1 and run.probe == "linear"]
-    costs: dict[str, set[float]] = {}
+    able = [
+        run
+        for run in runs
+        if run.kind == "run" and getattr(run, what) and run.top1 and run.probe == "linear" and run.checkpoint is None
+    ]
+    costs: dict[Group, set[float]] = {}
     for run in able:
         costs.setdefault(run.group, set()).add(getattr(run, what))
     groups = [group for group, different in costs.items() if len(different) > 1]

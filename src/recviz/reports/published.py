@@ -6,7 +6,7 @@ solo-learn: the tables of its README, github.com/vturrisi/solo-learn. The paper 
 from __future__ import annotations
 
 from recviz.probes.result import Accuracy
-from recviz.runs.row import Row
+from recviz.runs.row import Group, Row
 
 _SOLO = ("solo-learn", "online, 1000 epochs")
 _PAPER = ("VICReg's paper", "linear, 1000 epochs")
@@ -28,19 +28,19 @@ _ROWS = (
 )
 
 
-def published(data: str, classes: int, group: str) -> list[Row]:
-    """The published figures of a dataset, by its name as in "CIFAR100" and number of classes, as rows of a group."""
+def published(group: Group) -> list[Row]:
+    """The published figures that are comparable with those of a group."""
     return [
         Row(
             name=f"{method}, {source}",
             kind="published",
             method=method,
             backbone=backbone,
-            data=data,
+            data=name,
             metrics={key: Accuracy(value / 100) for key, value in zip(_METRICS, percent, strict=False)},
             probe=f"published: {protocol}",
             group=group,
         )
         for name, count, backbone, method, (source, protocol), *percent in _ROWS
-        if (name, count) == (data, classes)
+        if (name, count) == group.published
     ]

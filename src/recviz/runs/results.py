@@ -21,6 +21,7 @@ from recviz.launch.machine import cache_folder
 from recviz.probes.linear import TEMPERATURE, K, knn_name
 from recviz.probes.result import Accuracy, Metrics, Result
 from recviz.runs.fields import Fields
+from recviz.runs.row import Group
 from recviz.version import __version__
 
 _KNN = knn_name(K, TEMPERATURE)
@@ -105,8 +106,8 @@ class Entry(NamedTuple):
     metrics: Metrics
     """With "knn" for the k-NN to show."""
     settings: Fields
-    group: str
-    """Data and protocol, with a hash: results of one group only differ in the backbone."""
+    group: Group
+    """Results of one group only differ in the backbone."""
 
 
 def read_results(path: Path) -> list[Entry]:
@@ -151,34 +152,32 @@ def _entry(fields: Fields) -> Entry:
     )
 
 
-def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -> str:
-    """Data and protocol of an entry, with a hash of everything that makes metrics incomparable.
+def _group(fields: Fields, protocol: str, classes: list[str], knn: str | None) -> Group:
+    """Data and protocol of an entry.
 
-    These are the test images and classes, the labelled images of the probe, the protocol with its training settings,
-    and the k-NN's settings. The image size is the backbone's: those of two sizes are compared on the same images.
+    Metrics are comparable if these agree: test images and classes, the labelled images of the probe, the protocol with
+    its training settings, and the k-NN's settings. The image size is the backbone's: those of two sizes are compared on
+    the same images.
     """
     train, test = fields.table("train"), fields.table("test")
     training = fields.table("training").content
     about = [classes, test.content, train.content, protocol, training, knn]
-    label = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:6]
     options = fields.table("settings").table("data")
     data = short((options.text("class_path") or "data").rpartition(".")[2])
     if len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes):  # of WordNet, in any format
         data = "ImageNet"
     some = options.table("init_args")
-    every = "all " if some.content.get("fraction", 1) == 1 and not some.content.get("train_list") else ""
+    part = some.content.get("fraction", 1) != 1 or some.content.get("train_list") or some.content.get("val_from_train")
+    every = "" if part else "all "
     labels = train.count("images")
     given = f"{every}{'' if labels is None else f'{labels:,} '}labels"
     words = [f"{fields.text('title') or protocol} on {given}"]
     words += [f"with {', '.join(f'{name} {value}' for name, value in training.items())}"] if training else []
     words += [f"and k-NN ({knn})"] if knn is not None else []
     images = "" if test.count("images") is None else f", {test.count('images'):,} test images"
-    return f"{data}, {len(classes)} classes ({label}){images}; {' '.join(words)}"
-
-
-def heading(group: str) -> str:
-    """A group without its hash."""
-    return re.sub(r" \([0-9a-f]{6}\)", "", group)
+    known = (data, len(classes)) if every and protocol in ("linear", "official") else None
+    return Group(f"{data}, {len(classes)} classes{images}; {' '.join(words)}", digest, known)
 
 
 def short(name: str) -> str:

@@ -12,6 +12,22 @@ Series = list[tuple[dict[str, float], float]]
 """A curve: [({"epoch": …, "hours": …}, value)], as far as known."""
 
 
+class Group(NamedTuple):
+    """Data and protocol of a result: metrics of one group are comparable."""
+
+    title: str = ""
+    """For a heading."""
+    digest: str = ""
+    """A hash of everything that makes metrics incomparable."""
+    published: tuple[str, int] | None = None
+    """Dataset and number of classes, where published figures are comparable."""
+
+    @property
+    def key(self) -> str:
+        """A text that differs between groups, for JSON."""
+        return f"{self.title} {self.digest}"
+
+
 class Row(NamedTuple):
     """One row of a comparison; unknown values are None."""
 
@@ -40,12 +56,14 @@ class Row(NamedTuple):
     rankme: float | None = None
     probe: str | None = None
     """Protocol of the metrics."""
+    checkpoint: str | None = None
+    """File name of the probed checkpoint, if it is not the run's last."""
     labels: int | None = None
     """Number of labelled images of the probe."""
     size: int | None = None
     """Side of the probed images in pixels."""
-    group: str = ""
-    """Data and protocol, see results.Entry; metrics of one group are comparable."""
+    group: Group = Group()
+    """Data and protocol of the metrics."""
     classes: int | None = None
     """Number of probed classes."""
     note: str | None = None

@@ -17,7 +17,7 @@ from recviz.runs.fields import Fields
 from recviz.runs.folder import RunFolder
 from recviz.runs.metrics import Value
 from recviz.runs.results import Entry, read_results, short
-from recviz.runs.row import Row, Series
+from recviz.runs.row import Group, Row, Series
 from recviz.runs.settings import leaves
 
 _HOW = ("views", "batch_size", "num_workers", "download", "fraction", "on_error")
@@ -53,10 +53,10 @@ def _run(folder: RunFolder) -> list[Row]:
             f"{folder} has neither {folder.record.name} nor {folder.metrics.name}: nothing was trained there yet"
         )
     entries = folder.read_results()
-    newest = {(entry.group, entry.size, _of(entry)): _figures(entry) for entry in entries}
+    newest = {(entry.group, entry.size, _kept(entry)): _figures(entry) for entry in entries}
     data = about.table("data")
     own = (entry.group for entry in reversed(entries) if _as_final(entry, config, data.count("images")))
-    final = _final(series, next(own, f"{_data(config)}, final probe"), data)
+    final = _final(series, next(own, Group(f"{_data(config)}, final probe")), data)
     online = _online_data(config)
     figures = list(newest.values()) or [final.pop("trained", {}) or _online(series, online, data)]
     speeds = [value for _, value in series.get("train/images_per_s", [])]
@@ -113,7 +113,7 @@ def _end(about: Fields) -> float | None:
     return None if about.content.get("max_epochs") == -1 else about.number("max_epochs")
 
 
-def _final(series: dict[str, Series], group: str, data: Fields) -> dict[str, dict[str, Any]]:
+def _final(series: dict[str, Series], group: Group, data: Fields) -> dict[str, dict[str, Any]]:
     """Results of FinalProbe by "raw pixels", "untrained" and "trained"."""
     found = {}
     for what in ("raw pixels", "untrained", "trained"):
@@ -141,7 +141,8 @@ def _as_final(entry: Entry, config: Fields, images: int | None) -> bool:
         for data in (one, other)
     ]
     same = one.text("class_path") == other.text("class_path") and kept[0] == kept[1]
-    return same and entry.protocol == "linear" and entry.labels in (None, images)
+    skips = other.table("init_args").content.get("on_error") == "skip"  # the number of readable images is not recorded
+    return same and entry.protocol == "linear" and (skips or entry.labels in (None, images))
 
 
 def _online_data(config: Fields) -> str:
@@ -174,7 +175,8 @@ def _figures(entry: Entry) -> dict[str, Any]:
     """Accuracies of an entry of results, with data and protocol."""
     return {
         "metrics": entry.metrics,
-        "probe": entry.protocol + _of(entry),
+        "probe": entry.protocol,
+        "checkpoint": _kept(entry),
         "labels": entry.labels,
         "size": entry.size,
         "group": entry.group,
@@ -182,16 +184,15 @@ def _figures(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _of(entry: Entry) -> str:
+def _kept(entry: Entry) -> str | None:
     """The probed checkpoint, if it is not the run's last."""
-    last = RunFolder("").last.name
-    name = Path(entry.checkpoint or last).name
-    return "" if name == last else f", {name}"
+    name = None if entry.checkpoint is None else Path(entry.checkpoint).name
+    return None if name == RunFolder("").last.name else name
 
 
 def _online(series: dict[str, Series], online: str, data: Fields) -> dict[str, Any]:
     """Accuracies of the online probe in its last epoch."""
-    group = {"group": f"{online}, online probe", "classes": data.count("classes")}
+    group = {"group": Group(f"{online}, online probe"), "classes": data.count("classes")}
     names = {"top1": "probe/linear_top1", "top5": "probe/linear_top5", "knn": "probe/knn"}
     found = {key: Accuracy(series[name][-1][1]) for key, name in names.items() if series.get(name)}
     return {**group, "metrics": found, "probe": "online"} if found else group

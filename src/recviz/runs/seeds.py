@@ -29,7 +29,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
     alike: dict[Any, list[Row]] = {}
     for place, row in enumerate(rows):
         key: Any = place
-        probed = (row.group, row.size, row.probe, frozenset(row.metrics))
+        probed = (row.group, row.size, row.probe, row.checkpoint, frozenset(row.metrics))
         if row.kind == "run" and row.seed is not None:
             key = (row.settings, row.epochs, probed)
         elif row.kind == "reference":
