@@ -52,12 +52,12 @@ class Kept(Callback):
         self.rows.append(outputs[self.name])
 
 
-@pytest.mark.parametrize(("samples", "batches"), [(2, 1), (16, 1), (17, 2), (40, 3), (4096, 4)])
-def test_the_rank_is_that_of_the_last_rows_of_the_epoch(samples: int, batches: int) -> None:
+@pytest.mark.parametrize(("samples", "rows"), [(2, 16), (16, 16), (17, 17), (40, 40), (4096, 64)])
+def test_the_rank_is_that_of_the_last_rows_of_the_epoch(samples: int, rows: int) -> None:
     kept = Kept()
     trainer = tiny_trainer(kept, CollapseMonitor(samples=samples), epochs=2)
     trainer.fit(tiny_vicreg(), datamodule=tiny_data())  # four batches of 16 in an epoch
-    expected = rankme(torch.cat(kept.rows[-batches:]))
+    expected = rankme(torch.cat(kept.rows[-4:])[-rows:])
     torch.testing.assert_close(trainer.callback_metrics["collapse/embeddings_rankme"], expected)
 
 
@@ -92,6 +92,21 @@ def test_a_checkpoint_within_an_epoch_has_the_rows_of_it(tmp_path: Path) -> None
     again = CollapseMonitor()
     again.load_state_dict(state)
     assert torch.equal(torch.cat(again._queues["embeddings"]), torch.cat(kept.rows))
+
+
+def test_a_resumed_epoch_keeps_as_many_rows_as_an_uninterrupted_one() -> None:
+    batches = torch.randn(7, 16, 8).unbind()
+    whole, first, resumed = (CollapseMonitor(samples=40) for _ in range(3))
+    for batch in batches:
+        whole._keep("embeddings", batch)
+    for batch in batches[:4]:
+        first._keep("embeddings", batch)
+    resumed.load_state_dict(first.state_dict())
+    for batch in batches[4:]:
+        resumed._keep("embeddings", batch)
+    expected = torch.cat(batches)[-40:]
+    for monitor in (whole, resumed):
+        assert torch.equal(torch.cat(monitor._queues["embeddings"]), expected)
 
 
 def test_collapse_measures_are_logged() -> None:

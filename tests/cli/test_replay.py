@@ -68,6 +68,16 @@ def test_only_so_many_images_are_kept(tmp_path: Path) -> None:
     assert "gradients that are not finite: 0 of" in (tmp_path / "look/report.txt").read_text()
 
 
+def test_a_repeated_step_is_not_sent_to_trackers(recviz_command: Command) -> None:
+    logger = ["--trainer.logger", "tests.cli.faulty.Tracker", "--trainer.logger.file", "tracked.txt"]
+    assert recviz_command(*FIT, "1", *logger)[0] == 1
+    Path("tracked.txt").unlink(missing_ok=True)
+    code, out, _ = recviz_command("fit", "--replay", "run")
+    assert code == 0
+    assert "resuming with other settings" not in out
+    assert not Path("tracked.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -57,6 +57,26 @@ def last(run: Path) -> dict[str, Any]:
     return content
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_again_from_that_of_another(
+    recviz_command: Command, whole: Path, tmp_path: Path
+) -> None:
+    options = [*FIT, "--data.root", str(whole.parent / "photos"), "--trainer.max_epochs", "5", "--run_dir", "more"]
+    shutil.copy(last_of(whole), tmp_path / "start.ckpt")
+    code, _, err = recviz_command(*options, "--ckpt_path", "start.ckpt")
+    assert (code, err) == (0, "")
+    expected = last(Path("more"))["state_dict"]
+    shutil.rmtree("more/checkpoints")
+    code, _, err = recviz_command("fit", "--resume", "more")
+    assert (code, err) == (0, "")
+    assert last(Path("more"))["global_step"] == 15
+    for name, tensor in last(Path("more"))["state_dict"].items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def last_of(run: Path) -> Path:
+    return run / "checkpoints/last.ckpt"
+
+
 def assert_same(run: Path, whole: Path) -> None:
     ours, theirs = last(run), last(whole)
     assert ours["global_step"] == theirs["global_step"]

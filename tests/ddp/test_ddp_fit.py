@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recviz import OnlineProbe
+from recviz.callbacks.collapse import QUEUES, CollapseMonitor
 from recviz.distributed import rank, world_size
 from tests.ddp.processes import run_on_processes
 
@@ -40,6 +42,26 @@ def _rows(generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
     labels = torch.randint(3, (count,), generator=generator)
     centres = torch.eye(3, 8) * 1.5
     return centres[labels] + torch.randn(count, 8, generator=generator), labels
+
+
+def _spectra(rank: int) -> dict[str, float]:
+    """Metrics that the collapse monitor logs; rows differ by process."""
+    logged: dict[str, Tensor] = {}
+    module = SimpleNamespace(device=torch.device("cpu"), log=lambda name, value, **_: logged.update({name: value}))
+    trainer = SimpleNamespace(global_step=1, log_every_n_steps=50, is_global_zero=rank == 0, current_epoch=0)
+    monitor = CollapseMonitor()
+    generator = torch.Generator().manual_seed(rank)
+    for _ in range(3):
+        outputs = {name: torch.randn(16, 8, generator=generator) for name in QUEUES}
+        monitor.on_train_batch_end(trainer, module, outputs, None, 0)  # type: ignore[arg-type]
+    monitor.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+    return {name: float(value) for name, value in logged.items()}
+
+
+def test_all_processes_log_what_callbacks_may_monitor() -> None:
+    first, second = run_on_processes(_spectra, 2, timeout=180)
+    assert {"collapse/features_alpha_req", "collapse/embeddings_lidar", "collapse/embeddings_rankme"} <= first.keys()
+    assert first == second
 
 
 def test_probe_on_two_processes_equals_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import suppress
 from typing import Any, TypeGuard
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from recviz.distributed import gather_rows, rank, world_size
+from recviz.distributed import all_reduce_sum, gather_rows, rank, world_size
 from recviz.errors import InputError
 from recviz.probes.spectra import alpha_req, lidar, rankme, spread
 
@@ -91,12 +92,15 @@ class CollapseMonitor(Callback):
             pl_module.log("collapse/embeddings_spread", spread(found["embeddings"]))
 
     def _keep(self, name: str, rows: Tensor) -> None:
-        """Append rows, and drop batches that are not needed for `samples` rows."""
+        """Append rows, and drop the first ones beyond `samples`, however many a checkpoint brought."""
         queue = self._queues.setdefault(name, [])
         wanted = max(len(rows), kept_rows(self.samples, rows.shape[1]) // world_size())
         queue.append(rows)
-        while sum(map(len, queue)) - len(queue[0]) >= wanted:
-            del queue[0]
+        excess = sum(map(len, queue)) - wanted
+        while excess >= len(queue[0]):
+            excess -= len(queue.pop(0))
+        if excess > 0:
+            queue[0] = queue[0][excess:]
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the effective ranks, α-ReQ and LiDAR; warn of a collapse."""
@@ -122,20 +126,22 @@ class CollapseMonitor(Callback):
         self._queues = {}
 
     def _log_spectra(self, pl_module: LightningModule, rows: dict[str, Tensor]) -> None:
-        """Log α-ReQ of the features and LiDAR of the embeddings, where the rows are enough; on the first process."""
-        if rank() > 0:
-            return
-        found: dict[str, Tensor] = {}
+        """Log α-ReQ of the features and LiDAR of the embeddings, where the rows are enough.
+
+        The first process computes them; all log them, so that callbacks can monitor them.
+        """
         able = {name: part for name, part in rows.items() if part.shape[1] < len(part) and part.shape[1] <= _WIDEST}
-        with suppress(RuntimeError):  # LinAlgError, of embeddings that blow up
-            if "features" in able:
-                found["features_alpha_req"] = alpha_req(able["features"])
-            if "embeddings" in able and "other_embeddings" in able:
-                views = torch.stack([able["embeddings"], able["other_embeddings"]], dim=1)
-                found["embeddings_lidar"] = lidar(views)
-        for name, value in found.items():
+        found = torch.full((2,), math.nan, device=pl_module.device)
+        if rank() == 0:
+            with suppress(RuntimeError):  # LinAlgError, of embeddings that blow up
+                if "features" in able:
+                    found[0] = alpha_req(able["features"])
+                if "embeddings" in able and "other_embeddings" in able:
+                    found[1] = lidar(torch.stack([able["embeddings"], able["other_embeddings"]], dim=1))
+        found = all_reduce_sum(found if rank() == 0 else torch.zeros_like(found))
+        for name, value in zip(("features_alpha_req", "embeddings_lidar"), found, strict=True):
             if value.isfinite():
-                pl_module.log(f"collapse/{name}", value.float(), rank_zero_only=True)
+                pl_module.log(f"collapse/{name}", value, sync_dist=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows that all processes kept so far, in a checkpoint within an epoch; a collective."""

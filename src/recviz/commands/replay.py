@@ -49,7 +49,8 @@ def replay(folder: RunFolder, argv: list[str], pretrain: Callable[[list[str], Ca
     start = [] if checkpoint is None else ["--ckpt_path", str(checkpoint)]
     look = LookAtStep(step, folder.look)
     with tempfile.TemporaryDirectory() as place:
-        run = ["--config", str(folder.config), *start, "--run_dir", str(Path(place) / "run"), *argv]
+        own = ["--run_dir", str(Path(place) / "run"), "--trainer.logger", "false"]  # nothing is sent to trackers
+        run = ["--config", str(folder.config), *start, *own, *argv]
         with contextlib.suppress(TrainingError):  # the step's own
             pretrain(run, look)
     if not look.seen:

@@ -33,6 +33,7 @@ from recviz.commands.trials import (
 )
 from recviz.data.packed.store import plain_name
 from recviz.errors import InputError
+from recviz.launch.failures import first_line
 from recviz.launch.machine import usable_cores
 from recviz.progress import working
 from recviz.runs.checkpoints import without_weights
@@ -244,7 +245,7 @@ def read_study(path: Path) -> Study:
             search,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"no key {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"no key {error}" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{path} is not a study: {reason}") from error
     find_recipe(study.base)
     return study

@@ -222,12 +222,12 @@ def run_jobs(
         while waiting or running:
             new = [(*waiting.pop(0), free.pop(0)) for _ in range(min(len(waiting), len(free)))]
             if new:
-                interrupt = signal.signal(
-                    signal.SIGINT, signal.SIG_IGN
-                )  # inherited by jobs: this process forwards Ctrl-C
-                with executor.batch():  # on SLURM, one array
-                    jobs = [executor.submit(function, task, gpu) for _, task, gpu in new]
-                signal.signal(signal.SIGINT, interrupt)
+                interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by jobs: Ctrl-C is forwarded
+                try:
+                    with executor.batch():  # on SLURM, one array
+                        jobs = [executor.submit(function, task, gpu) for _, task, gpu in new]
+                finally:
+                    signal.signal(signal.SIGINT, interrupt)
                 running |= {name: (job, gpu, time.time()) for (name, _, gpu), job in zip(new, jobs, strict=True)}
             for name, (job, gpu, begun) in list(running.items()):
                 if job.done():

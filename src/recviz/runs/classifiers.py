@@ -23,6 +23,7 @@ class Classifier(NamedTuple):
 
     backbone: nn.Module
     head: nn.Linear
+    """In float64 from a solved probe, since standardisation is folded in; in float32 from one trained by SGD."""
     preparation: Preparation
     class_names: list[str]
 
@@ -71,7 +72,7 @@ def load_classifier(path: str | Path) -> Classifier:
             f"{path} does not fit its own settings: a classifier of {width} features and {classes} classes, with "
             f"{len(names)} names, for a backbone of {backbone.feature_dim} features"
         )
-    head = nn.Linear(width, classes)
+    head = nn.Linear(width, classes, dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32)
     fill(backbone, backbone_weights(checkpoint), path)
     fill(head, {"weight": weight, "bias": bias}, path)
     with naming(path):

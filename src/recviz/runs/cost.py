@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recviz.augment.views import Views
+from recviz.backbones import in_mode
 from recviz.methods.joint_embedding import JointEmbedding
 
 
@@ -79,12 +80,6 @@ def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
 
 @contextmanager
 def _counting(module: nn.Module) -> Iterator[FlopCounterMode]:
-    """Count in eval mode, then restore the modes."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            yield counter
-    finally:
-        for part, training in modes:
-            part.training = training
+    """Count in eval mode."""
+    with in_mode(module, train=False), FlopCounterMode(display=False) as counter:
+        yield counter

@@ -65,8 +65,9 @@ class ExactResume(Callback):
         about["lines"] = 0 if own is None else own.lines
         others = [logger for logger in trainer.loggers if logger is not own]
         about["loggers"] = [[type(other).__name__, other.version] for other in others]
-        scheduled = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        scheduled = every > 0 and trainer.global_step % every == 0
+        if every > 0 and place.exact and trainer.validating and validates_since_it_stops(trainer) and not scheduled:
             # Lightning has logged the last step of a run that ends early
             about["lines"] -= own.last if own is not None and trainer.logged_metrics else 0
         logs = scheduled if self._pending == "step" else self._pending

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from recviz.errors import InputError
 from recviz.probes.final import TRAINED
+from recviz.progress import say
 from recviz.runs.changes import differences
 from recviz.runs.checkpoints import read_checkpoint
 from recviz.runs.folder import RunFolder
@@ -129,7 +129,7 @@ def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
             passed.append(f"{path} has weights only")
     if not found:
         for problem in passed:
-            print(f"recviz: {problem}: passed over", file=sys.stderr)
+            say(f"recviz: {problem}: passed over")
         if passed:
             raise InputError(f"none of the checkpoints of {folder} can be read: start again")
         return None, {}
@@ -138,9 +138,9 @@ def newest_readable(folder: RunFolder) -> tuple[Path | None, dict[str, Any]]:
         later = (path for other, at, _, path, _ in found if at >= step and not other)
         passed += [f"{path} was written before the end of its step" for path in later]
     else:
-        print(f"recviz: {newest} was written before the end of its step: the rest of it is left out", file=sys.stderr)
+        say(f"recviz: {newest} was written before the end of its step: the rest of it is left out")
     for problem in passed:
-        print(f"recviz: {problem}: passed over", file=sys.stderr)
+        say(f"recviz: {problem}: passed over")
     return newest, content
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from recviz.errors import TrainingError
 from recviz.files import whole_file
+from recviz.launch.failures import first_line
 from recviz.launch.stopping import StopSafely, is_whole
 from recviz.runs.folder import RunFolder
 
@@ -43,14 +44,14 @@ class WholeCheckpoints(TorchCheckpointIO):
                 "schedules and module must be tensors, numbers and text; earlier checkpoints are whole"
             ) from error
         except (OSError, RuntimeError) as error:  # the second is torch's error for a truncated file
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            reason = getattr(error, "strerror", None) or first_line(error)
             raise TrainingError(f"cannot write the checkpoint {path}: {reason}; earlier ones are whole") from error
 
 
 def _kind(error: UnpicklingError) -> str:
     """The refused class or function, if torch names it."""
     found = re.search(r"GLOBAL (\S+)", str(error))
-    return found[1] if found else str(error).splitlines()[0]
+    return found[1] if found else first_line(error)
 
 
 class EpochCheckpoint(ModelCheckpoint):
@@ -81,5 +82,6 @@ class EpochCheckpoint(ModelCheckpoint):
         """Save after a complete epoch."""
         if is_whole(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-            if self.keep_every_n_epochs and (trainer.current_epoch + 1) % self.keep_every_n_epochs == 0:
+            kept = self.keep_every_n_epochs and (trainer.current_epoch + 1) % self.keep_every_n_epochs == 0
+            if kept and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                 trainer.save_checkpoint(self.folder.kept(trainer.current_epoch))
