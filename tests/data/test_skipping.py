@@ -37,6 +37,22 @@ def crops(batch: RawBatch) -> torch.Tensor:
     return torch.stack(list(batch.images), dim=1)
 
 
+def test_the_final_probe_leaves_unreadable_images_out(recviz_command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    make_folder(tmp_path / "photos", classes=2, per_class=12)
+    fit = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.val_fraction", "0.25"]
+    fit += ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    fit += ["--data.batch_size", "4", "--data.num_workers", "0", "--data.views.size", "32", "--model.projector_dims"]
+    fit += ["[16,16]", "--model.backbone.width", "0.125", "--model.backbone.stem", "cifar", "--run_dir", "run"]
+    train, _ = ImageFolderDataModule(str(tmp_path / "photos"), val_fraction=0.25).chosen()
+    tear(Path(train.images.name(3)))
+    more = ["--trainer.callbacks+=recviz.probes.final.FinalProbe", "--data.on_error", "skip"]
+    code, _, err = recviz_command(*fit, *more)
+    assert code == 0, err
+    assert len(set(err.splitlines())) == 1
+    assert "cannot read the image photos/class0/004.png" in err
+    assert "final/trained_linear" in Path("run/metrics.csv").read_text()
+
+
 def test_a_file_deleted_while_training_is_named(tmp_path: Path) -> None:
     make_flat(tmp_path, 8)
     data = module(tmp_path)

@@ -126,6 +126,19 @@ def test_a_frozen_probe_measures_every_way_and_repeats_itself() -> None:
     assert other.about["l2"] == result.about["l2"]  # the test split decides nothing
 
 
+def test_the_classifier_to_save_is_the_one_that_was_measured() -> None:
+    labels = torch.arange(400) % 4
+    rows = torch.randn(400, 6) + 3 * torch.eye(4, 6)[labels] + 1e6 * torch.randn(6)  # means far from 0
+    train, test = Features(rows[:300], labels[:300]), Features(rows[300:], labels[300:])
+    result = probe_features(train, test, 4)
+    state = {name.removeprefix("head."): value for name, value in result.state.items()}
+    head = nn.Linear(6, 4, dtype=state["weight"].dtype)
+    head.load_state_dict(state)
+    right = (head(test.features.to(head.weight.dtype)).argmax(dim=1) == test.labels).float().mean()
+    assert result.number("top1") > 0.8
+    assert float(right) == pytest.approx(result.number("top1"))
+
+
 def test_features_that_are_not_finite_are_not_scored() -> None:
     train, test = clusters(100, 4, 3, 1.0), clusters(50, 4, 3, 1.0, seed=1)
     test.features[::2, 1] = float("nan")

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from recviz.backbones import resnet18
+from recviz.backbones import SmallResNet, resnet18
 from recviz.errors import InputError
-from recviz.probes.readout import Reader
+from recviz.probes.functional import Features
+from recviz.probes.protocol import Hardware, Subject
+from recviz.probes.readout import Reader, Readout
 from recviz.runs.checkpoints import projector_start
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg
 
@@ -55,6 +57,14 @@ def test_stages_are_means_of_their_maps() -> None:
     assert not backbone.layer2._forward_hooks
 
 
+def test_the_stages_of_a_small_resnet_end_with_its_features() -> None:
+    backbone, images = SmallResNet([8, 12, 16], 24).eval(), torch.randn(2, 3, 32, 32)
+    found = Reader(backbone, flip=False, stages=2)(images)
+    maps = backbone.stages(backbone.stem(images))
+    torch.testing.assert_close(found, torch.cat([maps.mean(dim=(2, 3)), backbone(images)], dim=1))
+    assert Reader(backbone, stages=4)(images).shape == (2, 8 + 12 + 16 + 24)
+
+
 def test_the_projectors_first_layer_takes_the_backbones_features(tmp_path: Path) -> None:
     module = tiny_vicreg(projector_dims=[24, 16])
     tiny_trainer(epochs=1).fit(module, datamodule=tiny_data())
@@ -76,6 +86,20 @@ def test_other_backbones_have_no_stages() -> None:
     with pytest.raises(InputError, match="TinyBackbone has no stages layer1, layer2, layer3, layer4: use --stages 1"):
         Reader(TinyBackbone(), stages=2)
     assert Reader(TinyBackbone())(torch.randn(2, 3, 32, 32)).shape == (2, 16)
+
+
+def test_processes_part_after_both_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    rows = Features(torch.randn(40, 8), torch.arange(40) % 2)
+    monkeypatch.setattr(Readout, "encoded", lambda *args: seen.append("encoded") or [rows, rows])
+    monkeypatch.setattr("recviz.probes.readout.part_company", lambda: seen.append("parted"))
+    data = tiny_data()
+    data.setup()
+    subject = Subject(network(), data, "weights", "train", "test", None)
+    result = Readout().evaluate(subject, Hardware(accelerator="cpu", devices=1))
+    assert seen == ["encoded", "encoded", "parted"]
+    assert result is not None
+    assert {"top1", "readout/top1"} <= result.metrics.keys()
 
 
 def test_the_command_shows_both_figures(recviz_command, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -38,7 +38,8 @@ def run(argv: list[str]) -> None:
     data = DataModule(LooseImages(Path(config.folder)), batch_size=64, on_error="skip")
     embedded = embed(classifier.backbone, data, data.dataset.train(), classifier.preparation)
     with torch.no_grad():
-        likely = classifier.head(embedded.features).softmax(dim=1).max(dim=1)
+        features = embedded.features.to(classifier.head.weight.dtype)
+        likely = classifier.head(features).softmax(dim=1).max(dim=1)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -32,6 +34,7 @@ class FinalProbe(Callback):
         self.results: dict[str, Accuracies] = {}
         self.known: dict[int, Accuracies] = {}
         """Results of earlier final probes of a resumed run, by step."""
+        self._data: Any = None  # the run's, with the images that can be read
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that the data can be probed.
@@ -43,7 +46,9 @@ class FinalProbe(Callback):
         if not all(hasattr(data, name) for name in ("clean_dataloader", "views", "train", "val")):
             what = "plain loaders" if data is None else type(data).__name__
             raise InputError(f"FinalProbe needs one of recviz's DataModules, got {what}: remove it from the callbacks")
-        labels = data.train.labels
+        self._data = copy(data)
+        self._data.train = data.decoded(data.train, evaluated=True)  # with on_error "skip", without unreadable images
+        labels = self._data.train.labels
         if data.val is None or labels is None or len(data.class_names) < 2:
             raise InputError("FinalProbe needs labelled data of at least two classes, and a held-out split")
         if len(labels) == len(torch.unique(torch.as_tensor(labels))):
@@ -86,7 +91,7 @@ class FinalProbe(Callback):
     def _probe(
         self, trainer: Trainer, pl_module: LightningModule, what: str, encode: nn.Module | Callable[[Tensor], Tensor]
     ) -> Accuracies:
-        data, device = trainer.datamodule, pl_module.device  # type: ignore[attr-defined]
+        data, device = self._data, pl_module.device
         what = f"final probe: {what}"
         with trainer.precision_plugin.forward_context():
             train, test = encode_splits(encode, data, device, f"{what}, ")

@@ -90,7 +90,7 @@ def probe_features(
         right = float((scores.argmax(dim=1) == test.labels).float().mean())
         knn[knn_name(k, temperature)] = Accuracy.of(right, len(test.labels))
     about = {name: value for name, value in classifier._asdict().items() if name not in ("weight", "bias")}
-    state = {"head.weight": classifier.weight.T.float(), "head.bias": classifier.bias.float()}
+    state = {"head.weight": classifier.weight.T, "head.bias": classifier.bias}
     ended = "converged" if classifier.converged else f"NOT CONVERGED, gradient {classifier.gradient:.1e}"
     note = f"L2 penalty {classifier.l2:g} by cross-validation, {ended} in {classifier.steps} steps"
     rows = [(name.replace("knn/", "k-NN, "), value, None, "") for name, value in knn.items()]
@@ -137,13 +137,12 @@ class Linear:
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
         fabric, precision = launched(subject, hardware)
-        return self.measure(fabric, subject, precision)
+        splits = self.encoded(fabric, subject, precision)
+        part_company()
+        return self.measured(fabric, subject, splits) if fabric.is_global_zero else None
 
-    def measure(self, fabric: Fabric, subject: Subject, precision: str) -> Result | None:
-        """Encode both splits on all processes, then fit and measure on the first; None on the others."""
-        splits = self._splits(fabric, subject, precision)
-        if not fabric.is_global_zero:
-            return None
+    def measured(self, fabric: Fabric, subject: Subject, splits: Sequence[Features]) -> Result:
+        """Fit to the training split and measure on the held-out split; on the first process."""
         train, test = splits
         if train.features.device != fabric.device:  # from the cache
             device = place(fabric.device, train.features.numel())
@@ -155,8 +154,10 @@ class Linear:
         about: dict[str, Any] = {"feature_dim": train.features.shape[1], **result.about}
         return result._replace(state={**backbone, **result.state}, about=about)
 
-    def _splits(self, fabric: Fabric, subject: Subject, precision: str) -> list[Features]:
+    def encoded(self, fabric: Fabric, subject: Subject, precision: str) -> list[Features]:
         """Features of the training and the held-out split, from the cache or computed on all processes.
+
+        Only the first process needs them afterwards; on the others they may be empty.
 
         Raises:
             InputError: processes with different weights.
@@ -179,7 +180,6 @@ class Linear:
             backbone = subject.backbone.to(fabric.device).to(memory_format=torch.channels_last)
             with fabric.autocast():
                 kept = list(encode_splits(backbone, subject.data, fabric.device))
-        part_company()
         if self.cache and not complete and fabric.is_global_zero:
             for path, features in zip(paths, kept, strict=True):
                 save_features(path, features)
