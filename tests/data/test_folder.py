@@ -106,6 +106,15 @@ def test_a_class_of_one_image_keeps_it(tmp_path: Path) -> None:
     assert data.val.labels.tolist() == [1, 1]
 
 
+def test_a_large_val_fraction_leaves_an_image_of_each_class(tmp_path: Path) -> None:
+    make_folder(tmp_path, classes=2, per_class=2)
+    data = is_set_up(module(tmp_path, val_fraction=0.8))
+    for split in (data.train, data.val):
+        assert split is not None
+        assert split.labels is not None
+        assert split.labels.tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("memory_size", [32, None])
 def test_a_flat_folder_has_no_labels(tmp_path: Path, memory_size: int | None) -> None:
     make_flat(tmp_path, 5)

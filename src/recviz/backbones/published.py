@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from recviz.errors import InputError
-from recviz.files import write_whole
+from recviz.files import sha256_of, write_whole
 from recviz.weights.matching import load_backbone_weights
 
 PUBLISHED = "https://dl.fbaipublicfiles.com/vicreg/{name}.pth"
@@ -53,11 +52,7 @@ def _downloaded(name: str) -> Path:
         if not path.is_file():
             torch.hub.download_url_to_file(url, str(path), progress=False)
             recorded.unlink(missing_ok=True)
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            for part in iter(lambda: file.read(2**24), b""):
-                digest.update(part)
-        found = digest.hexdigest()
+        found = sha256_of(path)
         if not recorded.is_file():
             with contextlib.suppress(OSError):  # of a shared folder that others fill
                 write_whole(recorded, f"{found}  {path.name}\n")

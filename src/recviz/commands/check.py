@@ -11,10 +11,10 @@ from recviz.commands.parsing import new_parser, parse
 from recviz.data.images import over_threads, printable
 from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
-from recviz.data.packed.store import MANIFEST, ShardStore, sha256_of
+from recviz.data.packed.store import MANIFEST, ShardStore
 from recviz.data.photo import Photo, UnreadableError
 from recviz.errors import InputError
-from recviz.files import whole_file
+from recviz.files import sha256_of, whole_file
 from recviz.launch.machine import cache_folder, torch_threads
 from recviz.runs.folder import RunFolder
 from recviz.runs.health import health_lines, signals, verdicts

@@ -67,10 +67,10 @@ class Split:
 def hold_out(split: Split, fraction: float) -> tuple[Split, Split | None]:
     """Hold out a fraction of each class of a labelled split: the rest, and the held-out part.
 
-    A class with one image keeps it; None if all classes have one image.
+    Each class keeps an image or more; None if all classes have one image.
     """
     assert split.labels is not None
-    held_out = stratified_fraction(split.labels, len(split.images), fraction)
+    held_out = stratified_fraction(split.labels, len(split.images), fraction, leave=1)
     how = f"{fraction:.3g} of each class at random (data.val_fraction)"
     held_out = held_out[split.labels.bincount()[split.labels[held_out]] > 1]
     if not len(held_out):
@@ -147,7 +147,7 @@ def _parse_ranges(text: str) -> list[int]:
     return labels
 
 
-def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> Tensor:
+def stratified_fraction(labels: Tensor | None, count: int, fraction: float, leave: int = 0) -> Tensor:
     """Sorted indices of a fraction of each class, at least one sample of each; deterministic.
 
     Fractions are nested: each is the beginning of a fixed random order of the class.
@@ -156,11 +156,12 @@ def stratified_fraction(labels: Tensor | None, count: int, fraction: float) -> T
         labels: int64 [N], or None: one class.
         count: N.
         fraction: above 0 and at most 1.
+        leave: samples of each class that are left out, unless it has no more.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     classes = torch.zeros(count) if labels is None else labels[order]
     parts = []
     for label in torch.unique(classes):
         members = order[classes == label]
-        parts.append(members[: max(1, round(fraction * len(members)))])
+        parts.append(members[: max(1, min(round(fraction * len(members)), len(members) - leave))])
     return torch.cat(parts).sort().values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -259,8 +260,14 @@ def test_a_shard_with_another_checksum_is_refused(source: Path, tmp_path: Path) 
     content = bytearray(shard.read_bytes())
     content[600] ^= 1  # within the first image
     shard.write_bytes(content)
-    with pytest.raises(InputError, match=r"0 of .*train-00001\.tar: its checksum differs"):
+    with pytest.raises(InputError, match=r"class\d/\d+\.\w+ of .*train-00001\.tar: its checksum differs"):
         list(module(target).train_dataloader())
+    data = module(target)
+    (target / "train.safetensors").unlink()  # the disk fails after the start
+    with pytest.raises(InputError, match=r" \d+ of .*train-00001\.tar: its checksum differs"):
+        list(data.train_dataloader())
+    packed(source, tmp_path / "again")
+    shutil.copy(tmp_path / "again/train.safetensors", target)
     with pytest.raises(InputError, match=r"train-00001\.tar has the checksum"):
         list(module(f"file://{target}", cache_dir=str(tmp_path / "cache")).train_dataloader())
     assert not list((tmp_path / "cache").glob("*.part"))

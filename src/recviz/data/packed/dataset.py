@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from recviz.data.dataset import Dataset, Split
@@ -19,20 +21,33 @@ from recviz.files import user_path
 from recviz.launch.machine import cache_folder
 
 
+class _Names(NamedTuple):
+    """The names of all files of a split."""
+
+    text: bytes
+    """One after the other."""
+    ends: Any
+    """int64 [N], the end of each."""
+
+
 class PackedImages(EncodedImages):
     """The images of one split.
 
     Args:
         store: of the shards.
         shards: in the order of the index.
+        file: of the index, which also has the names of the images.
         index: int64 columns [N]: "offset" and "length" in bytes, "crc32".
         window: number of shards to mix. None: any order.
     """
 
-    def __init__(self, store: ShardStore, shards: list[Shard], index: dict[str, Tensor], window: int | None) -> None:
+    def __init__(
+        self, store: ShardStore, shards: list[Shard], file: Shard, index: dict[str, Tensor], window: int | None
+    ) -> None:
         super().__init__(sum(shard.images for shard in shards))
         self.store = store
         self.files = shards
+        self.index_file = file
         self.window = window
         self.content = "".join(shard.sha256 for shard in shards)
         self.ends = np.cumsum([shard.images for shard in shards])  # rows before and in each shard
@@ -47,10 +62,25 @@ class PackedImages(EncodedImages):
         return data
 
     def name(self, index: int) -> str:
-        """Shard and index."""
+        """Class and name of the file that was packed, and the shard; without names in the index, its place there."""
         row = int(self.rows[index])
         shard = int(self._shards(row))
-        return f"{row - (self.ends[shard - 1] if shard else 0)} of {self.store.root}/{self.files[shard].file}"
+        name = str(row - (self.ends[shard - 1] if shard else 0))
+        if self._names is not None:
+            start, end = self._names.ends[row - 1] if row else 0, self._names.ends[row]
+            name = self._names.text[start:end].decode("utf-8", "replace")
+        return f"{name} of {self.store.root}/{self.files[shard].file}"
+
+    @cached_property
+    def _names(self) -> _Names | None:
+        """Read when a name is asked for; None if the index has none, or cannot be read any more."""
+        try:
+            with safe_open(self.store.path(self.index_file), "numpy") as columns:
+                text, ends = columns.get_tensor("path"), columns.get_tensor("path_end")
+        except (OSError, SafetensorError, InputError, TypeError):
+            return None
+        fits = (text.dtype, ends.dtype, ends.shape) == (np.uint8, np.int64, self.offset.shape)
+        return _Names(text.tobytes(), ends) if fits else None
 
     def shards(self) -> tuple[Tensor, int] | None:
         """See Images."""
@@ -83,7 +113,7 @@ class Packed(Dataset):
 
     def _split(self, manifest: Manifest, name: str) -> Split:
         index = self.store.index(manifest, name)
-        images = PackedImages(self.store, manifest.shards[name], index, self.window)
+        images = PackedImages(self.store, manifest.shards[name], manifest.indices[name], index, self.window)
         names = manifest.class_names if "label" in index else []
         return Split(images, index.get("label"), names, f"{self.root}, split {name}")
 

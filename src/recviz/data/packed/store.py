@@ -6,7 +6,6 @@ manifest.json holds names, sizes and checksums. Shards are tar files. The index 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -22,12 +21,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recviz.errors import InputError
-from recviz.files import remove_oldest, whole_file
+from recviz.files import remove_oldest, sha256_of, whole_file
 
 FORMAT = "recviz packed images, version 1"
 MANIFEST = "manifest.json"
 _TRIES = 4
-_BLOCK = 1 << 20
 
 
 class Shard(NamedTuple):
@@ -186,15 +184,6 @@ def plain_name(file: Any) -> str:
     if not isinstance(file, str) or not re.fullmatch(r"\w[\w.-]*", file):
         raise ValueError(f"{file!r} is not the name of a file")
     return file
-
-
-def sha256_of(path: Path) -> str:
-    """Hexadecimal checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _shard(entry: dict[str, Any]) -> Shard:

@@ -20,10 +20,10 @@ from torch import Tensor
 from recviz.data.batches import OnError, report
 from recviz.data.dataset import Split
 from recviz.data.images import EncodedImages, UnreadableImageError, printable
-from recviz.data.packed.store import FORMAT, MANIFEST, Shard, sha256_of
+from recviz.data.packed.store import FORMAT, MANIFEST, Shard
 from recviz.data.photo import Photo, UnreadableError, resized
 from recviz.errors import InputError
-from recviz.files import whole_file, write_whole
+from recviz.files import sha256_of, whole_file, write_whole
 from recviz.progress import progress
 from recviz.version import __version__
 
