@@ -143,6 +143,15 @@ class Gaussianity(Callback):
         self.values[trainer.global_step] = float(outputs["terms"].gaussianity)
 
 
+def test_sigregs_directions_follow_the_seed_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = TinyBackbone()
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    assert SIGReg(backbone, [8]).loss.seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    assert SIGReg(backbone, [8]).loss.seed == 5
+    assert SIGReg(backbone, [8], seed=3).loss.seed == 3
+
+
 def test_a_resumed_sigreg_draws_the_directions_of_its_step(tmp_path: Any) -> None:
     whole, resumed = Gaussianity(), Gaussianity()
     tiny_trainer(whole, epochs=2).fit(tiny(SIGReg, num_slices=8), datamodule=tiny_data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ class SIGReg(JointEmbedding):
         projector_dims: widths of the projector's layers; narrow embeddings serve this objective best.
         sigreg_weight: λ of SIGRegLoss.
         num_slices: number of directions, see SIGRegLoss.
-        seed: of the directions; use another one for each run of a comparison over seeds.
+        seed: of the directions; the same on all processes. None: that of seed_everything, or 0.
         optimizer: called with parameter groups and the peak learning rate.
         base_lr: learning rate per 256 samples of the global batch.
         warmup_epochs: epochs of linear warm-up from 0.
@@ -40,9 +41,10 @@ class SIGReg(JointEmbedding):
         optimizer: OptimizerFactory = LARS,
         base_lr: float = 0.3,
         warmup_epochs: float = 10,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         backbone = as_backbone(backbone)
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
         super().__init__(
             backbone=backbone,
             projector=projector(backbone.feature_dim, projector_dims),  # type: ignore[arg-type]
