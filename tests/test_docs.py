@@ -116,10 +116,13 @@ def test_shell_blocks(page: Path, world: Path, tmp_path: Path, monkeypatch: pyte
             continue
         if words[1] != "fit" and set(words) & NOT_RUN_WITH.keys():
             continue
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        words, to = (words[:-2], words[-1]) if words[-2] == ">" else (words, None)
+        out, said = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
             code = recviz.cli.main(as_tested(words))
-        assert code == 0, f"{' '.join(words)}\n{said.getvalue()}"
+        assert code == 0, f"{' '.join(words)}\n{out.getvalue()}{said.getvalue()}"
+        if to is not None:
+            Path(to).write_text(out.getvalue())
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)

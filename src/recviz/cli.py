@@ -17,7 +17,7 @@ import recviz
 from recviz.errors import InputError, StoppedError
 from recviz.files import with_home
 from recviz.launch.failures import describe
-from recviz.launch.machine import let_waiting_threads_sleep
+from recviz.launch.machine import fit_threads, let_waiting_threads_sleep
 from recviz.progress import say, working
 
 COMMANDS = {
@@ -107,7 +107,9 @@ def run(args: list[str]) -> int:
         raise InputError(f"{args[0]!r} is not a command of recviz{hint or '; there is: ' + ', '.join(COMMANDS)}")
     check_environment()
     let_waiting_threads_sleep()
-    return _command(args[0]).run(args[1:]) or 0
+    command = _command(args[0])
+    fit_threads()
+    return command.run(args[1:]) or 0
 
 
 def report(error: Exception) -> int | None:

@@ -17,11 +17,11 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
 
-from recviz.commands.checks import LOGGED
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
 from recviz.launch.machine import typed_command
 from recviz.runs.folder import RunFolder
+from recviz.runs.logged import LOGGED
 from recviz.runs.metrics import read_metrics
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 from tests.rows import table
@@ -163,6 +163,20 @@ def test_fast_dev_run(recviz_command: Command) -> None:
     assert (code, err) == (0, "")
     assert "trained 1 step; fast_dev_run leaves no run folder" in out
     assert not list(Path().iterdir())
+    code, _, err = recviz_command(*QUICK, "--trainer.fast_dev_run", "true", "--keep_every_n_epochs", "1")
+    assert (code, err) == (0, "")
+    assert not list(Path().iterdir())
+
+
+def test_no_step_is_logged_where_none_is_asked_for(recviz_command: Command) -> None:
+    more = ["--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "0", "--run_dir", "run"]
+    code, _, err = recviz_command(*QUICK, *more)
+    assert (code, err) == (0, "")
+    assert Path("run/checkpoints/last.ckpt").is_file()
+    assert "train/total" not in {line.metric for line in read_metrics(Path("run/metrics.csv"))}
+    more = ["--trainer.max_epochs", "2", "--allow_changes", "true"]
+    code, _, err = recviz_command("fit", "--resume", "run", *more)
+    assert (code, err) == (0, "")
 
 
 def test_folder_without_labels(recviz_command: Command, tmp_path: Path) -> None:

@@ -9,8 +9,57 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from recviz.launch.machine import bf16_slowdown, keep_compiled_code, let_waiting_threads_sleep, processor, typed_command
+from recviz.launch import machine
+from recviz.launch.machine import (
+    bf16_slowdown,
+    fit_threads,
+    keep_compiled_code,
+    let_waiting_threads_sleep,
+    main_memory,
+    processor,
+    typed_command,
+    usable_cores,
+)
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", 8), ("150000 100000", 2), ("50000 100000", 1), ("", 8)])
+def test_cores_are_those_that_a_container_may_use(
+    text: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "CPU_LIMIT", tmp_path / "cpu.max")
+    assert usable_cores() == 8
+    (tmp_path / "cpu.max").write_text(text)
+    assert usable_cores() == cores
+
+
+def test_torch_computes_with_the_cores_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = [8]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(machine, "usable_cores", lambda: 16)
+    fit_threads()
+    assert threads == [8]
+    monkeypatch.setattr(machine, "usable_cores", lambda: 2)
+    fit_threads()
+    assert threads == [8, 2]
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    fit_threads()
+    assert threads == [8, 2]
+
+
+def test_memory_is_what_a_container_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "MEMORY_LIMIT", tmp_path / "memory.max")
+    whole = main_memory()
+    assert whole > 2**30
+    (tmp_path / "memory.max").write_text("max\n")
+    assert main_memory() == whole
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert main_memory() == 1000
 
 
 def test_compiled_code_is_kept_in_the_users_cache_unless_said_otherwise(

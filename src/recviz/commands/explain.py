@@ -59,8 +59,8 @@ def explain(
         groups: the classes behind settings that are groups of others, such as {"trainer": Trainer}.
         otherwise: the message if no invalid setting is found; None: jsonargparse's message.
     """
-    given = [*(_of_recipes(argv) if groups else ()), *_of_options(argv)]
-    chosen = {_plain(each.name): each.value for each in given}
+    given = given_settings(argv, recipes=bool(groups))
+    chosen = {plain_name(each.name): each.value for each in given}
     try:
         known = dict(_settings(parser, groups, chosen))
         for each in given:
@@ -70,8 +70,13 @@ def explain(
         return found
     for each in given:
         if (hint := by_name(each.value)) and f"class_path {each.value!r}" in str(error):
-            return InputError(f"--{_plain(each.name)}: {each.value} takes arguments that no setting can give{hint}")
+            return InputError(f"--{plain_name(each.name)}: {each.value} takes arguments that no setting can give{hint}")
     return InputError(otherwise or f"{parser.prog}: {first_line(error)}")
+
+
+def given_settings(argv: Sequence[str], recipes: bool = True) -> list[Given]:
+    """The settings of the recipes of a command line, if asked for, then its options."""
+    return [*(_of_recipes(argv) if recipes else ()), *_of_options(argv)]
 
 
 def _of_options(argv: Sequence[str]) -> Iterator[Given]:
@@ -94,8 +99,8 @@ def _of_recipes(argv: Sequence[str]) -> Iterator[Given]:
             yield from (Given(name, value, path) for name, value in leaves(read_settings_file(path)).items())
 
 
-def _plain(name: str) -> str:
-    """A setting's name without dashes and jsonargparse's levels."""
+def plain_name(name: str) -> str:
+    """A setting's name without dashes and jsonargparse's levels, such as data.views.size."""
     parts = name.strip("-").replace("+", "").split(".")
     return ".".join(part for part in parts if part not in ("init_args", "class_path"))
 
@@ -106,7 +111,7 @@ def _problem(each: Given, known: Mapping[str, Any], said: str) -> str | None:
     A name below a class whose signature cannot be read is unknown here and may still be right: it is to blame only
     where jsonargparse's message has it.
     """
-    key, name = _plain(each.name), each.name or repr(each.value)
+    key, name = plain_name(each.name), each.name or repr(each.value)
     if not each.name:
         hint = f"a recipe is given by --config: --config {each.value}" if is_recipe(each.value) else ""
         return f"unexpected argument {name}; {hint}" if hint and "config" in known else None
@@ -132,7 +137,7 @@ def _settings(parser: ArgumentParser, groups: Mapping[str, type], chosen: Mappin
     """Pairs of name and type hint (or None) of every setting, for the chosen classes."""
     defaults = parser.get_defaults(skip_validation=True)
     for name, _ in defaults.items():
-        yield _plain(name), None
+        yield plain_name(name), None
     for name, base in groups.items():
         default = defaults.get(f"{name}.class_path")
         if default is None and defaults.get(name) is not None:  # a group of options, such as the Trainer's

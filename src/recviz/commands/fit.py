@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback
 
 from recviz.backbones import check_backbone
+from recviz.commands.auto import with_chosen_recipe
 from recviz.commands.job import Job, quiet_lightning
 from recviz.commands.replay import replay, take_replay
 from recviz.commands.summary import closing_summary
@@ -24,7 +25,7 @@ from recviz.methods.checks import check_steps, check_trainer
 from recviz.methods.compiling import compile_parts
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.final import FinalProbe
-from recviz.progress import working
+from recviz.progress import say, working
 from recviz.runs.changes import check_checkpoint
 from recviz.runs.cost import view_sizes
 from recviz.runs.resume import take_resume
@@ -38,10 +39,12 @@ def run(argv: list[str]) -> None:
         TrainingError: the run failed.
     """
     argv, repeated = take_replay(argv)
-    if repeated is None:
-        pretrain(argv)
-    else:
+    if repeated is not None:
         replay(repeated, argv, pretrain)
+        return
+    with with_chosen_recipe(argv) as settled:
+        if settled is not None:
+            pretrain(settled)
 
 
 def pretrain(argv: list[str], look: Callback | None = None) -> None:
@@ -76,7 +79,7 @@ def pretrain(argv: list[str], look: Callback | None = None) -> None:
     with working("reading the settings and the data"):
         if job.data is not None and trainer.local_rank == 0:  # before anything is written
             set_up_data(job)
-        checkpoint = checked_checkpoint(job)
+        checkpoint = checked_checkpoint(job, quiet=look is not None)
         set_up_model(job)
     for callback in trainer.callbacks:
         if resumed is not None and isinstance(callback, FinalProbe):
@@ -92,7 +95,7 @@ def pretrain(argv: list[str], look: Callback | None = None) -> None:
 
 
 def set_up_model(job: Job) -> None:
-    """Apply micro_batch_size and compile.
+    """Apply micro_batch_size and compile, and print the notes.
 
     Raises:
         InputError: a micro-batch for a module that is none of recviz's.
@@ -101,6 +104,8 @@ def set_up_model(job: Job) -> None:
         if not isinstance(job.model, JointEmbedding):
             raise InputError(f"micro_batch_size is for recviz's methods, not for {type(job.model).__name__}")
         job.model.micro_batch_size = size
+    for note in job.notes:
+        say(f"recviz: {note}")
     if job.config.compile:
         compile_parts(job.model, job.trainer.strategy.root_device)
 
@@ -146,8 +151,8 @@ def set_up_data(job: Job) -> None:
             check_backbone(job.model.backbone, size, train=True)
 
 
-def checked_checkpoint(job: Job) -> str | None:
-    """The checkpoint to resume from, if any; prints changed settings.
+def checked_checkpoint(job: Job, quiet: bool) -> str | None:
+    """The checkpoint to resume from, if any; prints changed settings unless `quiet`.
 
     Raises:
         InputError: an unreadable checkpoint, another architecture, or changed settings that may not change.
@@ -157,7 +162,7 @@ def checked_checkpoint(job: Job) -> str | None:
         allowed = job.resumed is None or job.config["allow_changes"] or not job.resumed.changes(job.config_text())
         data, processes = job.data if job.trainer.local_rank == 0 else None, job.trainer.world_size
         changes = check_checkpoint(checkpoint, job.model, data, processes, job.config_text(), allowed)
-        if changes and job.trainer.is_global_zero:
+        if changes and job.trainer.is_global_zero and not quiet:
             print(f"resuming with other settings: {'; '.join(changes)}")
     return checkpoint
 

@@ -63,6 +63,8 @@ def options(command: str, description: str) -> ArgumentParser:
     parser = new_parser(command, description, "--config RECIPE [options]", EPILOG.format(command=f"recviz {command}"))
     option = parser.add_argument
     option("-c", "--config", action=Recipe, metavar="RECIPE", help="a YAML file, or the name of a bundled one")
+    if command == "fit":
+        option("--minutes", type=float | None, metavar="N", help="training time in minutes, for --config auto")
     option("--run_dir", type=str | None, metavar="DIR", help="run folder (default: runs/<recipe>/<time>)")
     option("--resume", type=str | None, metavar="DIR", help="run folder to resume")
     option("--replay", type=str | None, metavar="DIR", help="run folder whose NaN or Inf step to repeat and look at")
@@ -139,6 +141,8 @@ class Job:
 
     def __init__(self, argv: list[str], resumed: Resumed | None = None) -> None:
         self.resumed = resumed
+        self.notes: list[str] = []
+        """Lines to print before training."""
         self.parser = options("fit", DESCRIPTION)
         self.config = config = parse_settings(self.parser, argv)
         try:
@@ -164,9 +168,9 @@ class Job:
         settings["logger"] = [MetricsFile(self.folder.metrics, () if resumed is None else resumed.metrics), *others]
         settings["enable_model_summary"] = bool(settings["enable_model_summary"])  # printed by the header
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
-            settings["sync_batchnorm"] = (
-                False  # torch only has it for GPUs; on CPUs each process has its own statistics
-            )
+            settings["sync_batchnorm"] = False  # torch only has it for GPUs
+            if settings["devices"] not in ("auto", 1, "1") or settings["num_nodes"] > 1:
+                self.notes = ["trainer.sync_batchnorm is for GPUs: on CPUs, each process has its own statistics"]
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         slurm = next((each for each in settings["plugins"] if isinstance(each, SLURMEnvironment)), None)
         stop = StopSafely(self.folder.last, slurm)
@@ -196,11 +200,16 @@ class Job:
         return trainer  # type: ignore[no-any-return]
 
     def config_text(self) -> str:
-        """All settings except the run folder, as YAML: `recviz fit --config` repeats the run in another folder."""
+        """All settings except the run folder, as YAML: `recviz fit --config` repeats the run in another folder.
+
+        A resumed run keeps the checkpoint that it first started from, if any.
+        """
         config = self.given.clone()
-        config["run_dir"] = config["ckpt_path"] = config["resume"] = config["replay"] = None
+        config["run_dir"] = config["resume"] = config["replay"] = None
+        if self.resumed is not None:
+            config["ckpt_path"] = self.resumed.folder.read_settings().get("ckpt_path")
         config["allow_changes"] = False
-        del config["config"]
+        del config["config"], config["minutes"]
         return settings_text(config)
 
 
@@ -211,6 +220,10 @@ def check_settings(config: Namespace) -> None:
             raise InputError(f"{name} must not be negative, got {config[name]}")
     if not config.rank_timeout > 0:
         raise InputError(f"rank_timeout must be positive, got {config.rank_timeout}")
+    if config.minutes is not None:
+        raise InputError(
+            f"--minutes {config.minutes:g} is for --config auto; other recipes set the length by trainer.max_epochs"
+        )
     check_hardware(config.trainer)
     if config.trainer.barebones or config.trainer.enable_checkpointing is False:
         name = "barebones" if config.trainer.barebones else "enable_checkpointing"
@@ -226,7 +239,7 @@ def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
     recipes = config.config or []
     folder = RunFolder(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
     if config.ckpt_path is not None:
-        config.ckpt_path = str(user_path(config.ckpt_path))
+        config.ckpt_path = str(user_path(config.ckpt_path).absolute())
     if resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and folder.path.exists():
         raise InputError(f"the run folder {folder} exists: give another --run_dir, or resume it by --resume {folder}")
     if not can_be_made(folder.path):

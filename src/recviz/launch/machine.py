@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import shlex
@@ -13,10 +14,30 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""A container's limit: microseconds of computing in a period, and the period."""
+
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+"""A container's limit in bytes."""
+
 
 def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use, by its affinity and the limit of a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(ValueError, OSError):  # "max" without a limit
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+        cores = min(cores, max(1, math.ceil(quota / period)))
+    return cores
+
+
+def main_memory() -> int:
+    """Bytes of main memory that this process may use; 8 GiB where the system does not say."""
+    found = []
+    with contextlib.suppress(ValueError, OSError, AttributeError):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(ValueError, OSError):  # of a container; "max" without a limit
+        found.append(int(MEMORY_LIMIT.read_text()))
+    return min(found, default=8 * 2**30)
 
 
 def processor() -> str:
@@ -38,7 +59,7 @@ def keep_compiled_code() -> None:
 
 
 SPINS = 1000
-"""Spins of a waiting thread before it sleeps; measured in docs/speed.md."""
+"""Spins of a waiting thread before it sleeps; measured in docs/results/README.md."""
 
 
 def let_waiting_threads_sleep() -> None:
@@ -67,6 +88,14 @@ def torch_threads(count: int | None = None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def fit_threads() -> None:
+    """Let torch compute with no more threads than a container's limit; OMP_NUM_THREADS is kept."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ and usable_cores() < torch.get_num_threads():
+        torch.set_num_threads(usable_cores())
 
 
 def bf16_slowdown() -> float:

@@ -1,0 +1,359 @@
+"""`recviz fit --config auto`: a recipe for the images, the device and the minutes at hand.
+
+It looks at the images, times some steps, and adapts a recipe by the rules of `choices`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Callback, Trainer
+
+import recviz
+from recviz.commands.choices import (
+    CHOSEN,
+    Choice,
+    Facts,
+    chosen_data,
+    chosen_device,
+    chosen_length,
+    chosen_network,
+    chosen_views,
+    held_bytes,
+    is_long,
+    mean_step,
+)
+from recviz.commands.explain import given_settings, plain_name
+from recviz.commands.job import DESCRIPTION, check_settings, on_cpu, options, parse_settings, quiet_lightning
+from recviz.commands.parsing import asks_for_help, first_look, instantiate
+from recviz.commands.recipes import find_recipe
+from recviz.commands.settings_text import settings_text
+from recviz.data.dataset import Split
+from recviz.data.images import EncodedImages, Images, MemoryImages, UnreadableImageError
+from recviz.data.module import DataModule
+from recviz.errors import InputError
+from recviz.launch.failures import refusals
+from recviz.launch.machine import bf16_slowdown, keep_compiled_code, main_memory, typed_command
+from recviz.progress import working
+from recviz.runs.settings import read_settings, read_settings_file
+
+AUTO = "auto"
+CONFIG = ("--config", "-c")
+BASE = "folder-10min.yaml"
+"""The recipe whose settings are adapted."""
+
+ON_CPU, ON_GPU = 10.0, 60.0
+"""Default of --minutes."""
+
+TRIAL = 30
+"""Steps that are timed; twice as many where images are read for each batch."""
+
+
+@contextlib.contextmanager
+def with_chosen_recipe(argv: Sequence[str]) -> Iterator[list[str] | None]:
+    """The arguments of recviz fit with `--config auto` replaced by a recipe for the images of `--data.root`.
+
+    Without `--config auto`, the arguments are unchanged. With `--print_config`, the recipe is printed instead: None.
+
+    Raises:
+        InputError: no images, options that do not go with it, or several processes.
+    """
+    if without_auto(argv) == list(argv) or Path(AUTO).is_file():
+        yield list(argv)
+        return
+    if asks_for_help(argv):
+        yield without_auto(argv)
+        return
+    found, rest = first_look(without_auto(argv), "--minutes")
+    printed = [arg for arg in rest if arg.partition("=")[0] == "--print_config"]
+    rest = [arg for arg in rest if arg not in printed]
+    check_alone()
+    check_given(rest)
+    minutes = checked_minutes(found.minutes)
+    run_dir = first_look(rest, "--run_dir")[0].run_dir
+    with tempfile.TemporaryDirectory() as place:
+        recipe = Path(place) / f"{AUTO}.yaml"
+        with working("choosing a recipe"):
+            reasons = _chosen(rest, minutes, recipe)
+        if printed:
+            print(recipe.read_text(encoding="utf-8"), end="")
+            yield None
+            return
+        print("\n".join(["chosen:", *(f"  {reason}" for reason in reasons)]))
+        print("  to change it: add --print_config > mine.yaml, edit, and give --config mine.yaml", flush=True)
+        yield ["--config", str(recipe), *([] if run_dir is None else ["--run_dir", run_dir])]
+
+
+def without_auto(argv: Sequence[str]) -> list[str]:
+    """The arguments without `--config auto`."""
+    rest, before = list[str](), ""
+    for arg in argv:
+        if arg == AUTO and before in CONFIG:
+            rest.pop()
+        elif arg not in [f"{option}={AUTO}" for option in CONFIG]:
+            rest.append(arg)
+        before = arg
+    return rest
+
+
+def check_alone() -> None:
+    """Raise InputError in one of several processes, each of which would choose another length."""
+    tasks = os.environ.get("SLURM_NTASKS", "1") if "SLURM_PROCID" in os.environ else "1"
+    if os.environ.get("WORLD_SIZE", "1") != "1" or tasks != "1":
+        raise InputError(
+            "--config auto times steps in one process: first write a recipe by recviz fit --config auto … "
+            "--print_config > mine.yaml, then start the processes with --config mine.yaml"
+        )
+
+
+def check_given(argv: Sequence[str]) -> None:
+    """Raise InputError unless the arguments name data, and nothing that is chosen."""
+    names = [plain_name(each.name) for each in given_settings(argv)]
+    if clash := next((name for name in names if name in ("resume", "ckpt_path")), None):
+        raise InputError(f"--config auto starts a new run: leave out --{clash}, or give the config.yaml of a run")
+    for name in names:
+        if name == "data.views" or any(name == each or name.startswith(f"{each}.") for each in CHOSEN):
+            raise InputError(
+                f"--config auto chooses {name} together with others: write a recipe by --print_config > mine.yaml, and "
+                "change it there"
+            )
+    if not {"data", "data.root", "data.path"} & {*names}:
+        raise InputError("--config auto needs images: add --data.root DIR")
+
+
+def checked_minutes(text: str | None) -> float | None:
+    """The number of --minutes.
+
+    Raises:
+        InputError: not a number above 0.
+    """
+    try:
+        minutes = None if text is None else float(text)
+    except ValueError:
+        minutes = math.nan
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise InputError(f"--minutes must be a number above 0, got {text}")
+    return minutes
+
+
+def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
+    """Write a recipe for the data and hardware of the arguments, with these; returns the reasons.
+
+    Raises:
+        InputError: invalid arguments, unreadable data, or data that are not recviz's.
+    """
+    quiet_lightning()
+    keep_compiled_code()
+    parser, base = options("fit", DESCRIPTION), read_settings_file(find_recipe(BASE))
+    del base["data"]["init_args"]["root"], base["trainer"]["accelerator"]
+    recipe.write_text(yaml.safe_dump(base), encoding="utf-8")
+    config = parse_settings(parser, ["--config", str(recipe), *rest])
+    check_settings(config)
+    data = instantiate(parser, Namespace(data=config.data)).data  # type: ignore[no-untyped-call]
+    if not isinstance(data, DataModule):
+        raise InputError(f"--config auto chooses for data of recviz, not of {type(data).__name__}: give a recipe")
+    data.prepare_data()
+    train, _ = data.chosen()
+    facts = look(data, train, config.trainer.accelerator, minutes)
+    made = _Recipe(parser, base, rest, data, recipe)
+    choices = [chosen_data(facts), chosen_views(facts), chosen_device(facts)]
+    narrow, wide = chosen_network(long=False), chosen_network(long=True)
+    config = made.written(*choices, narrow)
+    seconds = seconds_per_step(parser, config, train)
+    if is_long(facts, seconds):
+        config = made.written(*choices, wide)
+        choices.append(wide)
+        seconds = seconds_per_step(parser, config, train)
+    else:
+        choices.append(narrow)
+    choices.append(chosen_length(facts, seconds, config.data.init_args.batch_size))
+    made.written(*choices)
+    reasons = [each.reason for each in choices]
+    given = [] if minutes is None else ["--minutes", f"{minutes:g}"]
+    command = f"{typed_command()} fit --config {AUTO} {shlex.join([*given, *rest])}"
+    made.comment(f"{command}, {time.strftime('%Y-%m-%d')}", *reasons)
+    return reasons
+
+
+def look(data: DataModule, train: Split, accelerator: str, minutes: float | None) -> Facts:
+    """The facts that the choice depends on.
+
+    Args:
+        data: the datamodule.
+        train: its training split.
+        accelerator: of the Trainer.
+        minutes: of training; None: the device's default.
+
+    Raises:
+        InputError: too few readable images.
+    """
+    side, readable = sample_images(train.images)
+    count = len(train.images) if data.on_error == "raise" else int(len(train.images) * readable)
+    if count < 4:
+        raise InputError(f"--config auto needs 4 training images or more, got {count}")
+    kept = isinstance(train.images, MemoryImages) or train.memory_size is not None
+    if "memory_size" in _options(data):
+        kept = held_bytes(count, side) < main_memory() / 4
+    device = "cpu" if on_cpu(accelerator) else "gpu" if accelerator == "auto" else accelerator
+    precision = "32-true"
+    if device == "cpu" and bf16_slowdown() < 1:
+        precision = "bf16-mixed"
+    elif device in ("gpu", "cuda") and torch.cuda.is_available():
+        precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    default = ON_CPU if device == "cpu" else ON_GPU
+    return Facts(count, side, kept, device, precision, default if minutes is None else minutes)
+
+
+class Sample(NamedTuple):
+    """A look at some images."""
+
+    side: int
+    """Median of the shorter sides in pixels."""
+    readable: float
+    """Fraction that can be read."""
+
+
+def sample_images(images: Images) -> Sample:
+    """Look at the headers of 200 images, or of 8 of shards.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+    if isinstance(images, MemoryImages):
+        return Sample(min(images.images.shape[-2:]), 1.0)
+    assert isinstance(images, EncodedImages)
+    most = 200 if images.shards() is None else 8  # whole shards would be copied
+    looked_at = torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist()
+    sides = []
+    for index in looked_at:
+        with suppress(UnreadableImageError):
+            photo = images.open(index)
+            sides.append(min(photo.height, photo.width))
+    if not sides:
+        raise InputError(f"none of {len(looked_at)} images looked at can be read; recviz check DIR says why")
+    return Sample(int(statistics.median(sides)), len(sides) / len(looked_at))
+
+
+def seconds_per_step(parser: ArgumentParser, config: Namespace, train: Split) -> float:
+    """Mean time of a training step, by a short training on a part of the images, in all stages of the views."""
+    made = instantiate(parser, Namespace(model=config.model, data=config.data))  # type: ignore[no-untyped-call]
+    data: DataModule = made.data
+    memory_size = data.dataset.memory_size if "memory_size" in _options(data) else train.memory_size  # type: ignore[attr-defined]
+    kept = memory_size is not None or isinstance(train.images, MemoryImages)
+    steps = TRIAL if kept else 2 * TRIAL
+    order = torch.randperm(len(train.images), generator=torch.Generator().manual_seed(0))
+    if train.images.shards() is not None:  # few shards are copied
+        order = torch.arange(len(train.images))
+    some = train.subset(order[: steps * data.batch_size].sort().values)
+    data.train = data.decoded(replace(some, memory_size=memory_size))
+    clock = _Clock()
+    with refusals("Trainer"):
+        trainer = Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=1,
+            precision=config.trainer.precision,
+            max_epochs=-1,
+            max_steps=steps,
+            limit_val_batches=0,
+            callbacks=[clock],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    try:
+        trainer.fit(made.model, datamodule=data)
+    except SystemExit:  # raised by Lightning on Ctrl-C
+        raise KeyboardInterrupt from None
+    seconds = mean_step(clock.ends, [stage.start for stage in data.views.stages])
+    # workers deliver batches in bursts, between which the median step is short
+    return seconds if kept else max(seconds, (clock.ends[-1] - clock.ends[0]) / (len(clock.ends) - 1))
+
+
+class _Clock(Callback):
+    """Time at the end of each training step."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Wait for the device, and note the time."""
+        if trainer.strategy.root_device.type != "cpu":
+            torch.accelerator.synchronize()
+        self.ends.append(time.perf_counter())
+
+
+class _Recipe:
+    """The recipe in its file: that of BASE, with what is chosen and given."""
+
+    def __init__(
+        self, parser: ArgumentParser, base: dict[str, Any], rest: list[str], data: DataModule, path: Path
+    ) -> None:
+        self.parser, self.base, self.rest, self.path = parser, base, rest, path
+        self.known = _options(data)
+        name = type(data).__qualname__
+        self.data = f"recviz.{name}" if name in recviz.__all__ else f"{type(data).__module__}.{name}"
+
+    def written(self, *choices: Choice) -> Namespace:
+        """Write the recipe; its settings, parsed."""
+        settings = deepcopy(self.base)
+        for choice in choices:
+            _update(settings, choice.settings)
+        own = {name: value for name, value in settings["data"]["init_args"].items() if name in self.known}
+        settings["data"] = {"class_path": self.data, "init_args": own}
+        self.path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        argv = ["--config", str(self.path), *self.rest]
+        config = parse_settings(self.parser, argv)
+        given = self.parser.parse_args(argv, defaults=False)
+        for name in ("config", "run_dir"):
+            given.pop(name, None)
+        self.path.write_text(_on_lines(read_settings(settings_text(given), self.path)), encoding="utf-8")
+        return config
+
+    def comment(self, *lines: str) -> None:
+        """Write lines above the settings."""
+        text = self.path.read_text(encoding="utf-8")
+        self.path.write_text("".join(f"# {line}\n" for line in lines) + text, encoding="utf-8")
+
+
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
+    """Writes a list on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+def _on_lines(settings: dict[str, Any]) -> str:
+    text: str = yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _options(data: DataModule) -> set[str]:
+    """Names of the options of a datamodule's class."""
+    return {each.name for each in fields(data) if each.init}
+
+
+def _update(settings: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Set settings below, table by table."""
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            _update(settings.setdefault(name, {}), value)
+        else:
+            settings[name] = value
