@@ -23,21 +23,25 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms
 from torchvision.io import ImageReadMode, decode_jpeg
 from views import ratio, timed, torchvision_view
 
-from recviz import ImageFolderDataModule, PackedDataModule, Views
+from recviz import DataModule, ImageFolderDataModule, PackedDataModule, Views
 from recviz.augment.functional import random_crop_boxes
-from recviz.data.dataset import Split
+from recviz.augment.preparation import Preparation
+from recviz.backbones import resnet18
+from recviz.data.dataset import Dataset, Split
 from recviz.data.folder import load_folder
-from recviz.data.images import EncodedImages
+from recviz.data.images import EncodedImages, over_threads
 from recviz.data.listing import read_folder
 from recviz.data.packed.dataset import Packed
 from recviz.data.packed.writing import Packing, encode, pack
 from recviz.data.photo import Photo, resized
+from recviz.launch.machine import usable_cores
+from recviz.reports.embedding import embed
 
 Way = Callable[[], object]
 
@@ -345,8 +349,50 @@ def arrow(folder: Path, repeats: int) -> None:
     print()
 
 
+def encoding(folder: Path, repeats: int) -> None:
+    """What recviz predict, embed and neighbours take on all cores, beside decoding alone and the network alone."""
+    split = photographs(folder)
+    split = split.subset(torch.arange(800) % len(split.images))
+    images, preparation = images_of(split), Preparation(224)
+    contents = [images.read(int(row)) for row in images.rows]
+    data = DataModule(Photographs(split), batch_size=64, on_error="skip")
+    pool, network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), resnet18().eval()
+    batch = torch.randn(64, 3, 224, 224)
+
+    def decode(index: int) -> None:
+        decode_jpeg(torch.frombuffer(bytearray(contents[index]), dtype=torch.uint8), ImageReadMode.RGB)
+
+    def network_alone() -> None:
+        with torch.inference_mode():
+            for _ in range(len(contents) // 64):
+                network(batch)
+
+    ways: dict[str, Way] = {
+        "decoding alone, a thread per core": lambda: over_threads(decode, len(contents), ""),
+        "recviz predict, with a backbone that only pools": lambda: embed(pool, data, split, preparation),
+        "ResNet-18 alone, on ready images": network_alone,
+        "recviz predict, with ResNet-18": lambda: embed(network, data, split, preparation),
+    }
+    print(f"| {len(contents)} photographs, {usable_cores()} cores | images/s |\n|---|---|")
+    for name, spent in timed(ways, repeats).items():
+        print(f"| {name} | {len(contents) / statistics.median(spent):,.0f} |", flush=True)
+    print()
+
+
+class Photographs(Dataset):
+    """A split as a dataset."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+
+    def train(self) -> Split:
+        """The split."""
+        return self.split
+
+
 TABLES = {
     "arrow": arrow,
+    "encoding": encoding,
     "formats": formats,
     "speed": speed,
     "packing": packing,

@@ -8,6 +8,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from recviz.reports.plots import legend_above, panels, percent
+
 from .rows import NAMES, NOTES, RACE, ROWS, RUNS, Row
 
 HERE = Path(__file__).parent
@@ -76,25 +78,23 @@ def picture(runs: Runs, path: Path) -> None:
 
     Written only where a system has more than one number of minutes.
     """
-    from matplotlib.figure import Figure
-
     systems = by_minutes(runs)
     if all(len(values) < 2 for values in systems.values()):
         return
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1, width=7, height=4)
     for system, values in systems.items():
         minutes, seeds = list(values), list(values.values())
-        (line,) = axes.plot(minutes, [100 * statistics.mean(each) for each in seeds], marker="o", label=RACE[system])
-        low, high = ([100 * end(each) for each in seeds] for end in (min, max))
-        axes.fill_between(minutes, low, high, color=line.get_color(), alpha=0.2)
+        (line,) = axes.plot(minutes, [statistics.mean(each) for each in seeds], marker="o", label=RACE[system])
+        low, high = ([end(each) for each in seeds] for end in (min, max))
+        axes.fill_between(minutes, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_xscale("log")
     axes.set_xticks(sorted({each for values in systems.values() for each in values}))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
-    axes.set(xlabel="minutes of training on two CPU cores", ylabel="linear probe, test images (%)")
+    axes.set(xlabel="minutes of training on two CPU cores", ylabel="linear probe, CIFAR-100 test images")
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    percent(axes.yaxis)
+    legend_above(axes)
     figure.savefig(path, dpi=150)
 
 
