@@ -208,6 +208,8 @@ class Job:
         config["run_dir"] = config["resume"] = config["replay"] = None
         if self.resumed is not None:
             config["ckpt_path"] = self.resumed.folder.read_settings().get("ckpt_path")
+        elif config.ckpt_path is not None:
+            config["ckpt_path"] = str(Path(config.ckpt_path).absolute())
         config["allow_changes"] = False
         del config["config"], config["minutes"]
         return settings_text(config)
@@ -239,7 +241,7 @@ def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
     recipes = config.config or []
     folder = RunFolder(config.run_dir or new_run_dir(Path(str(recipes[0])).stem if recipes else "fit"))
     if config.ckpt_path is not None:
-        config.ckpt_path = str(user_path(config.ckpt_path).absolute())
+        config.ckpt_path = str(user_path(config.ckpt_path))
     if resumed is None and getattr(rank_zero_only, "rank", 0) == 0 and folder.path.exists():
         raise InputError(f"the run folder {folder} exists: give another --run_dir, or resume it by --resume {folder}")
     if not can_be_made(folder.path):
