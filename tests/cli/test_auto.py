@@ -12,7 +12,7 @@ import yaml
 from torchvision.io import write_png
 
 from recviz import ImageFolderDataModule
-from recviz.commands import auto, choices
+from recviz.commands import choices, measured
 from recviz.commands.auto import without_auto
 from recviz.commands.choices import Facts, chosen_data, chosen_length, chosen_views, mean_step
 from tests.datasets import make_flat
@@ -113,8 +113,8 @@ def test_images_that_fit_are_kept_in_memory(images: Path, monkeypatch: pytest.Mo
     train, _ = data.chosen()
     held = 54 * 3 * 24**2
     for memory, kept in ((4 * held + 4, True), (4 * held - 4, False)):
-        monkeypatch.setattr(auto, "main_memory", lambda memory=memory: memory)
-        facts = auto.look(data, train, "cpu", None)
+        monkeypatch.setattr(measured, "main_memory", lambda memory=memory: memory)
+        facts = measured.look(data, train, "cpu", None)
         assert (facts.images, facts.side, facts.kept, facts.device, facts.minutes) == (54, 20, kept, "cpu", 10)
         assert chosen_data(facts).settings["data"]["init_args"]["memory_size"] == (24 if kept else None)
 
@@ -125,7 +125,7 @@ def test_unreadable_images_that_are_skipped_do_not_count(images: Path) -> None:
     data = ImageFolderDataModule(str(images), on_error="skip")
     train, _ = data.chosen()
     readable = sum(train.images.problem(index) is None for index in range(54))
-    assert auto.look(data, train, "cpu", None).images == readable
+    assert measured.look(data, train, "cpu", None).images == readable
 
 
 def test_the_length_follows_the_minutes() -> None:

@@ -213,6 +213,8 @@ def test_a_step_on_a_gpu_never_waits(method: type[JointEmbedding]) -> None:
         for _ in range(3):
             with torch.autocast("cuda", torch.bfloat16):
                 step(views)
+        with pytest.raises(RuntimeError, match="synchronizing"):
+            float(views[0][0, 0, 0, 0])  # what a wait would raise
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
