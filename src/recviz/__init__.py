@@ -12,6 +12,7 @@ from recviz.version import __version__
 
 if TYPE_CHECKING:
     from recviz.augment.preparation import Preparation as Preparation
+    from recviz.augment.preparation import Reading as Reading
     from recviz.augment.view import View as View
     from recviz.augment.views import Views as Views
     from recviz.data.cifar import CIFAR10DataModule as CIFAR10DataModule
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from recviz.data.folder import ImageFolderDataModule as ImageFolderDataModule
     from recviz.data.huggingface import HuggingFaceDataModule as HuggingFaceDataModule
     from recviz.data.imagenet100 import ImageNet100DataModule as ImageNet100DataModule
+    from recviz.data.images import read_image as read_image
     from recviz.data.module import DataModule as DataModule
     from recviz.data.packed.dataset import PackedDataModule as PackedDataModule
     from recviz.data.patterns import PatternsDataModule as PatternsDataModule
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Preparation": "recviz.augment.preparation",
+    "Reading": "recviz.augment.preparation",
     "View": "recviz.augment.view",
     "Views": "recviz.augment.views",
     "load_backbone": "recviz.runs.checkpoints",
+    "read_image": "recviz.data.images",
     "CIFAR10DataModule": "recviz.data.cifar",
     "CIFAR100DataModule": "recviz.data.cifar",
     "DataModule": "recviz.data.module",

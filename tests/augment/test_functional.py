@@ -280,7 +280,7 @@ def test_an_empty_batch_stays_empty(operation: Callable[..., Tensor], settings: 
 @pytest.mark.parametrize(
     ("images", "got"),
     [
-        (torch.zeros(N, 4, 8, 8), r"\(12, 4, 8, 8\)"),
+        (torch.zeros(N, 0, 8, 8), r"\(12, 0, 8, 8\)"),
         (torch.zeros(3, 8, 8), r"\(3, 8, 8\)"),
         (torch.zeros(N, 3, 8, 8, dtype=torch.int64), "int64"),
     ],

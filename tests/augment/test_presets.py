@@ -36,6 +36,10 @@ PLAIN = {
     "blur": 0.0,
     "blur_sigma": (0.1, 2.0),
     "solarize": 0.0,
+    "per_channel": False,
+    "noise": 0.0,
+    "noise_std": (0.01, 0.05),
+    "channel_drop": 0.0,
 }
 
 

@@ -106,7 +106,7 @@ def test_a_list_of_any_names_leaves_these_out(recviz_command: Command, tmp_path:
 
 def test_check_counts_what_is_no_image_and_says_what_is_nearly_black(recviz_command: Command, tmp_path: Path) -> None:
     make_flat(tmp_path / "d", 3)
-    for name in ("a.HEIC", "b.heic", "c.npy", "LICENSE", ".hidden", "sub/d.pdf"):
+    for name in ("a.CR2", "b.cr2", "c.npy", "LICENSE", ".hidden", "sub/d.pdf"):
         (tmp_path / "d" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "d" / name).write_bytes(b"x")
     values = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
@@ -118,19 +118,18 @@ def test_check_counts_what_is_no_image_and_says_what_is_nearly_black(recviz_comm
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         "1 of 16 bits a channel with values of 12 bits: nearly black, since the upper 8 are used",
-        "11 files: 6 images, 0 cannot be read; left out: 2 .heic, 1 without extension, 1 .npy, 1 .pdf",
+        "11 files: 6 images, 0 cannot be read; left out: 2 .cr2, 1 without extension, 1 .npy, 1 .pdf",
     ]
 
 
 def test_packing_takes_what_training_takes(recviz_command: Command, tmp_path: Path) -> None:
     make_folder(tmp_path / "d/Training", names=["cat", "dog"], per_class=3)
     make_folder(tmp_path / "d/Testing", names=["dog"], per_class=2)
-    (tmp_path / "d/Training/cat/a.heic").touch()
+    (tmp_path / "d/Training/cat/a.cr2").touch()
     code, out, _ = recviz_command("pack", "d", "set", "--size", "16")
     assert code == 0
     assert (
-        "train: 6 images, 0 skipped, from d/Training; left out: 1 .heic\nval: 2 images, 0 skipped, from d/Testing"
-        in out
+        "train: 6 images, 0 skipped, from d/Training; left out: 1 .cr2\nval: 2 images, 0 skipped, from d/Testing" in out
     )
     data = PackedDataModule("set", views=Views.cifar(size=16), batch_size=2)
     data.setup()

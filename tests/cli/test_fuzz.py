@@ -20,8 +20,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 import recviz.cli
-from recviz.commands.check import examine
 from recviz.commands.recipes import recipes_folder
+from recviz.data.survey import survey
 from recviz.runs.settings import leaves
 from tests.datasets import picture
 
@@ -142,7 +142,7 @@ def examine_bytes(content: bytes) -> str | None:
     """What `recviz check` says of a file with this content."""
     path = Path(os.environ["PYTEST_FUZZ_FILE"])
     path.write_bytes(content)
-    problem: str | None = examine(str(path)).problem
+    problem: str | None = survey(str(path), path.parent).problem
     return problem
 
 

@@ -43,19 +43,19 @@ def said(data: DataModule) -> list[str]:
 
 def test_a_folder(tmp_path: Path) -> None:
     make_folder(tmp_path, classes=7, per_class=10, size=(4, 4))
-    for name in ("a.heic", "b.HEIC", "README"):
+    for name in ("a.cr2", "b.CR2", "README"):
         (tmp_path / "class0" / name).touch()
     (tmp_path / "notes").mkdir()
     (tmp_path / "bad.txt").write_text("class0/001.png\n")
-    data = folder(tmp_path, exclude=str(tmp_path / "bad.txt"), classes="0-5", fraction=0.5, val_fraction=0.2)
+    data = folder(tmp_path, exclude=str(tmp_path / "bad.txt"), classes="0-5", fraction=0.25, val_fraction=0.2)
     assert said(data) == [
-        "ImageFolderDataModule: 24 images of 6 classes (class0, class1, class2, class3, class4, …) from "
-        f"{tmp_path}, classes 0-5, 0.5 of each class",
+        "ImageFolderDataModule: 12 images of 6 classes (class0, class1, class2, class3, class4, …) from "
+        f"{tmp_path}, classes 0-5, 0.25 of each class",
         f"held out: 12 images from {tmp_path}, 0.2 of each class at random (data.val_fraction), classes 0-5",
-        "left out: 2 .heic, 1 without extension, 1 .txt, 1 folder without images (notes), 1 named by data.exclude",
+        "left out: 2 .cr2, 1 without extension, 1 .txt, 1 folder without images (notes), 1 named by data.exclude",
     ]
     assert data.tail == 0
-    assert data.record["left_out"][".heic"] == 2
+    assert data.record["left_out"][".cr2"] == 2
     assert data.record["held_out"]["images"] == 12
 
 

@@ -141,8 +141,8 @@ def test_what_a_user_may_not_expect_is_said(tmp_path: Path, tree: TREE, said: st
 
 def test_files_of_other_kinds_in_a_split_are_counted(tmp_path: Path) -> None:
     made(tmp_path, {**of("train"), "val": 0})
-    (tmp_path / "val" / "a.heic").touch()
-    assert taken(tmp_path).notes == [f"{tmp_path}/val is not used: it holds no images but 1 .heic"]
+    (tmp_path / "val" / "a.cr2").touch()
+    assert taken(tmp_path).notes == [f"{tmp_path}/val is not used: it holds no images but 1 .cr2"]
 
 
 def test_split_folders_may_be_links(tmp_path: Path) -> None:

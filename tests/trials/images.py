@@ -51,7 +51,7 @@ def both(*makers: Maker) -> Maker:
 def other_files(here: Path) -> None:
     """10 images, and 15 files that are none."""
     make_folder(here / "d", names=["cat", "dog"], per_class=5, suffix=".jpg")
-    for suffix in (".heic", ".npy", ".pdf"):
+    for suffix in (".cr2", ".npy", ".pdf"):
         for index in range(5):
             (here / "d" / "cat" / f"{index}{suffix}").write_bytes(b"x")
 
@@ -179,10 +179,10 @@ TRIALS = {
         given=both(imagenet100, flat("val")),
     ),
     "other files are counted by check": Trial(
-        "check d", "25 files: 10 images, 0 cannot be read; left out: 5 .heic, 5 .npy, 5 .pdf", given=other_files
+        "check d", "25 files: 10 images, 0 cannot be read; left out: 5 .cr2, 5 .npy, 5 .pdf", given=other_files
     ),
     "other files are counted in the header": Trial(
-        "fit $F --data.root d", "left out: 5 .heic, 5 .npy, 5 .pdf", given=other_files
+        "fit $F --data.root d", "left out: 5 .cr2, 5 .npy, 5 .pdf", given=other_files
     ),
     "images under other extensions": Trial("check d", "6 images, 0 cannot be read", given=other_images),
     "12 bits of 16, in check": Trial("check d", "12 of 16 bits .* values of 12 bits: nearly black", given=twelve_bits),
@@ -215,7 +215,7 @@ TRIALS = {
     ),
     "predict with other files beside the images": Trial(
         "fit $F --data.root d --run_dir r\nprobe --ckpt_path r --save p.ckpt\npredict d --ckpt_path p.ckpt",
-        "10 images in predictions.csv; left out: 5 .heic, 5 .npy, 5 .pdf",
+        "10 images in predictions.csv; left out: 5 .cr2, 5 .npy, 5 .pdf",
         given=other_files,
     ),
     "flat training images beside a labelled val": Trial(

@@ -380,3 +380,31 @@ def test_published_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pyte
 def test_weights_that_were_not_published_are_refused(make: Callable[..., nn.Module], name: str) -> None:
     with pytest.raises(InputError, match=f"published resnet50, resnet50x2 and resnet200x2, not {name}$"):
         make(weights="vicreg")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 13])
+def test_weights_for_colours_are_adapted_to_other_channels(
+    channels: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    colours, file = small(), tmp_path / "colours.pth"
+    torch.save({"model": prefixed(colours.state_dict(), "backbone.")}, file)
+    backbone = resnet18(stem="cifar", width=0.125, in_channels=channels)
+    load_backbone_weights(backbone, file)
+    grey = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():  # equal channels give the same features, in any number
+        found, expected = (net.eval()(grey.expand(-1, n, -1, -1)) for net, n in ((backbone, channels), (colours, 3)))
+    weights = backbone.conv1.weight[:, :, 0, 0]
+    if channels % 3 == 0 or channels == 1:
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    else:
+        torch.testing.assert_close(weights[:, 0] * channels / 3, colours.conv1.weight[:, 0, 0, 0])
+    assert f"the backbone takes {channels} channels: their weights in conv1.weight are" in caplog.text
+    assert torch.equal(backbone.layer1[0].conv1.weight, colours.layer1[0].conv1.weight)
+
+
+def test_weights_of_other_channels_are_not_adapted_to_each_other(tmp_path: Path) -> None:
+    torch.save(resnet18(stem="cifar", width=0.125, in_channels=4).state_dict(), tmp_path / "four.pth")
+    for channels in (3, 6):
+        backbone = resnet18(stem="cifar", width=0.125, in_channels=channels)
+        with pytest.raises(InputError, match=r"conv1.weight.* is \(8, 4, 3, 3\) there"):
+            load_backbone_weights(backbone, tmp_path / "four.pth")

@@ -1,7 +1,8 @@
 """Batched image operations whose parameters are tensors with one value per image.
 
-Inputs are uint8, or float in 0..1, [N, 3, H, W] on any device (else InputError); outputs are float32 in 0..1. No
-operation loops over images or makes the host wait for a GPU.
+Inputs are uint8, uint16, or float in 0..1, [N, C, H, W] on any device (else InputError); outputs are float32 in 0..1.
+Hue, saturation and grey are defined for red, green and blue only. No operation loops over images or makes the host wait
+for a GPU.
 """
 
 from __future__ import annotations
@@ -23,19 +24,30 @@ _BAND = 32  # pixels blurred at a time by one matrix on a CPU; wider matrices ar
 BOX_DRAWS = 2 * _TRIES + 2
 """Random numbers per crop box."""
 
+FULL_SCALE = {torch.uint8: 255, torch.uint16: 65535}
+"""The integer that stands for 1."""
+
 
 def to_float(images: Tensor) -> Tensor:
-    """Images [N, 3, H, W] as float32 in 0..1: uint8 is divided by 255, floats are assumed to be in 0..1."""
-    checked(images)
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    """Images [N, C, H, W] as float32 in 0..1: integers are divided by FULL_SCALE, floats are assumed to be in 0..1."""
+    scale = FULL_SCALE.get(checked(images).dtype)
+    return images.float() if scale is None else images.float() / scale
 
 
 def checked(images: Tensor) -> Tensor:
-    """Return the images; raise InputError unless they are uint8 or float [N, 3, H, W]."""
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise InputError(f"images must have the shape [N, 3, H, W], got {tuple(images.shape)}")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise InputError(f"images must be uint8, or float in 0..1, got {images.dtype}")
+    """Return the images; raise InputError unless they are uint8, uint16 or float [N, C, H, W]."""
+    if images.ndim != 4 or images.shape[1] < 1:
+        raise InputError(f"images must have the shape [N, C, H, W], got {tuple(images.shape)}")
+    if images.dtype not in FULL_SCALE and not images.is_floating_point():
+        raise InputError(f"images must be uint8 or uint16, or float in 0..1, got {images.dtype}")
+    return images
+
+
+def _rgb(images: Tensor) -> Tensor:
+    """`to_float`; raise InputError unless they have three channels."""
+    images = to_float(images)
+    if images.shape[1] != 3:
+        raise InputError(f"hue, saturation and grey need red, green and blue, [N, 3, H, W]; got {tuple(images.shape)}")
     return images
 
 
@@ -44,7 +56,7 @@ def adjust_hue(images: Tensor, factor: Tensor) -> Tensor:
 
     Equals torchvision's for float tensors; its PIL version rounds hue, saturation and value to 8 bits.
     """
-    images = to_float(images)
+    images = _rgb(images)
     red, green, blue = images.unbind(1)  # [N, H, W] each
     high, low = images.amax(1), images.amin(1)
     chroma = high - low
@@ -70,11 +82,11 @@ def color_jitter(
     are not theirs. On other devices, all images take all steps of `fused.jitter`.
 
     Args:
-        images: uint8 or float [N, 3, H, W].
+        images: uint8, uint16 or float [N, 3, H, W].
         brightness, contrast, saturation, hue: factors [N].
         position: int64 [N, 4]: place of each of the four in the order, 0 to 3.
     """
-    images = to_float(images)
+    images = _rgb(images)
     if images.device.type != "cpu":
         settings = fused.jitter_settings(brightness, contrast, saturation, hue, position)
         return torch.stack(fused.jitter(images.unbind(1), settings), dim=1)
@@ -109,9 +121,40 @@ def _affine_(images: Tensor, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     return images.mul_(per_image(a)).add_(rest).clamp_(0, 1)
 
 
+def channel_jitter(images: Tensor, brightness: Tensor, contrast: Tensor, position: Tensor) -> Tensor:
+    """Brightness and contrast of images with any channels: clamp(a·x) and clamp(a·x + (1 − a)·mean).
+
+    Args:
+        images: uint8, uint16 or float [N, C, H, W].
+        brightness, contrast: factors [N], and the mean is that of all channels; or [N, C], of each channel on its own.
+        position: int64 [N, 2 or more]: place of brightness and contrast in the order.
+    """
+    images = to_float(images)
+    apart = brightness.ndim == 2
+    axes = (2, 3) if apart else (1, 2, 3)
+    factors = [(each if apart else each[:, None])[:, :, None, None] for each in (brightness, contrast)]  # [N, K, 1, 1]
+    contrast_first = (position[:, 1] < position[:, 0])[:, None, None, None]
+    for this in (contrast_first, ~contrast_first):
+        factor = torch.where(this, factors[1], factors[0])
+        rest = torch.where(this, 1 - factors[1], torch.zeros_like(factors[1])) * images.mean(dim=axes, keepdim=True)
+        images = (images * factor).add_(rest).clamp_(0, 1)
+    return images
+
+
+def drop_channels(images: Tensor, dropped: Tensor) -> Tensor:
+    """Replace the channels that are True in `dropped`, bool [N, C], by their mean over the image."""
+    images = to_float(images)
+    return torch.where(dropped[:, :, None, None], images.mean(dim=(2, 3), keepdim=True), images)
+
+
+def add_noise(images: Tensor, noise: Tensor) -> Tensor:
+    """clamp(images + noise, 0, 1), both [N, C, H, W]."""
+    return to_float(images).add(noise).clamp_(0, 1)
+
+
 def grayscale(images: Tensor) -> Tensor:
     """0.299 red + 0.587 green + 0.114 blue in all channels, as PIL; torchvision uses 0.2989 for tensors."""
-    return _grey(to_float(images)).repeat(1, 3, 1, 1)
+    return _grey(_rgb(images)).repeat(1, 3, 1, 1)
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -120,7 +163,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, threshold: float = fused.SOLARIZE_AT) -> Tensor:
-    """Invert (1 - x) all values of [N, 3, H, W] at or above the threshold.
+    """Invert (1 - x) all values of [N, C, H, W] at or above the threshold.
 
     The default, half way from 127 to 128 of 255, is PIL's 128 for values not rounded to 8 bits.
     """
@@ -192,13 +235,13 @@ def resized_crop(
     26 / 255 for white noise and 31 / 255 for pixels that are black or white at random.
 
     Args:
-        images: uint8 or float [N, 3, H, W].
+        images: uint8, uint16 or float [N, C, H, W].
         boxes: int64 [N, 4]: top, left, height, width in pixels; inside the image and not empty (unchecked).
         size, interpolation: side of the result in pixels; "bicubic" or "bilinear".
         flip: bool [N], mirror left to right; None: no image.
 
     Returns:
-        float32 [N, 3, size, size], clamped to 0..1.
+        float32 [N, C, size, size], clamped to 0..1.
     """
     n, _, h, w = checked(images).shape
     top, left, height, width = boxes.unbind(1)
@@ -207,12 +250,15 @@ def resized_crop(
     if flip is not None:
         at = torch.where(flip[:, None], size - 1 - at, at)
     columns = _resize_weights(at, left, width, w, interpolation)  # [N, S, W]
-    rows = rows.div_(255) if images.dtype == torch.uint8 else rows
+    if (scale := FULL_SCALE.get(images.dtype)) is not None:
+        rows = rows.div_(scale)
     return _rows_and_columns(images, rows, columns).clamp_(0, 1).contiguous()
 
 
 def mirror(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror the chosen images, bool [N], of [N, 3, H, W] left to right; any dtype."""
+    """Mirror the chosen images, bool [N], of [N, C, H, W] left to right; any dtype."""
+    if images.dtype == torch.uint16:  # for which torch lacks these operations
+        return mirror(images.view(torch.int16), chosen).view(torch.uint16)
     if images.device.type != "cpu":
         return torch.where(chosen[:, None, None, None], images.flip(3), images)
     index = chosen.nonzero()[:, 0]  # a mask is slow on a CPU
@@ -267,7 +313,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int = 23) -> Tenso
     random: in 320 images, 39 / 255 at sigma 0.35, 21 at 0.75, 8 from 1 on, and 80 within 8 pixels of an edge.
 
     Args:
-        images: uint8 or float [N, 3, H, W].
+        images: uint8, uint16 or float [N, C, H, W].
         sigma: standard deviation of each in pixels, above 0, [N].
         kernel_size: taps, odd; the paper's 23 is for 224 pixels.
     """
@@ -285,9 +331,10 @@ def _blur_along(images: Tensor, sigma: Tensor, reach: int, dim: int) -> Tensor:
     padded = torch.nn.functional.pad(images, edge, mode="reflect")
     band = _band(sigma, reach, step)  # [N, step, step + 2 * reach]
     if dim == 3:
-        padded, band = padded.flatten(1, 2), band.transpose(1, 2)  # [N, 3 * H, W + 2 * reach]
+        padded, band = padded.flatten(1, 2), band.transpose(1, 2)  # [N, C * H, W + 2 * reach]
     else:
-        padded, band = padded.flatten(0, 1), band.repeat_interleave(3, dim=0)  # [3 * N, H + 2 * reach, W]
+        padded = padded.flatten(0, 1)  # [N * C, H + 2 * reach, W]
+        band = band.repeat_interleave(images.shape[1], dim=0)
     if step == extent:
         return (padded @ band if dim == 3 else band @ padded).view(images.shape)
     result = padded.new_empty(images.shape)
@@ -312,12 +359,12 @@ def _band(sigma: Tensor, reach: int, length: int) -> Tensor:
 
 
 def normalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """(images - mean) / std per channel; mean and std are 3 values, preferably tensors on the device."""
+    """(images - mean) / std per channel; mean and std are C values, preferably tensors on the device."""
     return (to_float(images) - _per_channel(mean, images)).div_(_per_channel(std, images))
 
 
 def denormalize(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
-    """The inverse of `normalize`, for pictures: images [N, 3, H, W] × std + mean, not clamped."""
+    """The inverse of `normalize`, for pictures: images [N, C, H, W] × std + mean, not clamped."""
     return images * _per_channel(std, images) + _per_channel(mean, images)
 
 

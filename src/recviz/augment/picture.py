@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
-from recviz.augment.preparation import Preparation
+from recviz.augment.preparation import Preparation, with_channels
 from recviz.errors import InputError
 
 HEADING = 22
@@ -28,13 +28,13 @@ def grid(
     rows: int = 8,
     names: Sequence[str] = (),
 ) -> Tensor:
-    """A picture of a batch: one row per image, with the image and its views.
+    """A picture of a batch: one row per image, with the image and its views; other channels than colours as `pictured`.
 
     Each column has a heading. Images of other sizes are resized and cut at the centre, as for evaluation. Pictures
     below 96 pixels are enlarged by an integer factor without smoothing.
 
     Args:
-        images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
+        images: as Views takes them.
         views: the output of `Views`.
         mean, std: its normalisation, which is inverted.
         rows: number of images to show, at most those of the batch.
@@ -50,14 +50,47 @@ def grid(
     if n < 1:
         raise InputError(f"grid needs at least one image and one row, got {len(views[0])} and {rows}")
     size = views[0].shape[3]
-    plain = Preparation(size, (0, 0, 0), (1, 1, 1))
+    channels = len(mean)
+    plain = Preparation(size, (0,) * channels, (1,) * channels)
     shown = [plain(images[:n]), *(F.denormalize(view[:n], mean, std) for view in views)]
+    shown = [pictured(pictures, mean, std) for pictures in shown]
     side = size * math.ceil(_CELL / size)
     cells = [nn.functional.interpolate(pictures, (side, side), mode="nearest") for pictures in shown]
     framed = nn.functional.pad(torch.stack(cells, dim=1).clamp(0, 1), [2, 2, 2, 2], value=1.0)
     picture = framed.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)  # [3, n * side, pictures * side]
     headings = ["original", *(f"view {name}" for name in names or range(1, len(views) + 1))]
-    return torch.cat([_headings(headings, framed.shape[-1]), (picture * 255).round().to(torch.uint8)], dim=1)
+    strips = [_headings(headings, framed.shape[-1])]
+    if note := shown_channels(channels):
+        strips.insert(0, _headings([note], picture.shape[2]))
+    return torch.cat([*strips, (picture * 255).round().to(torch.uint8)], dim=1)
+
+
+def pictured(images: Tensor, mean: Tensor | Sequence[float], std: Tensor | Sequence[float]) -> Tensor:
+    """Images of any channels as pictures, float [N, 3, H, W] in 0..1.
+
+    Three channels are shown as they are. Of others, one is shown in grey and more by the first three, stretched so that
+    the mean of each channel ∓ 2 standard deviations become 0 and 1.
+
+    Args:
+        images: [N, C, H, W], as Views takes them.
+        mean, std: of each channel.
+    """
+    channels = len(mean)
+    images = F.to_float(with_channels(images, channels))
+    if channels == 3:
+        return images.clamp(0, 1)
+    images = (F.normalize(images, mean, std) + 2) / 4
+    if channels == 2:
+        images = torch.cat([images, torch.zeros_like(images[:, :1])], dim=1)
+    return images[:, :3].expand(-1, 3, -1, -1).clamp(0, 1)
+
+
+def shown_channels(channels: int) -> str:
+    """What `pictured` shows of images with other channels than colours, in a few words; "" for colours."""
+    if channels == 3:
+        return ""
+    which = "one channel" if channels == 1 else f"channels 0-{min(channels, 3) - 1} of {channels}"
+    return f"{which}, mean ± 2 std"
 
 
 def _headings(names: Sequence[str], width: int) -> Tensor:

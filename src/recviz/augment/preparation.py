@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,29 +25,91 @@ MARGIN = 256 / 224
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How files become images of other channels or more than 8 bits; data.raster has the formats.
+
+    Args:
+        channels: the number of channels that every file must have; or a list of the channels to take from each, from 0,
+            in this order.
+        value_range: the two values that become 0 and 1; values outside become 0 or 1. None: those of the file's type,
+            0 and 255 or 0 and 65535; files of other types need a range.
+        missing: the value that replaces NaN and what the file marks as nodata, in the file's units. None: such a file
+            is an error.
+
+    Raises:
+        InputError: no channel, a repeated or negative one, or a range that does not rise.
+    """
+
+    channels: int | list[int]
+    value_range: tuple[float, float] | None = None
+    missing: float | None = None
+
+    def __post_init__(self) -> None:
+        chosen = self.channels
+        if isinstance(chosen, int):
+            fits = chosen >= 1
+        else:
+            fits = 0 < len(chosen) == len(set(chosen)) and min(chosen) >= 0
+            object.__setattr__(self, "channels", tuple(chosen))
+        if not fits:
+            raise InputError(
+                f"reading.channels must be a number of channels, or a list of different ones from 0, got {chosen}"
+            )
+        if self.missing is not None and not math.isfinite(self.missing):
+            raise InputError(f"reading.missing must be a finite number, got {self.missing}")
+        if self.value_range is not None:
+            low, high = map(float, self.value_range)
+            if not low < high < math.inf or low == -math.inf:
+                raise InputError(f"reading.value_range must be two rising numbers, got {list(self.value_range)}")
+            object.__setattr__(self, "value_range", (low, high))
+
+    @property
+    def count(self) -> int:
+        """Number of channels of the images."""
+        return self.channels if isinstance(self.channels, int) else len(self.channels)
+
+
+@dataclass(frozen=True)
 class Preparation:
-    """Size and normalisation of the images that a backbone takes.
+    """How images become what a backbone takes: size, normalisation, and the reading of files.
 
     Args:
         size: side in pixels.
         mean: of each channel, for values in 0..1.
         std: of each channel.
+        reading: how files are read. None: as colours of 8 bits.
 
     Raises:
-        InputError: a size that is not an integer in 1..4096; a mean or std that is not three numbers, std above 0.
+        InputError: a size that is not an integer in 1..4096; a mean and std that are not as many numbers, std above 0,
+            or not one for each channel of the reading.
     """
 
     size: int
     mean: Sequence[float] = IMAGENET_MEAN
     std: Sequence[float] = IMAGENET_STD
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or not 1 <= self.size <= LARGEST:
-            raise InputError(f"the image size must be in 1..{LARGEST} pixels, got {self.size!r}")
+        check_size(self.size)
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
-            raise InputError(f"mean and std must be 3 numbers each, std above 0, got {self.mean} and {self.std}")
+        if not 0 < len(self.mean) == len(self.std) or not all(value > 0 for value in self.std):
+            raise InputError(
+                f"mean and std must be a number for each channel, std above 0, got {self.mean} and {self.std}"
+            )
+        if isinstance(self.reading, dict):  # of a file
+            object.__setattr__(self, "reading", Reading(**self.reading))
+        expected = len(self.mean) if self.reading is None else self.reading.count
+        if len(self.mean) != expected:
+            raise InputError(
+                f"the images have {expected} channel{'s' * (expected > 1)} (data.reading.channels), and mean and std "
+                f"of the views are {len(self.mean)} numbers: give one for each channel"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return len(self.mean)
 
     @property
     def short_side(self) -> int:
@@ -54,8 +117,14 @@ class Preparation:
         return round(self.size * MARGIN)
 
     def as_dict(self) -> dict[str, Any]:
-        """The three values, for a file; `Preparation(**values)` restores them."""
-        return {name: list(value) if name != "size" else value for name, value in asdict(self).items()}
+        """The values, for a file, without a reading that is None; `Preparation(**values)` restores them."""
+        values: dict[str, Any] = {"size": self.size, "mean": list(self.mean), "std": list(self.std)}
+        if self.reading is not None:
+            plain = {
+                name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self.reading).items()
+            }
+            values["reading"] = plain
+        return values
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -65,15 +134,15 @@ class Preparation:
         size · 256 / 224 and cropped at the centre.
 
         Args:
-            images: uint8, or float in 0..1, [N, 3, H, W] or grey [N, 1, H, W].
+            images: uint8, uint16, or float in 0..1, [N, C, H, W]; or grey [N, 1, H, W], if C is 3.
 
         Returns:
-            float32 [N, 3, size, size], channels-last.
+            float32 [N, C, size, size], channels-last.
 
         Raises:
             InputError: any other shape or dtype.
         """
-        images = F.to_float(three_channels(images))
+        images = F.to_float(with_channels(images, self.channels))
         height, width = images.shape[2:]
         if (height, width) != (self.size, self.size):
             short, side = min(height, width), self.short_side
@@ -84,9 +153,21 @@ class Preparation:
         return F.normalize(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
 
 
-def three_channels(images: Tensor) -> Tensor:
-    """uint8 or float images [N, 3, H, W]; grey ones [N, 1, H, W] get three equal channels."""
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        got = tuple(images.shape)
-        raise InputError(f"images must have the shape [N, 3, H, W] or [N, 1, H, W], got {got}")
+def check_size(size: int) -> None:
+    """Raise InputError unless an image's side is an integer in 1..LARGEST."""
+    if not isinstance(size, int) or not 1 <= size <= LARGEST:
+        raise InputError(f"the image size must be in 1..{LARGEST} pixels, got {size!r}")
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Images [N, C, H, W] of these channels; where three are expected, grey ones [N, 1, H, W] get three equal ones.
+
+    Raises:
+        InputError: another shape or dtype.
+    """
+    if images.ndim == 4 and images.shape[1] == channels:
+        return F.checked(images)
+    if images.ndim != 4 or images.shape[1] != 1 or channels != 3:
+        grey = " or [N, 1, H, W]" if channels == 3 else ""
+        raise InputError(f"images must have the shape [N, {channels}, H, W]{grey}, got {tuple(images.shape)}")
     return F.checked(images.expand(-1, 3, -1, -1))

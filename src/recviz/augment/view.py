@@ -34,6 +34,14 @@ class View:
         blur_sigma: smallest and largest standard deviation in pixels, drawn uniformly. The kernel reaches 5.5 times the
             largest: 23 taps for 2, as in the paper.
         solarize: probability of inverting values of 0.5 and above (128 for PIL, after rounding).
+        per_channel: draw brightness and contrast for each channel on its own, and not for all together.
+        noise: probability of adding Gaussian noise.
+        noise_std: smallest and largest standard deviation of the noise, for values in 0..1, drawn uniformly.
+        channel_drop: probability of replacing a channel by its mean over the image, for each channel; one at least is
+            kept.
+
+    Images of other channels than red, green and blue need saturation, hue and grayscale 0, and so does `per_channel`.
+    Contrast then scales the distance to the mean of all channels, not to that of their grey.
 
     Raises:
         InputError: a value out of range.
@@ -52,21 +60,48 @@ class View:
     blur: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float = 0.0
+    per_channel: bool = False
+    noise: float = 0.0
+    noise_std: tuple[float, float] = (0.01, 0.05)
+    channel_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "noise", "channel_drop"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a probability in 0..1")
         for name in ("brightness", "contrast", "saturation"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
         self._require("hue", 0 <= self.hue <= 0.5, "in 0..0.5")
         known = self.interpolation in ("bicubic", "bilinear")
         self._require("interpolation", known, "'bicubic' or 'bilinear'")
-        for name, most in (("scale", 1), ("ratio", math.inf), ("blur_sigma", math.inf)):
+        for name, most in (("scale", 1), ("ratio", math.inf), ("blur_sigma", math.inf), ("noise_std", 1)):
             pair = tuple(getattr(self, name))
             object.__setattr__(self, name, pair)  # also from a list: views are hashed by their settings
             in_order = len(pair) == 2 and 0 < pair[0] <= pair[1] <= most and pair[1] < math.inf
             limit = " and at most 1" if most == 1 else ""
             self._require(name, in_order, f"two numbers, the smaller first, above 0{limit}")
+        if self.per_channel:
+            self._require_no_colour("per_channel draws brightness and contrast only")
+
+    @property
+    def colour(self) -> tuple[str, ...]:
+        """The settings in use that are defined for red, green and blue only."""
+        jittered = tuple(name for name in ("saturation", "hue") if self.jitter > 0 and getattr(self, name) > 0)
+        return jittered + (("grayscale",) if self.grayscale > 0 else ())
+
+    @property
+    def fusible(self) -> bool:
+        """Whether compiled.py has all steps."""
+        return not (self.per_channel or self.noise > 0 or self.channel_drop > 0)
+
+    def check_channels(self, channels: int) -> None:
+        """Raise InputError if a step needs red, green and blue, and the images have another number of channels."""
+        if channels != 3:
+            self._require_no_colour(f"images of {channels} channel{'s' * (channels > 1)} have no colour")
+
+    def _require_no_colour(self, reason: str) -> None:
+        if self.colour:
+            values = ", ".join(f"{name} {getattr(self, name)}" for name in self.colour)
+            raise InputError(f"{reason}: set saturation, hue and grayscale of the view to 0, got {values}")
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         if not holds:
@@ -79,7 +114,7 @@ class Draws(NamedTuple):
     boxes: Tensor | None  # int64 [N, 4]; None for given crops
     flip: Tensor  # bool [N], as the other choices
     jitter: Tensor
-    brightness: Tensor  # float32 [N], as the other strengths
+    brightness: Tensor  # float32 [N], as the other strengths; like contrast [N, C] with per_channel
     contrast: Tensor
     saturation: Tensor
     hue: Tensor
@@ -88,6 +123,8 @@ class Draws(NamedTuple):
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
+    noise: Tensor | None = None  # float32 [N, C, S, S], 0 where not chosen; None: no noise
+    dropped: Tensor | None = None  # bool [N, C]; None: no channel
 
     def rows(self, part: slice) -> Draws:
         """The choices of some of the images."""
@@ -126,6 +163,35 @@ def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
     )
 
 
+def draw_channels(
+    view: View, draws: Draws, channels: int, size: int, generator: torch.Generator | None = None
+) -> Draws:
+    """Add the choices of `per_channel`, `noise` and `channel_drop`, for images of some channels and views of `size`.
+
+    They take random numbers of their own, so that views without these steps do not depend on them.
+    """
+    n, device = len(draws.flip), draws.flip.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(n, *shape, generator=generator, device=device)
+
+    if view.per_channel:
+        factors = {
+            name: uniform(channels).mul_(1 + strength - max(0, 1 - strength)).add_(max(0, 1 - strength))
+            for name, strength in (("brightness", view.brightness), ("contrast", view.contrast))
+        }
+        draws = draws._replace(**factors)
+    if view.noise > 0:
+        low, high = view.noise_std
+        std = torch.where(uniform() < view.noise, low + (high - low) * uniform(), 0.0)
+        noise = torch.randn(n, channels, size, size, generator=generator, device=device)
+        draws = draws._replace(noise=noise.mul_(F.per_image(std)))
+    if view.channel_drop > 0:
+        dropped, kept = uniform(channels) < view.channel_drop, uniform(channels).argmax(dim=1, keepdim=True)
+        draws = draws._replace(dropped=dropped.scatter(1, kept, dropped.gather(1, kept) & ~dropped.all(dim=1)[:, None]))
+    return draws
+
+
 def _ranks(values: Tensor) -> Tensor:
     """Rank of each value in its row, int64 [N, K] from 0; ties in their order."""
     here, there = values[:, :, None], values[:, None, :]
@@ -143,15 +209,24 @@ class Step(NamedTuple):
     settings: tuple[Tensor, ...] = ()
 
 
-def steps(view: View, draws: Draws) -> list[Step]:
-    """The view's steps after the crop with a probability above 0, in order."""
+def steps(view: View, draws: Draws, channels: int = 3) -> list[Step]:
+    """The view's steps after the crop with a probability above 0, in order, for images of some channels."""
     factors = (draws.brightness, draws.contrast, draws.saturation, draws.hue, draws.position)
+    jitter = Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors)
+    if view.per_channel or channels != 3:
+        jitter = jitter._replace(call=F.channel_jitter, settings=(draws.brightness, draws.contrast, draws.position))
     every = [
-        Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors),
+        jitter,
         Step("grayscale", view.grayscale, draws.grayscale, F.grayscale),
         blur_step(view, draws.blur, draws.sigma),
         Step("solarize", view.solarize, draws.solarize, F.solarize),
     ]
+    if draws.noise is not None:
+        every.append(Step("noise", view.noise, draws.noise.flatten(1).any(dim=1), F.add_noise, (draws.noise,)))
+    if draws.dropped is not None:
+        every.append(
+            Step("channel drop", view.channel_drop, draws.dropped.any(dim=1), F.drop_channels, (draws.dropped,))
+        )
     return [step for step in every if step.probability > 0]
 
 
@@ -181,16 +256,16 @@ def cpu_blocks(n: int, values: int, device: torch.device) -> list[slice]:
 
 
 def after_each_step(view: View, images: Tensor, draws: Draws, size: int) -> Iterator[tuple[str, Tensor]]:
-    """The view of images [N, 3, H, W] after each step, by the step's name; the last is not yet normalised.
+    """The view of images [N, C, H, W] after each step, by the step's name; the last is not yet normalised.
 
-    Yields float32 [N, 3, size, size] in 0..1, which the next step may change in place.
+    Yields float32 [N, C, size, size] in 0..1, which the next step may change in place.
     """
     if draws.boxes is None:
         images = F.to_float(F.mirror(images, draws.flip))
     else:
         images = F.resized_crop(images, draws.boxes, size, view.interpolation, draws.flip)
     yield "crop and flip", images
-    for step in steps(view, draws):
+    for step in steps(view, draws, images.shape[1]):
         images = take(step, images)
         yield step.name, images
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -21,13 +21,17 @@ from recviz.augment.preparation import (
     IMAGENET_STD,
     LARGEST,
     Preparation,
-    three_channels,
+    check_size,
+    with_channels,
 )
-from recviz.augment.view import UNIFORMS, View, after_each_step, cpu_blocks, draw
+from recviz.augment.view import UNIFORMS, View, after_each_step, cpu_blocks, draw, draw_channels
 from recviz.errors import InputError
 
 Channels = Sequence[float]
-"""A number for each of red, green and blue."""
+"""A number for each channel."""
+
+MEASURED: Literal["measured"] = "measured"
+"""In place of a mean or standard deviation: DataModule measures it."""
 
 VICREG_A = View(blur=1.0)
 VICREG_B = View(blur=0.1, solarize=0.2)
@@ -90,40 +94,43 @@ class Views(nn.Module):
         size: side of the views in pixels.
         a: settings of the first, third, … view.
         b: settings of the second, fourth, … view. None: those of a.
-        mean: of each channel in 0..1, subtracted at the end.
-        std: of each channel, divided by at the end.
+        mean: of each channel in 0..1, subtracted at the end; the images have as many channels. "measured":
+            DataModule.setup measures mean and std on the training images.
+        std: of each channel, divided by at the end; "measured" together with the mean.
         count: number of views with the settings a and b in turn.
         groups: further views, called c, d, ….
         growth: stages of training, each (start, size) or (start, size, count) of the views a and b, with the start as a
             fraction of all training steps. The first starts at 0; the last has the size `size`. Sizes of `groups` and
             of the blur change in proportion. None: no growth.
-        compiled: whether torch.compile fuses the steps. None: on CUDA devices.
+        compiled: whether torch.compile fuses the steps, which must be those of red, green and blue. None: on CUDA
+            devices.
 
     Attributes:
-        preparation: size, mean and std, for evaluation.
         stages: the stages of training; one without growth.
 
     Raises:
-        InputError: see Preparation; fewer than two views; stages out of order or that do not end with `size`.
+        InputError: see Preparation; fewer than two views; stages out of order or that do not end with `size`; steps of
+            colours for other channels.
     """
 
     mean: Tensor
     std: Tensor
+    _preparation: Preparation | None = None
 
     def __init__(  # noqa: PLR0913 (settings)
         self,
         size: int,
         a: View = VICREG_A,
         b: View | None = VICREG_B,
-        mean: Channels = IMAGENET_MEAN,
-        std: Channels = IMAGENET_STD,
+        mean: Channels | Literal["measured"] = IMAGENET_MEAN,
+        std: Channels | Literal["measured"] = IMAGENET_STD,
         count: int = 2,
         groups: Sequence[ViewGroup] = (),
         growth: Growth | None = None,
         compiled: bool | None = None,
     ) -> None:
         super().__init__()
-        self.preparation = Preparation(size, mean, std)
+        check_size(size)
         self.size, self.a, self.b = size, a, b or a
         self.groups = tuple(groups)
         self.compiled = compiled
@@ -133,8 +140,46 @@ class Views(nn.Module):
             raise InputError(
                 f"growth must start at 0, go on at rising fractions below 1, and end with size {size}, got {growth}"
             )
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.register_buffer("mean", None, persistent=False)
+        self.register_buffer("std", None, persistent=False)
+        if not isinstance(mean, str) and not isinstance(std, str):
+            self.normalise_by(mean, std)
+        elif not mean == std == MEASURED:
+            raise InputError(f"mean and std of the views must be numbers or both {MEASURED!r}, got {mean} and {std}")
+
+    @property
+    def normalised(self) -> bool:
+        """Whether mean and std are known."""
+        return self._preparation is not None
+
+    @property
+    def preparation(self) -> Preparation:
+        """Size, mean and std, for evaluation.
+
+        Raises:
+            InputError: a mean and std that are not measured yet.
+        """
+        if self._preparation is None:
+            raise InputError("mean and std of the views are not measured yet: call setup() of the data first")
+        return self._preparation
+
+    def normalise_by(self, mean: Channels, std: Channels) -> None:
+        """Set mean and std of each channel.
+
+        Raises:
+            InputError: see Preparation; a step that images of these channels cannot take, or that cannot be compiled.
+        """
+        self._preparation = Preparation(self.size, mean, std)
+        device = next((buffer.device for buffer in self.buffers()), None)
+        self.mean, self.std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
+        channels = self.preparation.channels
+        for view in (self.a, self.b, *(group.view for group in self.groups)):
+            view.check_channels(channels)
+            if self.compiled and not (channels == 3 and view.fusible):
+                raise InputError(
+                    "compiled views have the steps of red, green and blue only, without per_channel, noise and "
+                    "channel_drop: leave `compiled` at null"
+                )
 
     def _stage(self, start: float, size: int, count: int) -> Stage:
         if not (1 <= size <= LARGEST and count + sum(group.count for group in self.groups) >= 2 and count >= 1):
@@ -159,11 +204,11 @@ class Views(nn.Module):
         generator: torch.Generator | None = None,
         progress: float = 1.0,
     ) -> tuple[Tensor, ...]:
-        """Draw all views of a stage, in the order of `each`: V of float32 [N, 3, S, S], normalised.
+        """Draw all views of a stage, in the order of `each`: V of float32 [N, C, S, S], normalised.
 
         Args:
-            images: uint8, or float in 0..1: [N, 3, H, W] or grey [N, 1, H, W]; or crops, which get every step except
-                the crop: a tensor [N, 3, size, size] for each view, in the order of `each`.
+            images: uint8, uint16, or float in 0..1: [N, C, H, W], or grey [N, 1, H, W] if C is 3; or crops, which get
+                every step except the crop: a tensor [N, C, size, size] for each view, in the order of `each`.
             generator: source of all random numbers, on the device of the images; None is torch's global one.
             progress: fraction of all training steps, which selects the stage.
 
@@ -205,6 +250,16 @@ class Views(nn.Module):
         view = View(scale=(0.2, 1.0), solarize=0.1)
         return cls(size, view, None, mean, std)
 
+    @classmethod
+    def multichannel(
+        cls, size: int, mean: Channels | Literal["measured"] = MEASURED, std: Channels | Literal["measured"] = MEASURED
+    ) -> Views:
+        """Images of any channels: crops from 0.2, brightness and contrast of each channel, noise, dropped channels."""
+        view = View(
+            scale=(0.2, 1.0), saturation=0, hue=0, grayscale=0, per_channel=True, noise=0.5, channel_drop=0.1
+        )  # fmt: skip
+        return cls(size, view, None, mean, std)
+
     def each(self, progress: float = 1.0) -> list[tuple[str, View, int]]:
         """Name, settings and size of each view at a fraction of all training steps."""
         return stage_at(self.stages, progress).views
@@ -213,8 +268,9 @@ class Views(nn.Module):
         """The source images of each view: its crops, or the same images for all."""
         sizes = [size for _, _, size in self.each(progress)]
         if isinstance(images, Tensor):
-            return [three_channels(images)] * len(sizes)
-        got, expected = [tuple(crops.shape[1:]) for crops in images], [(3, size, size) for size in sizes]
+            return [with_channels(images, self.preparation.channels)] * len(sizes)
+        got = [tuple(crops.shape[1:]) for crops in images]
+        expected = [(self.preparation.channels, size, size) for size in sizes]
         if got != expected:
             shapes = [" and ".join(f"[N, {', '.join(map(str, shape))}]" for shape in each) for each in (expected, got)]
             raise InputError(f"crops must have the shapes {shapes[0]}, got {shapes[1]}")
@@ -222,14 +278,18 @@ class Views(nn.Module):
 
     def _view(self, view: View, images: Tensor, size: int, cropped: bool, generator: torch.Generator | None) -> Tensor:
         """Draw for the whole batch, then compute in blocks that fit a CPU's cache; one block on other devices."""
-        n, device = len(images), images.device
+        n, channels, device = len(images), images.shape[1], images.device
         uniforms = torch.rand(n, UNIFORMS, generator=generator, device=device)
-        if self.compiled or (self.compiled is None and device.type == "cuda"):
-            result = compiled_view(view, images, uniforms, size, self.mean, self.std, cropped)
+        fusible = channels == 3 and view.fusible
+        if self.compiled or (self.compiled is None and device.type == "cuda" and fusible):
+            source = F.to_float(images) if images.dtype == torch.uint16 else images
+            result = compiled_view(view, source, uniforms, size, self.mean, self.std, cropped)
             if result is not None:
                 return result
         draws = draw(view, uniforms, None if cropped else (images.shape[2], images.shape[3]))
-        result = torch.empty(n, 3, size, size, device=device, memory_format=torch.channels_last)
+        if not view.fusible:
+            draws = draw_channels(view, draws, channels, size, generator)
+        result = torch.empty(n, channels, size, size, device=device, memory_format=torch.channels_last)
 
         def fill(block: slice) -> None:
             *_, (_, part) = after_each_step(view, images[block], draws.rows(block), size)
@@ -260,7 +320,7 @@ class OneView(Views):
     def forward(  # type: ignore[override]
         self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None, progress: float = 1.0
     ) -> Tensor:
-        """The view, float32 [N, 3, size, size], of images [N, 3, H, W] or of crops, a sequence of one tensor."""
+        """The view, float32 [N, C, size, size], of images [N, C, H, W] or of crops, a sequence of one tensor."""
         (source,) = self.sources(images)
         return self._view(self.a, source, self.size, not isinstance(images, Tensor), generator)
 

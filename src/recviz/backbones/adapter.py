@@ -67,8 +67,8 @@ def _drop_last_linear(module: nn.Module, name: str, head: nn.Module) -> int | No
     return None
 
 
-def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
-    """Raise InputError unless the backbone maps images [N, 3, size, size] to features [N, feature_dim].
+def check_backbone(backbone: nn.Module, size: int, train: bool = False, channels: int = 3) -> None:
+    """Raise InputError unless the backbone maps images [N, C, size, size] to features [N, feature_dim].
 
     Encodes two images of noise, without gradients. Parameters, buffers, modes and torch's random state do not change.
     An exception keeps its type unless another image size works.
@@ -77,17 +77,25 @@ def check_backbone(backbone: nn.Module, size: int, train: bool = False) -> None:
         backbone: on any device.
         size: side of the images in pixels.
         train: also check train mode.
+        channels: C.
 
     Raises:
-        InputError: a backbone that only takes other image sizes, or whose output is not float [N, feature_dim].
+        InputError: a backbone that only takes images of other channels or sizes, or whose output is not float
+            [N, feature_dim].
     """
+    stem = next((part for part in backbone.modules() if isinstance(part, nn.Conv2d)), None)
+    if stem is not None and stem.in_channels != channels and _fails(backbone, size, channels):
+        raise InputError(
+            f"{_name(backbone)} takes images of {stem.in_channels} channel{'s' * (stem.in_channels > 1)}, and these "
+            f"have {channels}: set the backbone's in_channels (timm: in_chans) to {channels}"
+        )
     for mode in (False, True) if train else (False,):
         try:
-            features = _trial(backbone, size, mode)
+            features = _trial(backbone, size, mode, channels)
         except (InputError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            other = _working_size(backbone, size, mode)
+            other = _working_size(backbone, size, mode, channels)
             if other is None:
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -123,10 +131,18 @@ def checked_features(backbone: nn.Module, features: Any, mode: str = "") -> Tens
     )
 
 
-def _trial(backbone: nn.Module, size: int, train: bool) -> Any:
+def _fails(backbone: nn.Module, size: int, channels: int) -> bool:
+    """Whether the backbone takes no images of these channels."""
+    with contextlib.suppress(Exception):
+        _trial(backbone, size, False, channels)
+        return False
+    return True
+
+
+def _trial(backbone: nn.Module, size: int, train: bool, channels: int) -> Any:
     """The backbone's output for two images of noise; BatchNorm updates copies of the buffers."""
     example = next(backbone.parameters(), torch.empty(0))
-    noise = torch.rand(TRIED, 3, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
+    noise = torch.rand(TRIED, channels, size, size, generator=torch.Generator().manual_seed(0)).to(example.device)
     buffers = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
     devices = [example.device] if example.is_cuda else []
     with in_mode(backbone, train), torch.no_grad(), torch.random.fork_rng(devices):
@@ -145,12 +161,12 @@ def in_mode(module: nn.Module, train: bool) -> Iterator[None]:
             part.training = training
 
 
-def _working_size(backbone: nn.Module, size: int, train: bool) -> int | None:
+def _working_size(backbone: nn.Module, size: int, train: bool, channels: int) -> int | None:
     """An image size that works although `size` fails; None if there is none, or if `size` works on a second try."""
 
     def works(side: int) -> bool:
         with contextlib.suppress(Exception):
-            _trial(backbone, side, train)
+            _trial(backbone, side, train, channels)
             return True
         return False
 

@@ -32,9 +32,10 @@ class ResNet(nn.Module):
             (SimCLR, appendix B.9); "solo-learn" pads by 2, as solo-learn's CIFAR checkpoints require: 34×34 maps, 27%
             more compute.
         width: factor of the channels of the stem and every stage; 2 is the authors' x2.
+        in_channels: channels of the images.
 
     Raises:
-        InputError: an unknown stem, or a width that leaves a stage without channels.
+        InputError: an unknown stem, a width that leaves a stage without channels, or images without channels.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class ResNet(nn.Module):
         layers: tuple[int, int, int, int],
         stem: Stem,
         width: float,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if stem not in STEMS:
@@ -51,7 +53,7 @@ class ResNet(nn.Module):
         if planes[0] < 1:
             raise InputError(f"width must leave at least one channel (1/64 or more), got {width}")
         kernel, stride, padding = STEMS[stem]
-        self.conv1 = nn.Conv2d(3, planes[0], kernel, stride, padding, bias=False)
+        self.conv1 = nn.Conv2d(check_in_channels(in_channels), planes[0], kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
@@ -66,7 +68,7 @@ class ResNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        """Features [N, feature_dim] of images [N, in_channels, H, W]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return torch.flatten(self.avgpool(x), 1)
@@ -82,18 +84,19 @@ class SmallResNet(nn.Module):
     Args:
         widths: channels of each stage; the stem has those of the first. Each stage but the first halves the resolution.
         features: channels of the last layer, a 1×1 convolution with BatchNorm and ReLU; feature_dim.
+        in_channels: channels of the images.
 
     Raises:
-        InputError: no stage, or a width below 1.
+        InputError: no stage, a width below 1, or images without channels.
     """
 
-    def __init__(self, widths: Sequence[int] = (48, 96, 144), features: int = 1024) -> None:
+    def __init__(self, widths: Sequence[int] = (48, 96, 144), features: int = 1024, in_channels: int = 3) -> None:
         super().__init__()
         if min([features, *widths] if widths else [0]) < 1:
             raise InputError(
                 f"SmallResNet needs one or more widths and features, all 1 or more, got {list(widths)} and {features}"
             )
-        stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1, bias=False)
+        stem = nn.Conv2d(check_in_channels(in_channels), widths[0], 4, stride=2, padding=1, bias=False)
         self.stem = nn.Sequential(stem, nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         stages = [_stage(BasicBlock, widths[0], widths[0], 1, stride=1)]
         stages += [_stage(BasicBlock, a, b, 1, stride=2) for a, b in itertools.pairwise(widths)]
@@ -105,8 +108,15 @@ class SmallResNet(nn.Module):
         _initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features [N, feature_dim] of images [N, 3, H, W]."""
+        """Features [N, feature_dim] of images [N, in_channels, H, W]."""
         return torch.flatten(self.avgpool(self.last(self.stages(self.stem(images)))), 1)
+
+
+def check_in_channels(in_channels: int) -> int:
+    """Return the number of channels; raise InputError if it is below 1."""
+    if in_channels < 1:
+        raise InputError(f"in_channels must be at least 1, got {in_channels}")
+    return in_channels
 
 
 def _initialise(network: nn.Module) -> None:
@@ -131,44 +141,44 @@ def _stage(
     return nn.Sequential(block(channels, planes, stride, downsample), *rest)
 
 
-def resnet18(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+def resnet18(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None, in_channels: int = 3) -> ResNet:
     """ResNet-18: feature_dim 512 × width. `weights`: a path, see weights.load_backbone_weights."""
-    return filled(ResNet(BasicBlock, (2, 2, 2, 2), stem, width), "resnet18", width, weights)
+    return filled(ResNet(BasicBlock, (2, 2, 2, 2), stem, width, in_channels), "resnet18", width, weights)
 
 
-def resnet34(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+def resnet34(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None, in_channels: int = 3) -> ResNet:
     """ResNet-34: feature_dim 512 × width. `weights`: a path, see weights.load_backbone_weights."""
-    return filled(ResNet(BasicBlock, (3, 4, 6, 3), stem, width), "resnet34", width, weights)
+    return filled(ResNet(BasicBlock, (3, 4, 6, 3), stem, width, in_channels), "resnet34", width, weights)
 
 
-def resnet50(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+def resnet50(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None, in_channels: int = 3) -> ResNet:
     """ResNet-50: feature_dim 2048 × width. `width=2` is the authors' resnet50x2.
 
     `weights`: "vicreg" for the authors' published weights (73.2% linear top-1 on ImageNet; x2: 75.5%), or a path, see
     weights.load_backbone_weights.
     """
-    return filled(ResNet(Bottleneck, (3, 4, 6, 3), stem, width), "resnet50", width, weights)
+    return filled(ResNet(Bottleneck, (3, 4, 6, 3), stem, width, in_channels), "resnet50", width, weights)
 
 
-def resnet101(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+def resnet101(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None, in_channels: int = 3) -> ResNet:
     """ResNet-101: feature_dim 2048 × width. `weights`: a path, see weights.load_backbone_weights."""
-    return filled(ResNet(Bottleneck, (3, 4, 23, 3), stem, width), "resnet101", width, weights)
+    return filled(ResNet(Bottleneck, (3, 4, 23, 3), stem, width, in_channels), "resnet101", width, weights)
 
 
-def resnet200(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None) -> ResNet:
+def resnet200(stem: Stem = "imagenet", width: float = 1.0, weights: str | None = None, in_channels: int = 3) -> ResNet:
     """ResNet-200: feature_dim 2048 × width. `width=2` is the authors' resnet200x2.
 
     `weights`: "vicreg" for the authors' published weights of x2 (77.3% linear top-1 on ImageNet), or a path, see
     weights.load_backbone_weights.
     """
-    return filled(ResNet(Bottleneck, (3, 24, 36, 3), stem, width), "resnet200", width, weights)
+    return filled(ResNet(Bottleneck, (3, 24, 36, 3), stem, width, in_channels), "resnet200", width, weights)
 
 
-def resnet50x2(weights: str | None = None) -> ResNet:
+def resnet50x2(weights: str | None = None, in_channels: int = 3) -> ResNet:
     """The authors' resnet50x2: `resnet50(width=2)`, feature_dim 4096."""
-    return resnet50(width=2, weights=weights)
+    return resnet50(width=2, weights=weights, in_channels=in_channels)
 
 
-def resnet200x2(weights: str | None = None) -> ResNet:
+def resnet200x2(weights: str | None = None, in_channels: int = 3) -> ResNet:
     """The authors' resnet200x2: `resnet200(width=2)`, feature_dim 4096."""
-    return resnet200(width=2, weights=weights)
+    return resnet200(width=2, weights=weights, in_channels=in_channels)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
-from recviz.commands.parsing import new_parser, parse
+from recviz.augment.preparation import Reading
+from recviz.commands.parsing import instantiate, new_parser, parse
 from recviz.data.images import over_threads, printable
 from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
 from recviz.data.packed.store import MANIFEST, ShardStore
-from recviz.data.photo import Photo, UnreadableError
+from recviz.data.survey import of_one_depth, summed_up, survey
 from recviz.errors import InputError
-from recviz.files import sha256_of, whole_file
+from recviz.files import sha256_of, whole_file, write_whole
 from recviz.launch.machine import cache_folder, torch_threads
+from recviz.progress import working
+from recviz.reports import stats
 from recviz.runs.folder import RunFolder
 from recviz.runs.health import health_lines, signals, verdicts
 
 DESCRIPTION = """Read every image below DIR, or every checksum of a packed dataset, and list the unreadable files.
 
 Files of other types are counted by extension; training leaves them out. --out writes the unreadable files to a file
-that --data.exclude takes.
+that --data.exclude takes. --stats also prints sizes, channels, depth, mean and standard deviation, equal and
+similar files, and misnamed ones, and writes them as a page with a contact sheet.
 
 Or judge a run folder, also while it trains: what is wrong with the run, how that shows, and what to change.
 
@@ -42,17 +44,31 @@ def run(argv: list[str]) -> int:
     parser.add_argument("dir", type=str, metavar="DIR", help="a folder of images, a packed dataset, or a run folder")
     parser.add_argument("--out", type=str | None, default=None, help="file to write the unreadable ones to")
     parser.add_argument("--num_workers", type=int | None, default=None, help="threads (default: one per core)")
+    parser.add_argument("--stats", action="store_true", help="describe the images, and write a page")
+    parser.add_argument("--page", type=str | None, default=None, help="of --stats (default: stats.html)")
+    parser.add_argument(
+        "--reading", type=Reading | None, default=None, help="of other channels: see ImageFolderDataModule"
+    )
     config = parse(parser, argv)
-    root = Path(config.dir)
+    root, reading = Path(config.dir), instantiate(parser, config).reading
     run = RunFolder(root)
     if run.exists and (run.record.is_file() or run.metrics.is_file()):
-        for name in ("out", "num_workers"):
-            if config[name] is not None:
+        for name in ("out", "num_workers", "stats", "page", "reading"):
+            if config[name]:
                 raise InputError(f"{root} is a run folder, which --{name} is not for")
         return _run(run)
     if config.num_workers is not None and config.num_workers < 1:
         raise InputError(f"--num_workers must be at least 1, got {config.num_workers}")
-    broken = _packed(root) if (root / MANIFEST).is_file() else _files(root, config.num_workers)
+    if (root / MANIFEST).is_file():
+        for name in ("stats", "page", "reading"):
+            if config[name]:
+                raise InputError(f"{root} is a packed dataset, which --{name} is not for")
+        broken = _packed(root)
+    else:
+        if config.page is not None and not config.stats:
+            raise InputError("--page is for --stats")
+        page = Path(config.page or "stats.html") if config.stats else None
+        broken = _files(root, config.num_workers, reading, page)
     if config.out is not None:
         try:
             with whole_file(Path(config.out)) as part:
@@ -70,40 +86,36 @@ def _run(folder: RunFolder) -> int:
     return 1 if found else 0
 
 
-class Finding(NamedTuple):
-    """Result of reading one file."""
-
-    problem: str | None
-    """Why it is unreadable, or None."""
-    dim: int | None = None
-    """See Photo."""
-
-
-def examine(path: str) -> Finding:
-    """Decode one file completely."""
-    try:
-        photo = Photo(Path(path).read_bytes())
-        photo.pixels()
-    except UnreadableError as error:
-        return Finding(str(error))
-    except OSError as error:
-        return Finding(error.strerror or str(error))
-    return Finding(None, photo.dim)
-
-
-def _files(root: Path, workers: int | None) -> list[str]:
-    """Names below root of the unreadable images."""
-    folder = read_folder(root)
+def _files(root: Path, workers: int | None, reading: Reading | None, page: Path | None) -> list[str]:
+    """Names below root of the unreadable images; prints what was found, and writes the page of --stats."""
+    folder = read_folder(root, rasters=reading is not None)
     paths, left_out = folder.paths, folder.left_out
     with torch_threads(1):  # the workers are threads
-        findings = over_threads(lambda index: examine(paths[index]), len(paths), "reading", workers)
+        measure = page is not None
+        found = over_threads(lambda at: survey(paths[at], root, reading, measure), len(paths), "reading", workers)
+    files = of_one_depth(found, reading)
     broken = []
-    for path, finding in zip(paths, findings, strict=True):
-        if finding.problem is not None:
-            broken.append(os.path.relpath(path, root))
-            print(f"{printable(broken[-1])}: {finding.problem}")
-    for bits, count in sorted(Counter(finding.dim for finding in findings if finding.dim is not None).items()):
-        print(f"{count:,} of 16 bits a channel with values of {bits} bits: nearly black, since the upper 8 are used")
+    for file in files:
+        if file.problem is not None:
+            broken.append(file.name)
+            print(f"{printable(file.name)}: {file.problem}")
+    if page is not None:
+        facts = summed_up(files)
+        width = max(len(heading) for heading, _ in facts.rows)
+        for heading, text in facts.rows:
+            print(f"{heading:<{width}}  {printable(text)}")
+        with working("drawing the page"):
+            text = stats.page(root, facts, [file for file in files if file.problem is None], reading)
+        try:
+            write_whole(page, text)
+        except OSError as error:
+            raise InputError(f"cannot write {page}: {error.strerror}") from error
+        print(f"page: {page}")
+    else:
+        dim = Counter(file.seen.dim for file in files if file.seen is not None and file.seen.dim is not None)
+        for bits, count in sorted(dim.items()):
+            remedy = ", since the upper 8 are used" if reading is None else ": set reading.value_range"
+            print(f"{count:,} of 16 bits a channel with values of {bits} bits: nearly black{remedy}")
     images = f"{len(paths):,} image{'s' * (len(paths) != 1)}, {len(broken):,} cannot be read"
     others = f"{len(paths) + left_out.total():,} files: {images}; left out: {counted(left_out)}"
     print(others if left_out else images)

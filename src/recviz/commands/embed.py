@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
     if config.images is not None:
         if config.data is not None:
             raise InputError("give --images or --data, not both")
-        data = DataModule(LooseImages(Path(config.images)), on_error="skip")
+        data = DataModule(LooseImages(Path(config.images), origin.preparation.reading), on_error="skip")
     if data is None:
         what = "the run's own data are none of recviz's" if origin.config else "an exported backbone brings no data"
         raise InputError(f"{what}: give --data or --images")

@@ -27,7 +27,7 @@ from recviz.methods.joint_embedding import JointEmbedding
 from recviz.probes.final import FinalProbe
 from recviz.progress import say, working
 from recviz.runs.changes import check_checkpoint
-from recviz.runs.cost import view_sizes
+from recviz.runs.cost import view_channels, view_sizes
 from recviz.runs.resume import take_resume
 
 
@@ -147,8 +147,9 @@ def set_up_data(job: Job) -> None:
         with refusals(name):
             probe.read_data(job.data)
     if isinstance(job.model, JointEmbedding):
+        channels = view_channels(job.data)
         for size in view_sizes(job.data):
-            check_backbone(job.model.backbone, size, train=True)
+            check_backbone(job.model.backbone, size, train=True, channels=channels)
 
 
 def checked_checkpoint(job: Job, quiet: bool) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from recviz.augment.picture import pictured
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.folder import LooseImages, one_image
 from recviz.data.module import DataModule
@@ -39,8 +40,9 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--k must be at least 1, got {config.k}")
     with working("reading the checkpoint"):
         backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
-    data = DataModule(LooseImages(Path(config.images)), batch_size=64, on_error="skip")
-    photo, bank = one_image(query), data.dataset.train()
+    reading = origin.preparation.reading
+    data = DataModule(LooseImages(Path(config.images), reading), batch_size=64, on_error="skip")
+    photo, bank = one_image(query, reading), data.dataset.train()
     asked, known = (embed(backbone, data, split, origin.preparation) for split in (photo, bank))
     found = nearest_neighbours(asked.features, known.features, config.k + 1)
     rows = [
@@ -52,7 +54,9 @@ def run(argv: list[str]) -> None:
         raise InputError(f"{config.images} holds no image but {query}")
     names = [known.name(index) for index, _ in rows]
     chosen = bank.subset(known.indices[[index for index, _ in rows]])
-    tiles = torch.cat([split.images.squares(160) for split in (photo, chosen)])  # type: ignore[attr-defined]
+    squares = [split.images.squares(160) for split in (photo, chosen)]  # type: ignore[attr-defined]
+    tiles = torch.cat([pictured(each, origin.preparation.mean, origin.preparation.std) for each in squares])
+    tiles = (tiles * 255).round().to(torch.uint8)
     drawing = picture(tiles, [str(query), *names], [similarity for _, similarity in rows])
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

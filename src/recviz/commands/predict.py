@@ -35,7 +35,7 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--out {out} is a folder")
     with working("reading the checkpoint"):
         classifier = load_classifier(config.ckpt_path)
-    data = DataModule(LooseImages(Path(config.folder)), batch_size=64, on_error="skip")
+    data = DataModule(LooseImages(Path(config.folder), classifier.preparation.reading), batch_size=64, on_error="skip")
     embedded = embed(classifier.backbone, data, data.dataset.train(), classifier.preparation)
     with torch.no_grad():
         features = embedded.features.to(classifier.head.weight.dtype)

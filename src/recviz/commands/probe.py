@@ -135,7 +135,8 @@ def read_subject(probed: Probed) -> Subject:
     backbone, data = as_backbone(objects.backbone), objects.data
     if probed.checkpoint is not None:
         fill(backbone, backbone_weights(probed.checkpoint), probed.path)
-    check_backbone(backbone, data.preparation.size)
+    channels, size = data.image_shape
+    check_backbone(backbone, size, channels=channels)
     check_writable(probed.results)
     if config.save is not None and not probed.protocol.labelled:
         raise InputError(f"--protocol {config.protocol} fits no classifier that --save could keep")

@@ -50,7 +50,7 @@ def find_recipe(name: str) -> Path:
     names = [path.name for path in sorted(recipes_folder().glob("*.yaml"))]
     hint = did_you_mean(nearest(name, names) or nearest(f"{Path(name).stem}.yaml", names))
     what = f"{name} is a folder" if Path(name).is_dir() else f"no recipe {name}"
-    known = ", ".join(each.removesuffix(".yaml") for each in names)
+    known = ", ".join(each.removesuffix(".yaml") for each in names if not each.startswith("study-"))
     raise InputError(f"{what}: neither a file nor a bundled recipe{hint or f' ({known})'}")
 
 

@@ -28,7 +28,10 @@ def run_data(data: dict[str, Any], preparation: Preparation) -> dict[str, Any] |
 
 def seen_as(preparation: Preparation) -> dict[str, Any]:
     """The setting of views of a preparation."""
-    return {"class_path": "recviz.Views", "init_args": preparation.as_dict()}
+    values: dict[str, Any] = {"size": preparation.size, "mean": list(preparation.mean), "std": list(preparation.std)}
+    if preparation.channels != 3:  # whose default views have steps of colours
+        values |= {"a": {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0}, "b": None}
+    return {"class_path": "recviz.Views", "init_args": values}
 
 
 def parse_with_data(

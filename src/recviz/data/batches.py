@@ -37,7 +37,7 @@ class RawBatch(NamedTuple):
     """A batch of a loader, before views are made on the device."""
 
     images: Tensor | list[Tensor]
-    """uint8 [n, 3, H, W], or the crops of each view."""
+    """uint8 or uint16 [n, C, H, W], or the crops of each view."""
     labels: Tensor | None
     """int64 [n]."""
     seed: int | None

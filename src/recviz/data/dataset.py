@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from recviz.augment.preparation import Reading
 from recviz.augment.views import Views
 from recviz.data.images import Images
 from recviz.data.listing import named
@@ -18,6 +19,9 @@ from recviz.errors import InputError
 
 class Dataset:
     """Base of all datasets; only `train` is required. `DataModule` selects, holds out, decodes and batches."""
+
+    reading: Reading | None = None
+    """How files are read; None: as photographs, in colour and 8 bits."""
 
     def download(self) -> None:
         """Download missing files, on one process of each host."""
@@ -32,7 +36,8 @@ class Dataset:
 
     def default_views(self) -> Views:
         """The default views of these images."""
-        return Views.vicreg()
+        colour = self.reading is None or self.reading.count == 3
+        return Views.vicreg() if colour else Views.multichannel(224)
 
 
 @dataclass(frozen=True)

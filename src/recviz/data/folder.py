@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from recviz.augment.preparation import Reading
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import FileImages, printable
 from recviz.data.layout import Layout, find_layout
@@ -26,6 +27,7 @@ class ImageFolder(Dataset):
     memory_size: int | None = None
     train_list: str | None = None
     exclude: str | None = None
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if self.memory_size is not None and self.memory_size < 1:
@@ -35,7 +37,7 @@ class ImageFolder(Dataset):
     def layout(self) -> Layout:
         """The layout of the root."""
         root = user_path(self.root)
-        return find_layout(read_folder(root, excluded_paths(root, self.exclude)))
+        return find_layout(read_folder(root, excluded_paths(root, self.exclude), self.reading is not None))
 
     def train(self) -> Split:
         """ROOT/train, or ROOT."""
@@ -46,7 +48,7 @@ class ImageFolder(Dataset):
             listed = read_list(user_path(self.train_list))
             if not listed:
                 raise InputError(f"the list of training images {self.train_list} is empty")
-        split = load_folder(layout.train, listed=listed)
+        split = load_folder(layout.train, listed=listed, reading=self.reading)
         source = split.source if listed is None else f"{split.source}, listed in {self.train_list}"
         return replace(split, source=source, notes=layout.notes, memory_size=self.memory_size)
 
@@ -54,8 +56,10 @@ class ImageFolder(Dataset):
         """ROOT/val or ROOT/test, without labels if it has no class folders; None if missing."""
         val, unlabelled = self.layout.val, self.layout.unlabelled
         if unlabelled is not None:
-            return Split(FileImages(unlabelled.paths), None, [], str(unlabelled))
-        return None if val is None else replace(load_folder(val, labelled=True), memory_size=self.memory_size)
+            return Split(FileImages(unlabelled.paths, self.reading), None, [], str(unlabelled))
+        if val is None:
+            return None
+        return replace(load_folder(val, labelled=True, reading=self.reading), memory_size=self.memory_size)
 
 
 @dataclass(eq=False, repr=False)
@@ -68,28 +72,31 @@ class ImageFolderDataModule(DataModule):
     Args:
         root: the folder.
         memory_size: decode every image once, to a centre square of this many pixels, and keep all in memory
-            (N · 3 · memory_size² bytes); for small images. None: decode files for each batch.
+            (N · C · memory_size² values); for small images. None: decode files for each batch.
         train_list: a text file of training images to keep, one name or <class>/<name> per line, such as SimCLR's lists
             of 1% and 10% of ImageNet. None: all.
         exclude: a text file of images to leave out, one path below root per line, as from `recviz check --out`.
+        reading: for images of other channels than red, green and blue, or of more than 8 bits: the channels to take,
+            and the values that become 0 and 1. None: every image in colour and 8 bits.
     """
 
     root: str
     memory_size: int | None = None
     train_list: str | None = None
     exclude: str | None = None
+    reading: Reading | None = None
     dataset: Dataset = field(init=False)
 
     def __post_init__(self) -> None:
-        self.dataset = ImageFolder(self.root, self.memory_size, self.train_list, self.exclude)
+        self.dataset = ImageFolder(self.root, self.memory_size, self.train_list, self.exclude, self.reading)
         super().__post_init__()
 
 
 class LooseImages(Dataset):
     """All images below a folder, in any arrangement, without labels; for encoding."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, reading: Reading | None = None) -> None:
+        self.folder, self.reading = folder, reading
 
     def train(self) -> Split:
         """All images, sorted by path.
@@ -97,11 +104,11 @@ class LooseImages(Dataset):
         Raises:
             InputError: not a folder, or no images in it.
         """
-        folder = read_folder(self.folder)
-        return Split(FileImages(folder.paths), None, [], str(self.folder), folder.left_out)
+        folder = read_folder(self.folder, rasters=self.reading is not None)
+        return Split(FileImages(folder.paths, self.reading), None, [], str(self.folder), folder.left_out)
 
 
-def one_image(path: Path) -> Split:
+def one_image(path: Path, reading: Reading | None = None) -> Split:
     """A split of one file.
 
     Raises:
@@ -109,14 +116,18 @@ def one_image(path: Path) -> Split:
     """
     if not path.is_file():
         raise InputError(f"there is no image {path}")
-    images = FileImages([path])
+    images = FileImages([path], reading)
     if problem := images.problem(0):
         raise InputError(problem)
     return Split(images, None, [])
 
 
 def load_folder(
-    folder: Folder, class_names: list[str] | None = None, listed: list[str] | None = None, labelled: bool = False
+    folder: Folder,
+    class_names: list[str] | None = None,
+    listed: list[str] | None = None,
+    labelled: bool = False,
+    reading: Reading | None = None,
 ) -> Split:
     """Images of class folders or of a flat folder, sorted by class and name; files are not opened.
 
@@ -125,6 +136,7 @@ def load_folder(
         class_names: use these class folders, in this order. None: all that contain images, sorted.
         listed: keep only these files, see ImageFolderDataModule. None: all.
         labelled: treat a single folder as a class.
+        reading: how files are read.
 
     Raises:
         InputError: images next to class folders, a missing class folder or listed file.
@@ -148,8 +160,8 @@ def load_folder(
             raise InputError(f"data.train_list needs class folders, and {folder} holds images without labels")
         found = keep_listed(folder, found, listed)
     if not found or (len(found) == 1 and not labelled and class_names is None):
-        return Split(FileImages(next(iter(found.values()), folder.paths)), None, [], str(folder), left_out)
+        return Split(FileImages(next(iter(found.values()), folder.paths), reading), None, [], str(folder), left_out)
     counts = torch.tensor([len(files) for files in found.values()])
-    images = FileImages([path for files in found.values() for path in files])
+    images = FileImages([path for files in found.values() for path in files], reading)
     labels = torch.repeat_interleave(torch.arange(len(found)), counts)
     return Split(images, labels, [printable(name) for name in found], str(folder), left_out)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recviz.augment.functional import random_crop_boxes
-from recviz.augment.preparation import MARGIN, Preparation
+from recviz.augment.functional import random_crop_boxes, to_float
+from recviz.augment.preparation import MARGIN, Preparation, Reading
 from recviz.augment.view import View
 from recviz.data.photo import REDUCTIONS, Photo, UnreadableError, centre_square, resize_into
+from recviz.data.raster import Raster
 from recviz.errors import InputError
 from recviz.launch.machine import usable_cores
 from recviz.launch.seeds import mixed_seed
@@ -27,6 +29,10 @@ from recviz.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_FIRST = 16
+"""Images at the beginning of a dataset of which one is readable."""
 
 
 class UnreadableImageError(InputError):
@@ -55,12 +61,17 @@ class Images:
         chosen.rows = self.rows[indices.numpy()]
         return chosen
 
+    @property
+    def channels(self) -> int:
+        """Number of channels of the images."""
+        return 3
+
     def name(self, index: int) -> str:
         """Name of the image: its path, or its index in the dataset."""
         return str(self.rows[index])
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> Tensor | list[Tensor]:
-        """Input of Views for these views: images uint8 [n, 3, H, W], or the crops of each view.
+        """Input of Views for these views: images uint8 or uint16 [n, C, H, W], or the crops of each view.
 
         Raises:
             UnreadableImageError: an image that cannot be read.
@@ -68,7 +79,7 @@ class Images:
         raise NotImplementedError(f"{type(self).__name__} must implement crops")
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
-        """Input of a Preparation: uint8 [n, 3, H, W], without randomness.
+        """Input of a Preparation: uint8 or uint16 [n, C, H, W], without randomness.
 
         Raises:
             UnreadableImageError: an image that cannot be read.
@@ -89,11 +100,16 @@ class Images:
 
 
 class MemoryImages(Images):
-    """Small images of one size, as one uint8 tensor [N, 3, H, W]."""
+    """Small images of one size, as one uint8 or uint16 tensor [N, C, H, W]."""
 
     def __init__(self, images: Tensor) -> None:
         super().__init__(len(images))
         self.images = images
+
+    @property
+    def channels(self) -> int:
+        """See Images."""
+        return self.images.shape[1]
 
     def subset(self, indices: Tensor) -> Self:
         """See Images."""
@@ -117,31 +133,63 @@ class MemoryImages(Images):
 
 
 class EncodedImages(Images):
-    """Photographs of any size, decoded and cropped for each batch in the data workers.
+    """Images of any size, decoded and cropped for each batch in the data workers.
 
-    A subclass reads the bytes. Each photograph is read and decoded once for all its views.
+    A subclass reads the bytes. Each image is read and decoded once for all its views.
+
+    Args:
+        count: number of images.
+        reading: how they are read. None: as photographs, in colour and 8 bits.
 
     Attributes:
         content: a text that identifies the images of the complete dataset.
     """
 
     content: str
+    scaled: bool = False
+    """Whether the values were scaled before, so that they use any part of their range."""
+
+    def __init__(self, count: int, reading: Reading | None = None) -> None:
+        super().__init__(count)
+        self.reading = reading
+
+    @property
+    def channels(self) -> int:
+        """See Images."""
+        return 3 if self.reading is None else self.reading.count
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Of the images: uint8, or uint16 by their value range or by the first readable image of the dataset."""
+        if self.reading is None:
+            return torch.uint8
+        if self.reading.value_range is None:
+            for row in range(_FIRST):
+                with suppress(UnreadableError, OSError, IndexError):
+                    return Raster(self.read(row), self.reading).dtype
+        return torch.uint16
 
     def read(self, row: int) -> bytes:
         """The encoded image of a row; OSError if missing."""
         raise NotImplementedError(f"{type(self).__name__} must implement read")
 
-    def open(self, index: int) -> Photo:
-        """The photograph at an index, not decoded.
+    def open(self, index: int) -> Photo | Raster:
+        """The image at an index, not decoded.
 
         Raises:
             UnreadableImageError: an unreadable header.
         """
+        dtype = self.dtype
         with self.naming(index):
-            return Photo(self.read(int(self.rows[index])))
+            data = self.read(int(self.rows[index]))
+            if self.reading is None:
+                return Photo(data)
+            raster = Raster(data, self.reading)
+            raster.check_dtype(dtype)
+            return raster
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> list[Tensor]:
-        """A random crop of each image for each view, uint8 [n, 3, S, S].
+        """A random crop of each image for each view, uint8 or uint16 [n, C, S, S].
 
         As torchvision's RandomResizedCrop: cropped, then resized with antialias in 8 bits. JPEG files whose crops are
         all 4 or 8 times larger than the views are decoded at a quarter or an eighth of their size, with boxes rounded
@@ -152,10 +200,11 @@ class EncodedImages(Images):
         heights = torch.tensor([photo.height for photo in photos])
         widths = torch.tensor([photo.width for photo in photos])
         boxes = [random_crop_boxes(heights, widths, view.scale, view.ratio, generator).tolist() for view, _ in views]
-        cuts = [_blank(len(photos), size) for _, size in views]
+        cuts = [self._blank(len(photos), size) for _, size in views]
         largest = max(size for _, size in views)
-        for place, photo in enumerate(photos):
-            reduction = 1
+        photos.reverse()
+        for place in range(len(indices)):
+            photo, reduction = photos.pop(), 1  # a decoded image is dropped before the next
             if min(photo.height, photo.width) >= REDUCTIONS[-1] * largest:
                 tightest = min(min(boxes[v][place][2:]) // size for v, (_, size) in enumerate(views))
                 reduction = next(factor for factor in photo.reductions if factor <= max(1, tightest))
@@ -168,19 +217,23 @@ class EncodedImages(Images):
         return cuts
 
     def clean(self, indices: Tensor, preparation: Preparation) -> Tensor:
-        """uint8 [n, 3, size, size], resized and cropped at the centre as by the preparation."""
-        squares = _blank(len(indices), preparation.size)
+        """uint8 or uint16 [n, C, size, size], resized and cropped at the centre as by the preparation."""
+        return self.centre(indices, preparation.size)
+
+    def centre(self, indices: Tensor, size: int) -> Tensor:
+        """`clean`, of a size in pixels."""
+        squares = self._blank(len(indices), size)
         for place, index in enumerate(indices.tolist()):
-            squares[place] = self._square(index, preparation.size, "bilinear", MARGIN)
+            squares[place] = self._square(index, size, "bilinear", MARGIN)
         return squares
 
     def squares(self, size: int) -> Tensor:
-        """The centre square of every image, resized to uint8 [n, 3, size, size], bicubic; on several threads.
+        """The centre square of every image, resized to [n, C, size, size], bicubic; on several threads.
 
         Raises:
             UnreadableImageError: an unreadable image.
         """
-        squares = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
+        squares = torch.empty(len(self), self.channels, size, size, dtype=self.dtype)
 
         def fill(index: int) -> None:
             squares[index] = self._square(index, size, "bicubic", 1.0)
@@ -198,8 +251,8 @@ class EncodedImages(Images):
         return None
 
     def fingerprint(self, names_only: bool = False) -> str:
-        """Hash of `content` and the used rows."""
-        digest = hashlib.sha256(self.content.encode())
+        """Hash of `content`, the reading and the used rows."""
+        digest = hashlib.sha256(self.content.encode() + self._how)
         digest.update(np.ascontiguousarray(self.rows).data)
         return digest.hexdigest()[:16]
 
@@ -212,6 +265,15 @@ class EncodedImages(Images):
             reason = getattr(error, "strerror", None) or error
             raise UnreadableImageError(f"cannot read the image {printable(self.name(index))}: {reason}") from error
 
+    @property
+    def _how(self) -> bytes:
+        """The reading, for fingerprints."""
+        return b"" if self.reading is None else repr(self.reading).encode()
+
+    def _blank(self, count: int, size: int) -> Tensor:
+        """An empty [count, C, size, size], channels-last as the output of decoders and resizing."""
+        return torch.empty(count, size, size, self.channels, dtype=self.dtype).permute(0, 3, 1, 2)
+
     def _square(self, index: int, size: int, interpolation: str, margin: float) -> Tensor:
         with self.naming(index):
             return centre_square(self.open(index), size, interpolation, margin)
@@ -220,8 +282,8 @@ class EncodedImages(Images):
 class FileImages(EncodedImages):
     """Image files on disk, by their paths."""
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        super().__init__(len(paths))
+    def __init__(self, paths: Sequence[str | Path], reading: Reading | None = None) -> None:
+        super().__init__(len(paths), reading)
         # one block of bytes: small, shared by forked workers, and for any file names
         self.paths = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
 
@@ -236,7 +298,7 @@ class FileImages(EncodedImages):
 
     def fingerprint(self, names_only: bool = False) -> str:
         """Hash of the files' names and folders, and, unless `names_only`, of sizes and modification times."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self._how)
         for path in self.paths[self.rows]:
             about = b""
             if not names_only:
@@ -246,6 +308,21 @@ class FileImages(EncodedImages):
                     about = f" {stat.st_size} {stat.st_mtime_ns}".encode()
             digest.update(b"/".join(path.split(b"/")[-2:]) + about + b"\n")
         return digest.hexdigest()[:16]
+
+
+def read_image(path: str | Path, size: int, reading: Reading | None = None) -> Tensor:
+    """One image file as a backbone takes it, before normalisation: float32 [C, size, size] in 0..1.
+
+    Args:
+        path: of the file.
+        size: side in pixels; images of other sizes are resized and cropped at the centre, as by Preparation.
+        reading: see Reading. None: in colour and 8 bits.
+
+    Raises:
+        UnreadableImageError: an unreadable file.
+    """
+    images = FileImages([path], reading)
+    return to_float(images.centre(torch.tensor([0]), size))[0]
 
 
 Value = TypeVar("Value")
@@ -266,26 +343,6 @@ def over_threads(work: Callable[[int], Value], count: int, what: str, threads: i
     return results
 
 
-def dim_images(images: Images, most: int = 8) -> tuple[str, ...]:
-    """A note if 16-bit images use 14 bits or fewer, see Photo.dim; looks at `most` images."""
-    if not isinstance(images, EncodedImages) or images.shards() is not None:  # whole shards would be copied
-        return ()
-    bits: dict[str, int | None] = {}
-    for index in torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist():
-        with suppress(UnreadableImageError), images.naming(index):
-            photo = images.open(index)
-            if photo.bits > 8:
-                photo.pixels()
-                bits[printable(images.name(index))] = photo.dim
-    if not bits or None in bits.values():  # one bright image shows that all 16 bits are used
-        return ()
-    return (
-        f"{len(bits)} of {min(most, len(images))} images looked at have 16 bits per channel and values of "
-        f"{max(filter(None, bits.values()))} bits, such as {next(iter(bits))}: the upper 8 bits are used, so that they "
-        "are nearly black; scale their values to 16 bits",
-    )
-
-
 def printable(path: bytes | str | Path) -> str:
     r"""A file name for display on one line, with control characters and invalid UTF-8 escaped.
 
@@ -294,8 +351,3 @@ def printable(path: bytes | str | Path) -> str:
     """
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return re.sub(r"[\0-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
-
-
-def _blank(count: int, size: int) -> Tensor:
-    """An empty uint8 [count, 3, size, size], channels-last as the output of decoders and resizing."""
-    return torch.empty(count, size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)

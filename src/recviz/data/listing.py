@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 from recviz.data.images import printable
-from recviz.data.photo import EXTENSIONS
+from recviz.data.photo import EXTENSIONS, HEIC, extensions
+from recviz.data.raster import SUFFIXES
 from recviz.errors import InputError
 from recviz.progress import working
 
-_SUFFIXES = tuple(EXTENSIONS)
 _OF_SYSTEMS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 """Folders created by archivers and file systems; some contain files with names of images."""
 
@@ -29,6 +29,7 @@ class Folder:
         path: of the folder.
         excluded: normalised paths of files to leave out.
         above: the folders above, as device and inode.
+        suffixes: of the images' names, in lower case.
 
     Attributes:
         images: names of the images directly in it, sorted.
@@ -40,7 +41,11 @@ class Folder:
     """
 
     def __init__(
-        self, path: str, excluded: frozenset[str] = frozenset(), above: frozenset[tuple[int, int]] = frozenset()
+        self,
+        path: str,
+        excluded: frozenset[str] = frozenset(),
+        above: frozenset[tuple[int, int]] = frozenset(),
+        suffixes: tuple[str, ...] = tuple(EXTENSIONS),
     ) -> None:
         self.path = path
         self.images: list[str] = []
@@ -58,8 +63,8 @@ class Folder:
             if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
-                self.folders[entry.name] = Folder(entry.path, excluded, above | {(here.st_dev, here.st_ino)})
-            elif not entry.name.lower().endswith(_SUFFIXES):
+                self.folders[entry.name] = Folder(entry.path, excluded, above | {(here.st_dev, here.st_ino)}, suffixes)
+            elif not entry.name.lower().endswith(suffixes):
                 self.others[os.path.splitext(entry.name)[1].lower()] += 1
             elif excluded and os.path.normpath(entry.path) in excluded:
                 self.others["named by data.exclude"] += 1
@@ -94,8 +99,13 @@ class Folder:
         return sum((folder.left_out for folder in self.folders.values()), Counter(self.others))
 
 
-def read_folder(path: Path, excluded: frozenset[str] = frozenset()) -> Folder:
+def read_folder(path: Path, excluded: frozenset[str] = frozenset(), rasters: bool = False) -> Folder:
     """A folder with images, see Folder.
+
+    Args:
+        path: of the folder.
+        excluded: normalised paths of files to leave out.
+        rasters: whether arrays and DICOM files count as images, see raster.SUFFIXES.
 
     Raises:
         InputError: not a folder, or no images in it; the message counts the other files.
@@ -103,9 +113,12 @@ def read_folder(path: Path, excluded: frozenset[str] = frozenset()) -> Folder:
     if not path.is_dir():
         raise InputError(f"{path} is not a folder")
     with working(f"listing the images of {path}"):
-        folder = Folder(str(path), excluded)
+        known = extensions() | SUFFIXES if rasters else extensions()
+        folder = Folder(str(path), excluded, suffixes=tuple(known))
     if not folder.images and not folder.filled:
-        raise InputError(f"{folder} holds no images ({', '.join(sorted(EXTENSIONS))}){but(folder)}")
+        unread = folder.left_out.keys() & SUFFIXES if not rasters else ()
+        hint = f"; data.reading.channels reads {', '.join(sorted(unread))}" if unread else ""
+        raise InputError(f"{folder} holds no images ({', '.join(sorted(known))}){but(folder)}{hint}")
     return folder
 
 
@@ -134,9 +147,13 @@ def counted(files: Mapping[str, int]) -> str:
     """Numbers of files by extension, most frequent first.
 
     >>> counted({".heic": 5, "": 1, ".txt": 2})
-    '5 .heic, 2 .txt, 1 without extension'
+    '5 .heic (pillow-heif reads them: pip install pillow-heif), 2 .txt, 1 without extension'
     """
     ranked = sorted(files.items(), key=lambda item: (-item[1], item[0]))
-    parts = [f"{count:,} {printable(suffix) or 'without extension'}" for suffix, count in ranked[:8]]
+    parts = [f"{count:,} {printable(suffix) or 'without extension'}{_hint(suffix)}" for suffix, count in ranked[:8]]
     rest = sum(count for _, count in ranked[8:])
     return ", ".join([*parts, *([f"{rest:,} others"] if rest else [])])
+
+
+def _hint(suffix: str) -> str:
+    return " (pillow-heif reads them: pip install pillow-heif)" if suffix in HEIC else ""

@@ -27,9 +27,10 @@ from recviz.data.batches import (
     report,
 )
 from recviz.data.dataset import Dataset, Split, aligned, hold_out, keep_classes, stratified_fraction
-from recviz.data.images import EncodedImages, MemoryImages, dim_images
+from recviz.data.images import EncodedImages, Images, MemoryImages
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
+from recviz.data.statistics import measured, notes
 from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.launch.position import position
@@ -54,9 +55,9 @@ class DataModule(LightningDataModule):
 
     Training batches are `((a, b, *local), labels)`, others `(images, labels)`.
 
-    Loaders yield uint8; views and normalisation are applied in batches on the device. All training batches have
-    `batch_size` samples. A training sample occurs at most once per epoch over all processes; the samples beyond the
-    last full global batch, different ones in each epoch, are left out. A held-out sample occurs exactly once. Each
+    Loaders yield uint8 or uint16; views and normalisation are applied in batches on the device. All training batches
+    have `batch_size` samples. A training sample occurs at most once per epoch over all processes; the samples beyond
+    the last full global batch, different ones in each epoch, are left out. A held-out sample occurs exactly once. Each
     process draws different views. Order and views only depend on seed, rank, epoch and batch.
 
     Args:
@@ -112,12 +113,24 @@ class DataModule(LightningDataModule):
         self.train: Split | None = None
         self.val: Split | None = None
         self._data_hash = ""  # see identity
+        self._measured = False  # whether setup measured the normalisation
         self._resumed: dict[str, Any] | None = None  # state_dict of a resumed run
 
     @property
     def preparation(self) -> Preparation:
-        """Preparation of images for the backbone: size and normalisation of the views."""
-        return self.views.preparation
+        """Preparation of images for the backbone: size and normalisation of the views, and reading of the files.
+
+        Raises:
+            InputError: a normalisation that `setup` will measure.
+        """
+        return replace(self.views.preparation, reading=self.dataset.reading)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Channels and side of prepared images; known before `setup`."""
+        reading = self.dataset.reading
+        known = self.views.preparation.channels if self.views.normalised else None
+        return known or (3 if reading is None else reading.count), self.views.size
 
     @property
     def class_names(self) -> list[str]:
@@ -219,9 +232,11 @@ class DataModule(LightningDataModule):
         """
         if self.train is None:
             train, val = self.chosen()
-            self.notes += dim_images(train.images)
             self.val = None if val is None else self.decoded(val, evaluated=True)
             self.train = self.decoded(train, evaluated=stage == "validate")
+            self._look_at(train.images, stage)
+        elif not self.views.normalised:
+            self._look_at(self.train.images, stage)
         count, processes = len(self.train.images), world_size()
         smallest = self.batch_size if self.whole_epochs is None else self.whole_epochs.least
         if stage in (None, "fit") and count < smallest * processes:
@@ -233,6 +248,22 @@ class DataModule(LightningDataModule):
             raise InputError(
                 f"the held-out split has {len(self.val.images)} images, fewer than the {processes} processes"
             )
+
+    def _look_at(self, images: Images, stage: str | None) -> None:
+        """Measure a normalisation that is to be measured, check the channels, and note what looks wrong."""
+        assert self.train is not None  # read before
+        if not self.views.normalised:
+            self.views.normalise_by(*measured(self.train.images))
+            self._measured = True
+            mean, std = self.views.preparation.mean, self.views.preparation.std
+            self.notes.append(f"measured on the training images: mean {list(mean)}, standard deviation {list(std)}")
+        got, expected = images.channels, self.preparation.channels
+        if got != expected and (got, expected) != (1, 3):
+            raise InputError(
+                f"the images have {got} channel{'s' * (got > 1)}, and mean and std of the views are {expected} "
+                "numbers: set data.reading.channels, or give a mean and std for each channel"
+            )
+        self.notes += notes(images, None if stage == "validate" else self.preparation)
 
     def decoded(self, split: Split, evaluated: bool = False) -> Split:
         """The split in memory if requested; without unreadable images if these are skipped and it is evaluated or kept.
@@ -338,12 +369,15 @@ class DataModule(LightningDataModule):
         if self.trainer is None:
             return {}
         place = position(self.trainer)
-        return {"epoch": place.epoch, "batches": place.batches, **self.identity()}
+        own = {"mean": list(self.preparation.mean), "std": list(self.preparation.std)} if self._measured else {}
+        return {"epoch": place.epoch, "batches": place.batches, **own, **self.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from `state_dict`."""
         if state_dict:
             self._resumed = dict(state_dict)
+        if "mean" in state_dict and (self._measured or not self.views.normalised):
+            self.views.normalise_by(state_dict["mean"], state_dict["std"])
 
     def identity(self, processes: int | None = None) -> dict[str, Any]:
         """The data and batch of the run, which must not change on resume.

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from recviz.errors import InputError
+
+if TYPE_CHECKING:
+    from recviz.data.raster import Raster
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "PPM")
 """Formats that Pillow may open, for any file name. Its other readers may start programs."""
@@ -24,6 +30,11 @@ EXTENSIONS = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".tif", ".tiff",
     ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 }  # fmt: skip
+
+HEIC = {".heic", ".heif", ".hif"}
+"""Further ones that pillow-heif reads."""
+
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
 MAX_PIXELS = 2**28
 """Images of more pixels are refused, as decompression bombs; the environment variable RECVIZ_MAX_PIXELS changes it."""
@@ -51,7 +62,7 @@ class Photo:
     """An encoded image whose header was read.
 
     torchvision's libjpeg-turbo decodes JPEG files; Pillow decodes the rest (other formats, CMYK, reduced sizes). Both
-    give the same pixels.
+    give the same pixels. Transparency and ICC profiles are ignored; of an animation, the first frame is read.
 
     Args:
         data: the file's bytes.
@@ -72,9 +83,9 @@ class Photo:
             raise UnreadableError("the file is empty")
         self.data = data
         self.dim: int | None = None
-        with _reasons():
-            image = _opened(data)
-            orientation = _orientation(image, data)
+        with reasons():
+            image = opened(data)
+            orientation = orientation_of(image, data)
             self.bits = _bits(image, data)
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")
@@ -97,7 +108,7 @@ class Photo:
             UnreadableError: broken or incomplete data.
         """
         large = self.height * self.width > (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)
-        with _reasons(), _without_pillows_limit() if large else nullcontext():
+        with reasons(), _without_pillows_limit() if large else nullcontext():
             if self.format in _JPEG and reduction == 1 and self.mode in ("RGB", "L") and self.upright:
                 encoded = torch.frombuffer(bytearray(self.data), dtype=torch.uint8)
                 pixels: Tensor = decode_jpeg(encoded, ImageReadMode.RGB)
@@ -108,7 +119,7 @@ class Photo:
         return pixels
 
     def _by_pillow(self, reduction: int) -> Tensor:
-        image, self._image = self._image or _opened(self.data), None
+        image, self._image = self._image or opened(self.data), None
         if reduction > 1:
             image.draft("RGB", (image.width // reduction, image.height // reduction))
         if not self.upright:
@@ -139,20 +150,41 @@ def max_pixels() -> int:
     return int(value)
 
 
-def _opened(data: bytes) -> Image.Image:
+def opened(data: bytes) -> Image.Image:
     """Image.open with `max_pixels` instead of Pillow's global limit, which warns at half of it."""
     try:
         with _without_pillows_limit():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and b"avif" not in data[:64]:
+                image = _heic(data)
+            else:
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableError(f"it is none of {', '.join(FORMATS)}, or broken at its beginning") from error
-    pixels = image.width * image.height
-    if pixels > max_pixels():
+    check_pixels(image.width, image.height)
+    return image
+
+
+def extensions() -> set[str]:
+    """The extensions of images that can be read, by the packages that are installed."""
+    return EXTENSIONS | HEIC if importlib.util.find_spec("pillow_heif") else EXTENSIONS
+
+
+def _heic(data: bytes) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ModuleNotFoundError as error:
+        raise UnreadableError("it is a HEIC image, which needs pillow-heif: pip install pillow-heif") from error
+    image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    return image
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise UnreadableError for an image of more than `max_pixels()`."""
+    if (pixels := width * height) > max_pixels():
         raise UnreadableError(
             f"it has {pixels:,} pixels, and more than {max_pixels():,} are refused; if you trust the file, set the "
             f"environment variable RECVIZ_MAX_PIXELS={pixels}"
         )
-    return image
 
 
 @contextmanager
@@ -177,21 +209,25 @@ def _bits(image: Image.Image, data: bytes) -> int:
 
 
 def resized(pixels: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    """Resize an image uint8 [3, H, W] to [3, height, width], antialiased; "bicubic" or "bilinear"."""
-    out = torch.empty(height, width, 3, dtype=torch.uint8).permute(2, 0, 1)
+    """Resize an image uint8 or uint16 [C, H, W] to [C, height, width], antialiased; "bicubic" or "bilinear"."""
+    out = torch.empty(height, width, len(pixels), dtype=pixels.dtype).permute(2, 0, 1)
     resize_into(out, pixels, interpolation)
     return out
 
 
 def resize_into(out: Tensor, pixels: Tensor, interpolation: str) -> None:
-    """`resized`, written to `out`: uint8 [3, height, width], channels-last, for which torch's kernels are fastest."""
+    """`resized`, written to `out` [C, height, width], channels-last, for which torch's kernels of uint8 are fastest."""
     if pixels.shape == out.shape:
         out.copy_(pixels)
+    elif pixels.dtype != torch.uint8:  # for which torch has no kernels
+        shape = out.shape[1:]
+        precise = F.interpolate(pixels[None].float(), shape, mode=interpolation, antialias=True)[0]
+        out.copy_(precise.round_().clamp_(0, 65535).to(out.dtype))
     else:
         _RESIZE[interpolation](pixels[None], out.shape[1:], False, None, None, out=out[None])
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def orientation_of(image: Image.Image, data: bytes) -> int:
     """EXIF orientation, 1 to 8; 1 (upright) if the tag is invalid."""
     if image.format == "TIFF" or (image.format == "PNG" and not any(chunk in data for chunk in _TURNED_PNG)):
         return 1  # Pillow applies the orientation of TIFF itself
@@ -202,8 +238,8 @@ def _orientation(image: Image.Image, data: bytes) -> int:
     return tag if tag in range(1, 9) else 1
 
 
-def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
-    """The centre of a photo, uint8 [3, size, size], without reduced decoding.
+def centre_square(photo: Photo | Raster, size: int, interpolation: str = "bicubic", margin: float = 1.0) -> Tensor:
+    """The centre of a photo, uint8 or uint16 [C, size, size], without reduced decoding.
 
     An image of size × size is unchanged. Others are resized to a short side of size · margin and cropped at the centre.
     """
@@ -223,7 +259,7 @@ def centre_square(photo: Photo, size: int, interpolation: str = "bicubic", margi
 
 
 @contextmanager
-def _reasons() -> Iterator[None]:
+def reasons() -> Iterator[None]:
     """Raise errors of decoders as UnreadableError with one line."""
     try:
         yield

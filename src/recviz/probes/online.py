@@ -110,6 +110,9 @@ class OnlineProbe(Callback):
         self.data.setup("validate")
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
             raise InputError("probe.data needs labelled data of at least two classes, and a held-out split")
+        got, expected = self.data.train.images.channels, self._preparation.channels
+        if got != expected and (got, expected) != (1, 3):
+            raise InputError(f"the images of probe.data have {got} channels, and those of the pretraining {expected}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

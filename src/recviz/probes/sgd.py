@@ -75,7 +75,8 @@ class Finetune:
 
     def evaluate(self, subject: Subject, hardware: Hardware) -> Result | None:
         """See EvaluationProtocol."""
-        check_backbone(subject.backbone, subject.data.preparation.size, train=True)
+        images = subject.data.preparation
+        check_backbone(subject.backbone, images.size, True, images.channels)
         if getattr(subject.data, "train_list", None) and None in (self.head_lr, self.backbone_lr):
             raise InputError(
                 "fine-tuning on data.train_list needs learning rates: the authors' are --backbone_lr 0.03 and "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from recviz.augment.preparation import Reading
 from recviz.reports.compare import markdown_text
 from recviz.runs.checkpoints import Origin
 from recviz.version import __version__
@@ -21,9 +22,14 @@ def prepare(path):
 
 
 images = torch.stack([prepare(path) for path in ["photo.jpg"]])'''
+_IMPORTS_RASTER = """from recviz import Reading, read_image
+"""
+_PREPARE_RASTER = """
+reading = {reading}  # channels of a file, and the values that become 0 and 1
+images = torch.stack([read_image(path, {size}, reading) for path in ["image.tif"]])"""
 _NORMALISED = """
-mean = torch.tensor({mean}).view(3, 1, 1)
-std = torch.tensor({std}).view(3, 1, 1)
+mean = torch.tensor({mean}).view(-1, 1, 1)
+std = torch.tensor({std}).view(-1, 1, 1)
 with torch.inference_mode():
     features = backbone((images - mean) / std)  # [N, {dim}]"""
 _IMPORTS = """from PIL import Image, ImageOps
@@ -74,6 +80,7 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
             f"{images.size}×{images.size}: those of that size as they are, others with a short side of "
             f"{images.short_side}, bilinear, antialiased, centre cut out; in 0..1",
         ),
+        *([("channels", _reading(images.reading))] if images.reading is not None else []),
         ("normalised by", f"mean {list(images.mean)}, standard deviation {list(images.std)}"),
     ]
     lines = [f"# {name.rpartition('.')[2]}, pretrained without labels", ""]
@@ -95,6 +102,16 @@ def model_card(origin: Origin, form: str, out: Path, feature_dim: int, figures: 
     return "\n".join(lines)
 
 
+def _reading(reading: Reading) -> str:
+    """How files become values in 0..1, in words."""
+    which = f"{reading.channels}" if isinstance(reading.channels, int) else f"{list(reading.channels)} of each file"
+    filled = "" if reading.missing is None else f"; missing values are {reading.missing:g}"
+    if reading.value_range is None:
+        return f"{which}; the largest integer of the file's bits becomes 1{filled}"
+    low, high = reading.value_range
+    return f"{which}; values from {low:g} to {high:g} become 0 to 1{filled}"
+
+
 def arguments(backbone: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a backbone, from a setting of the config."""
     return {**(backbone.get("init_args") or {}), **(backbone.get("dict_kwargs") or {})}
@@ -108,7 +125,11 @@ def _program(origin: Origin, form: str, out: Path, feature_dim: int) -> str:
     if any(isinstance(value, dict) for value in options.values()):  # objects with their own class_path
         modules, make = ["recviz.runs.checkpoints"], f"recviz.runs.checkpoints.make_backbone({origin.backbone!r})"
     imports, use = _PROGRAMS[form]
-    return f"{imports}\n{_IMPORTS}\n{_PREPARE}\n{use}".format(
+    before, prepare = (_IMPORTS, _PREPARE) if images.reading is None else (_IMPORTS_RASTER, _PREPARE_RASTER)
+    if images.reading is None and images.channels != 3:
+        prepare = f"\nimages = torch.rand(1, {images.channels}, {images.size}, {images.size})  # yours, in 0..1"
+    return f"{imports}\n{before}\n{prepare}\n{use}".format(
+        reading=images.reading,
         path=str(out), local=f"local-dir:{out}", size=images.size, side=images.short_side,
         mean=list(images.mean), std=list(images.std), dim=feature_dim, make=make, modules="\nimport ".join(modules),
     )  # fmt: skip

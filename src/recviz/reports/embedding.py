@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from recviz.augment.picture import pictured
 from recviz.augment.preparation import Preparation
 from recviz.data.batches import report
 from recviz.data.dataset import Split
@@ -72,7 +73,7 @@ def embed(
         backbone: images [N, 3, H, W] to features [N, D].
         data: reads the images.
         split: of the data.
-        preparation: size and normalisation that the backbone expects.
+        preparation: of the images, as the backbone expects.
         thumbnails: keep small copies of the images, for a page.
 
     Raises:
@@ -97,8 +98,9 @@ def embed(
             assert isinstance(images, Tensor)  # of evaluation
             if thumbnails:
                 side = min(THUMBNAIL if size <= _FEW else 40, *images.shape[2:])
-                reduced = F.interpolate(images.float(), (side, side), mode="bilinear", antialias=True)
-                small.append(reduced.round().clamp(0, 255).to(torch.uint8))
+                pictures = pictured(images, preparation.mean, preparation.std)
+                reduced = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
+                small.append((reduced * 255).round().clamp(0, 255).to(torch.uint8))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels
             yield images, labels
 
@@ -113,8 +115,8 @@ def embed(
     labels = None if split.labels is None else found.labels.cpu()
     left_out = f"; {len(skipped):,} skipped, since they cannot be read" if skipped else ""
     left_out += f"; left out: {counted(split.left_out)}" if split.left_out else ""
-    pictures = torch.cat(small) if thumbnails else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    return Embedded(found.features.cpu(), labels, names, split.class_names, pictures, indices, left_out)
+    thumbs = torch.cat(small) if thumbnails else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    return Embedded(found.features.cpu(), labels, names, split.class_names, thumbs, indices, left_out)
 
 
 def save(embedded: Embedded, folder: Path) -> None:

@@ -27,7 +27,7 @@ SUFFIXES = {"state_dict": ".pth", "safetensors": ".safetensors", "onnx": ".onnx"
 
 
 class Normalized(nn.Module):
-    """A backbone with normalisation: images [N, 3, size, size] in 0..1 to features [N, D]."""
+    """A backbone with normalisation: images [N, C, size, size] in 0..1 to features [N, D]."""
 
     mean: Tensor
     std: Tensor
@@ -35,8 +35,8 @@ class Normalized(nn.Module):
     def __init__(self, backbone: nn.Module, preparation: Preparation) -> None:
         super().__init__()
         self.backbone = backbone
-        self.register_buffer("mean", torch.tensor(preparation.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preparation.std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preparation.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(preparation.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise, then encode."""
@@ -62,7 +62,7 @@ def export(backbone: nn.Module, origin: Origin, form: str, out: Path, figures: l
     """
     backbone = backbone.to(memory_format=torch.contiguous_format)
     size = origin.preparation.size
-    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, origin.preparation.channels, size, size, generator=torch.Generator().manual_seed(0))
     whole = Normalized(backbone, origin.preparation).eval()
     with torch.no_grad():
         expected = whole(images)
@@ -190,13 +190,13 @@ def _timm(whole: Normalized, origin: Origin, folder: Path, images: Tensor, expec
 
 def timm_config(name: str, settings: dict[str, Any], origin: Origin, feature_dim: int) -> dict[str, Any]:
     """The config.json of timm's model `name`; its transform resizes larger images as recviz's evaluation does."""
-    size, mean, std = origin.preparation.as_dict().values()
+    size, mean, std = (origin.preparation.as_dict()[name] for name in ("size", "mean", "std"))
     return {
         "architecture": name,
         "num_classes": 0,
         "num_features": feature_dim,
         "pretrained_cfg": {
-            "input_size": [3, size, size], "mean": mean, "std": std, "num_classes": 0, "pool_size": None,
+            "input_size": [len(mean), size, size], "mean": mean, "std": std, "num_classes": 0, "pool_size": None,
             "interpolation": "bilinear", "crop_mode": "center",
             "crop_pct": math.floor(size / origin.preparation.short_side * 1e6) / 1e6,  # timm rounds the side down
         },

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recviz.augment.view import UNIFORMS, after_each_step, cpu_blocks, draw, steps
+from recviz.augment.view import UNIFORMS, after_each_step, cpu_blocks, draw, draw_channels, steps
 from recviz.augment.views import Views
 
 
@@ -30,13 +30,15 @@ def step_reports(views: Views, images: Tensor | Sequence[Tensor], generator: tor
     cropped = not isinstance(images, Tensor)
     for (name, view, size), source in zip(views.each(), views.sources(images), strict=True):
         uniforms = torch.rand(len(source), UNIFORMS, generator=generator, device=source.device)
+        channels = source.shape[1]
         draws = draw(view, uniforms, None if cropped else (source.shape[2], source.shape[3]))
-        fired = {"crop and flip": draws.flip, **{step.name: step.chosen for step in steps(view, draws)}}
+        draws = draw_channels(view, draws, channels, size, generator)
+        fired = {"crop and flip": draws.flip, **{step.name: step.chosen for step in steps(view, draws, channels)}}
         runs: list[dict[str, float]] = []
         for _ in range(6):
             runs.append({})
             before = _now(source.device)
-            for block in cpu_blocks(len(source), len(source) * 3 * size * size, source.device):
+            for block in cpu_blocks(len(source), len(source) * channels * size * size, source.device):
                 for step, _ in after_each_step(view, source[block], draws.rows(block), size):
                     now = _now(source.device)
                     runs[-1][step] = runs[-1].get(step, 0.0) + now - before

@@ -170,7 +170,7 @@ def load_backbone(source: str | Path) -> nn.Module:
         source: its path.
 
     Returns:
-        The backbone in eval mode, on the CPU: images [N, 3, size, size], normalised, to features [N, feature_dim]. Its
+        The backbone in eval mode, on the CPU: images [N, C, size, size], normalised, to features [N, feature_dim]. Its
         attribute `preparation` prepares images; it is missing if the run's datamodule is not recviz's and has no
         `preparation`.
 
@@ -194,7 +194,7 @@ def read_backbone(source: str | Path) -> tuple[nn.Module, Origin]:
             "an attribute `preparation` (a recviz.Preparation), or use recviz.load_backbone in Python"
         )
     with naming(source):
-        check_backbone(backbone, preparation.size)
+        check_backbone(backbone, preparation.size, channels=preparation.channels)
     return backbone, Origin(setting, preparation, config, epochs)
 
 

@@ -76,5 +76,5 @@ def load_classifier(path: str | Path) -> Classifier:
     fill(backbone, backbone_weights(checkpoint), path)
     fill(head, {"weight": weight, "bias": bias}, path)
     with naming(path):
-        check_backbone(backbone, preparation.size)
+        check_backbone(backbone, preparation.size, channels=preparation.channels)
     return Classifier(backbone.eval(), head, preparation, names)

@@ -25,6 +25,12 @@ def view_size(data: object) -> int | None:
     return getattr(getattr(data, "views", None), "size", None)
 
 
+def view_channels(data: object) -> int:
+    """Channels of a datamodule's views; 3 without views of recviz."""
+    views = getattr(data, "views", None)
+    return views.preparation.channels if isinstance(views, Views) else 3
+
+
 def view_sizes(data: object) -> list[int]:
     """Sides of all views of a datamodule in pixels, in every stage; empty without views of recviz."""
     views = getattr(data, "views", None)
@@ -44,10 +50,10 @@ def train_gflops(module: JointEmbedding, views: object) -> list[tuple[float, flo
     if not isinstance(views, Views):
         return None
     trained = [p for p in module.parameters() if p.requires_grad]
-    found = []
+    found, channels = [], views.preparation.channels
     for stage in views.stages:
         with _counting(module) as counter, torch.enable_grad():
-            images = [torch.zeros(1, 3, size, size, device=module.device) for _, _, size in stage.views]
+            images = [torch.zeros(1, channels, size, size, device=module.device) for _, _, size in stage.views]
             encoded = module.encode(images)
             outputs = torch.stack([z.sum() for z in (*encoded.embeddings, *encoded.predictions)])
             torch.autograd.grad(outputs.sum(), trained, allow_unused=True)  # does not change p.grad
@@ -71,10 +77,10 @@ def gflops_until(stages: Sequence[tuple[float, float]], step: int, steps: int) -
     return total / step
 
 
-def gflops(backbone: nn.Module, size: int, device: torch.device) -> float:
+def gflops(backbone: nn.Module, size: int, device: torch.device, channels: int = 3) -> float:
     """Compute of the forward pass of one image, with a multiply and an add as one, as is common for GFLOPs."""
     with _counting(backbone) as counter, torch.no_grad():
-        backbone(torch.zeros(1, 3, size, size, device=device))
+        backbone(torch.zeros(1, channels, size, size, device=device))
     return float(counter.get_total_flops()) / 2e9
 
 

@@ -19,7 +19,7 @@ from recviz.launch.position import position
 from recviz.methods.checks import global_batch_size
 from recviz.methods.joint_embedding import JointEmbedding
 from recviz.optim import schedule_steps
-from recviz.runs.cost import gflops, gflops_until, parameters, train_gflops, view_size
+from recviz.runs.cost import gflops, gflops_until, parameters, train_gflops, view_channels, view_size
 from recviz.runs.folder import RunFolder
 from recviz.runs.header import header
 from recviz.version import __version__
@@ -132,7 +132,7 @@ def _about(trainer: Trainer, module: JointEmbedding) -> dict[str, Any]:
         "recviz": __version__,
         "method": type(module).__name__,
         "parameters": {name: count for name, part in module.named_children() if (count := parameters(part))},
-        "gflops": None if size is None else gflops(module.backbone, size, module.device),
+        "gflops": None if size is None else gflops(module.backbone, size, module.device, view_channels(data)),
         "stages": train_gflops(module, getattr(data, "views", None)),
         "size": size,
         "feature_dim": int(module.backbone.feature_dim),  # type: ignore[arg-type]

@@ -207,10 +207,11 @@ def _backbone(settings: Fields, name: str) -> str | None:
     words = [options.text("model_name")] if options.content.get("model_name") else []
     words += [f"{options.text('stem')} stem"] if options.content.get("stem") else []
     words += [f"width {options.number('width'):g}"] if options.content.get("width", 1) != 1 else []
+    named = ("model_name", "stem", "width", "weights", "pretrained", "checkpoint_path")
     for option, value in options.content.items():
-        if option not in ("model_name", "stem", "width", "weights", "pretrained", "checkpoint_path") and type(
-            value
-        ) in (int, float, str, list):
+        if option in named or (option, value) == ("in_channels", 3):  # colours, as usual
+            continue
+        if type(value) in (int, float, str, list):
             text = "-".join(map(str, value)) if isinstance(value, list) else str(value)
             words += [f"{option} {text}"] if len(text) <= 40 else []
     path = backbone.text("class_path")

@@ -44,6 +44,9 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
     `as_backbone` removed (fc, head.fc, classifier.2, heads.head …), and buffers that the backbone does not save. Extra
     layers within the backbone's children mean another architecture.
 
+    Where the backbone takes other channels than colours, the first convolution of weights for colours is adapted: see
+    _stem_of_colours. A log line says so.
+
     solo-learn's CIFAR backbones pad their first convolution by 2: use `stem="solo-learn"`.
 
     Args:
@@ -60,8 +63,9 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
     match = max(matches, key=lambda match: match.fitting)  # the first of equals: unchanged names
     lacking = [name for name in own if name not in match.names and not name.endswith("num_batches_tracked")]
     wrong = [name for name, there in match.names.items() if found[there].shape != own[name].shape]
+    stem = _stem_of_colours(own, found, match, wrong)
     other, under = f"{source} is of another architecture", f" under {match.prefix!r}" if match.prefix else ""
-    for name in wrong:
+    for name in () if stem else wrong:
         there, here = (tuple(weight.shape) for weight in (found[match.names[name]], own[name]))
         raise InputError(f"{other}: {name}{under} is {there} there and {here} here")
     if lacking:
@@ -74,10 +78,37 @@ def load_backbone_weights(backbone: nn.Module, source: str | Path) -> LoadedWeig
     if match.copies:
         _log.warning("%s holds the backbone %d times: taken is %r", source, 1 + len(match.copies), match.prefix)
     own.update({name: found[there] for name, there in match.names.items()})  # BatchNorm's counts may lack in a file
+    for name, weight in stem.items():
+        own[name] = weight
+        how = "their sum" if weight.shape[1] == 1 else f"repeated and scaled by 3 / {weight.shape[1]}"
+        _log.warning(
+            "%s is for red, green and blue, and the backbone takes %d channels: their weights in %s are %s",
+            source, weight.shape[1], name, how,
+        )  # fmt: skip
     backbone.load_state_dict(own)
     left_out = sorted(found.keys() - set(match.names.values()))
     _log.info("%s: %d tensors under %r; left out: %s", source, len(match.names), match.prefix, _shown(left_out))
     return LoadedWeights(match.prefix, left_out)
+
+
+def _stem_of_colours(
+    own: dict[str, Tensor], found: dict[str, Tensor], match: _Match, wrong: list[str]
+) -> dict[str, Tensor]:
+    """The first convolution of a file for colours, for a backbone of other channels; empty if more than that differs.
+
+    For one channel, the weights of red, green and blue are summed. For C channels, they are repeated in turn and scaled
+    by 3 / C, which keeps the scale of the output.
+    """
+    if len(wrong) != 1:
+        return {}
+    there, here = found[match.names[wrong[0]]], own[wrong[0]]
+    shapes = there.shape, here.shape
+    if there.ndim != 4 or there.shape[1] != 3 or shapes[0][:1] + shapes[0][2:] != shapes[1][:1] + shapes[1][2:]:
+        return {}
+    channels = here.shape[1]
+    if channels == 1:
+        return {wrong[0]: there.sum(dim=1, keepdim=True)}
+    return {wrong[0]: there.repeat(1, -(-channels // 3), 1, 1)[:, :channels] * (3 / channels)}
 
 
 class _Match(NamedTuple):

@@ -12,10 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from recviz.augment.preparation import Reading
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages
 from recviz.data.module import DataModule
-from recviz.data.packed.store import Manifest, Shard, ShardStore
+from recviz.data.packed.store import Manifest, ShardStore
 from recviz.errors import InputError
 from recviz.files import user_path
 from recviz.launch.machine import cache_folder
@@ -35,19 +36,23 @@ class PackedImages(EncodedImages):
 
     Args:
         store: of the shards.
-        shards: in the order of the index.
-        file: of the index, which also has the names of the images.
+        manifest: of the dataset.
+        split: its name there.
         index: int64 columns [N]: "offset" and "length" in bytes, "crc32".
         window: number of shards to mix. None: any order.
     """
 
     def __init__(
-        self, store: ShardStore, shards: list[Shard], file: Shard, index: dict[str, Tensor], window: int | None
+        self, store: ShardStore, manifest: Manifest, split: str, index: dict[str, Tensor], window: int | None
     ) -> None:
-        super().__init__(sum(shard.images for shard in shards))
+        shards, reading = manifest.shards[split], manifest.reading
+        # values are scaled to the reading's range already
+        super().__init__(sum(shard.images for shard in shards), None if reading is None else Reading(reading.count))
+        self.scaled = reading is not None
+        self.dtype = torch.uint16 if manifest.bits == 16 else torch.uint8
         self.store = store
         self.files = shards
-        self.index_file = file
+        self.index_file = manifest.indices[split]
         self.window = window
         self.content = "".join(shard.sha256 for shard in shards)
         self.ends = np.cumsum([shard.images for shard in shards])  # rows before and in each shard
@@ -102,6 +107,11 @@ class Packed(Dataset):
         self.store = ShardStore(self.root, user_path(cache_dir) if cache_dir else cache_folder() / "shards", cache_gb)
         self.window = shuffle_shards or (16 if self.store.remote else None)
 
+    @cached_property
+    def reading(self) -> Reading | None:  # type: ignore[override]
+        """How the files were read that were packed."""
+        return self.store.manifest().reading
+
     def train(self) -> Split:
         """The split "train"."""
         return self._split(self.store.manifest(), "train")
@@ -113,7 +123,7 @@ class Packed(Dataset):
 
     def _split(self, manifest: Manifest, name: str) -> Split:
         index = self.store.index(manifest, name)
-        images = PackedImages(self.store, manifest.shards[name], manifest.indices[name], index, self.window)
+        images = PackedImages(self.store, manifest, name, index, self.window)
         names = manifest.class_names if "label" in index else []
         return Split(images, index.get("label"), names, f"{self.root}, split {name}")
 

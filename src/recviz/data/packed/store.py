@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from recviz.augment.preparation import Reading
 from recviz.errors import InputError
 from recviz.files import remove_oldest, sha256_of, whole_file
 
@@ -46,6 +47,10 @@ class Manifest(NamedTuple):
     """By split, "train" and optionally "val"."""
     indices: dict[str, Shard]
     """By split, the file with the offsets of images."""
+    reading: Reading | None = None
+    """How the files were read that were packed; None: as photographs."""
+    bits: int = 8
+    """Of the packed values."""
 
 
 class ShardStore:
@@ -86,11 +91,13 @@ class ShardStore:
             shards = {name: [_shard(entry) for entry in split["shards"]] for name, split in splits.items()}
             indices = {name: _shard(split["index"]) for name, split in splits.items()}
             names = [str(name) for name in content["class_names"]]
+            reading = None if content.get("reading") is None else Reading(**content["reading"])
+            bits = int(content.get("bits", 8))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{where} is not of a packed dataset: {_reason(error)}") from error
         if "train" not in shards or not any(shards.values()):
             raise InputError(f"{where} lists no training images")
-        return Manifest(names, shards, indices)
+        return Manifest(names, shards, indices, reading, bits)
 
     def index(self, manifest: Manifest, split: str) -> dict[str, Tensor]:
         """The index of a split: int64 [N] "offset", "length", "crc32", and "label" if labelled.

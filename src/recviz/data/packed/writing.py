@@ -8,6 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from recviz.data.dataset import Split
 from recviz.data.images import EncodedImages, UnreadableImageError, printable
 from recviz.data.packed.store import FORMAT, MANIFEST, Shard
 from recviz.data.photo import Photo, UnreadableError, resized
+from recviz.data.raster import Raster
 from recviz.errors import InputError
 from recviz.files import sha256_of, whole_file, write_whole
 from recviz.progress import progress
@@ -36,7 +38,8 @@ class Packing(NamedTuple):
     """Settings of packing.
 
     Larger images are resized to a short side of `size` pixels (bicubic, antialiased) and written as JPEG. Others, and
-    all images if size is None, keep their size, and their bytes if they are upright JPEG, PNG or WebP files.
+    all images if size is None, keep their size, and their bytes if they are upright JPEG, PNG or WebP files. With a
+    reading, images are NumPy arrays of its channels, scaled to its value range.
     """
 
     size: int | None = 256
@@ -79,7 +82,10 @@ def pack(splits: dict[str, Split], folder: Path, packing: Packing, workers: int,
         if not any(shard["images"] for shard in entries["train"]["shards"]):
             raise InputError("none of the training images could be read")
         names = next((split.class_names for split in splits.values() if split.labels is not None), [])
-        manifest = {"format": FORMAT, **identity, "class_names": names, "splits": entries}
+        manifest: dict[str, Any] = {"format": FORMAT, **identity, "class_names": names, "splits": entries}
+        images = splits["train"].images
+        if isinstance(images, EncodedImages) and images.reading is not None:
+            manifest |= {"reading": asdict(images.reading), "bits": 8 * images.dtype.itemsize}
         write_whole(folder / MANIFEST, json.dumps(manifest, indent=1))
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error
@@ -146,7 +152,7 @@ def _pack_split(
     return {"shards": [shard._asdict() for shard in shards], "index": index._asdict()}
 
 
-def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
+def encode(photo: Photo | Raster, packing: Packing) -> tuple[str, bytes]:
     """Suffix and bytes of one packed image. JPEG files may be decoded at a reduced size, at least twice the target.
 
     Raises:
@@ -154,15 +160,18 @@ def encode(photo: Photo, packing: Packing) -> tuple[str, bytes]:
     """
     short = min(photo.height, photo.width)
     larger = packing.size is not None and short > packing.size
+    size = packing.size if packing.size is not None and larger else short
+    height, width = (max(1, round(side * size / short)) for side in (photo.height, photo.width))
+    out = io.BytesIO()
+    if isinstance(photo, Raster):
+        np.save(out, resized(photo.pixels(), height, width, "bicubic").contiguous().numpy())
+        return "npy", out.getvalue()
     if not larger and photo.format in _KEPT and photo.upright:
         photo.pixels()  # raises for a broken file
         return _KEPT[photo.format], photo.data
-    size = packing.size if packing.size is not None and larger else short
     reduction = next(factor for factor in photo.reductions if factor == 1 or short // factor >= 2 * size)
     pixels = photo.pixels(reduction)
-    height, width = (max(1, round(side * size / short)) for side in (photo.height, photo.width))
     picture = Image.fromarray(resized(pixels, height, width, "bicubic").permute(1, 2, 0).numpy())
-    out = io.BytesIO()
     try:
         picture.save(out, "JPEG", quality=packing.quality)
     except (OSError, ValueError) as error:  # a side above 65,500 pixels

@@ -1,0 +1,228 @@
+"""What a folder of images holds: formats, sizes, channels, depth, statistics, duplicates, and misnamed files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from recviz.augment.functional import to_float
+from recviz.augment.preparation import Reading
+from recviz.data.photo import Photo, UnreadableError
+from recviz.data.raster import Raster
+from recviz.data.statistics import Seen, seen, spread
+
+ALIKE = 4
+"""Most differing bits of the difference hashes of near-duplicates, of 64."""
+
+_FLAT = 4 / 255
+"""Images whose 72 grey cells have a smaller standard deviation have no difference hash."""
+
+_CROWD = 512
+"""Different hashes that share a part, beyond which only equal ones are found: all pairs would take long."""
+
+_FORMATS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".apng": "PNG",
+    ".webp": "WEBP", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+    ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".npy": "NumPy", ".dcm": "DICOM", ".heic": "HEIF",
+    ".heif": "HEIF",
+}  # fmt: skip
+"""The format that a file name promises."""
+
+
+class Surveyed(NamedTuple):
+    """One file."""
+
+    name: str
+    """Path below the root."""
+    problem: str | None
+    """Why it is unreadable, or None."""
+    seen: Seen | None = None
+    content: str = ""
+    """A hash of the bytes."""
+    look: int | None = None
+    """See difference_hash."""
+
+    @property
+    def misnamed(self) -> bool:
+        """Whether the content is of another format than the name says."""
+        expected = _FORMATS.get(os.path.splitext(self.name)[1].lower())
+        found = None if self.seen is None else self.seen.format.replace("MPO", "JPEG")
+        return found is not None and expected is not None and found != expected
+
+
+def survey(path: str, root: Path, reading: Reading | None = None, measure: bool = True) -> Surveyed:
+    """Read and decode one file; with `measure`, hash and measure it.
+
+    Args:
+        path: of the file.
+        root: of the folder.
+        reading: how it is read.
+        measure: otherwise only depth and readability are known.
+    """
+    name = os.path.relpath(path, root)
+    try:
+        data = Path(path).read_bytes()
+        image = Photo(data) if reading is None else Raster(data, reading)
+        pixels = image.pixels()
+    except UnreadableError as error:
+        return Surveyed(name, str(error))
+    except OSError as error:
+        return Surveyed(name, error.strerror or str(error))
+    if not measure:
+        return Surveyed(name, None, seen(image, pixels[:, :1, :1]))
+    return Surveyed(name, None, seen(image, pixels), hashlib.sha256(data).hexdigest()[:24], difference_hash(pixels))
+
+
+def difference_hash(pixels: Tensor) -> int | None:
+    """64 bits that say where an image gets brighter to the right, on 8 × 9 cells; None for a nearly constant image.
+
+    Resized and recompressed copies differ in few bits.
+
+    Args:
+        pixels: uint8 or uint16 [C, H, W].
+    """
+    grey = to_float(pixels[None]).mean(dim=1, keepdim=True)
+    cells = F.interpolate(grey, (8, 9), mode="bilinear", antialias=True)[0, 0]
+    if cells.std() < _FLAT:
+        return None
+    bits = (cells[:, 1:] > cells[:, :-1]).flatten().tolist()
+    return sum(1 << place for place, bit in enumerate(bits) if bit)
+
+
+def duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
+    """Names of files with equal bytes, a list for each content that occurs more than once."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        if file.problem is None:
+            groups[file.content].append(file.name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def near_duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
+    """Names of files with other bytes whose difference hashes differ in at most ALIKE bits, in connected groups.
+
+    Two hashes that differ in 4 bits share one of five parts of 13 bits, so only files that share one are compared.
+    """
+    first: dict[str, Surveyed] = {}
+    for file in files:
+        if file.look is not None:
+            first.setdefault(file.content, file)
+    alike: dict[int, list[Surveyed]] = defaultdict(list)
+    for file in first.values():
+        alike[file.look or 0].append(file)
+    hashed = [same[0] for same in alike.values()]
+    parent = list(range(len(hashed)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for part in range(5):
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for place, file in enumerate(hashed):
+            assert file.look is not None  # by the choice above
+            buckets[file.look >> 13 * part & 0x1FFF].append(place)
+        for places in buckets.values():
+            for one, other in combinations(places, 2) if len(places) <= _CROWD else ():
+                if bin((hashed[one].look or 0) ^ (hashed[other].look or 0)).count("1") <= ALIKE:
+                    parent[root(one)] = root(other)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for place, same in enumerate(alike.values()):
+        groups[root(place)] += [file.name for file in same]
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def of_one_depth(files: Sequence[Surveyed], reading: Reading | None) -> list[Surveyed]:
+    """Mark files of another depth than the first readable one as unreadable, as training finds them."""
+    if reading is None or reading.value_range is not None:
+        return list(files)
+    depths = [file.seen is not None and file.seen.bits != 8 for file in files]
+    first = next((deep for file, deep in zip(files, depths, strict=True) if file.seen is not None), False)
+    problem = "its values have {} bits, and those of the first image {}: set reading.value_range, which holds for both"
+    bits = {False: 8, True: 16}
+    return [
+        file if file.seen is None or deep == first else Surveyed(file.name, problem.format(bits[deep], bits[first]))
+        for file, deep in zip(files, depths, strict=True)
+    ]
+
+
+class Survey(NamedTuple):
+    """A folder as a whole."""
+
+    rows: list[tuple[str, str]]
+    """Heading and text of each fact."""
+    same: list[list[str]]
+    near: list[list[str]]
+    misnamed: list[Surveyed]
+    broken: list[Surveyed]
+
+
+def summed_up(files: Sequence[Surveyed]) -> Survey:
+    """The facts of all files."""
+    good = [file.seen for file in files if file.seen is not None]
+    same, near = duplicates(files), near_duplicates(files)
+    misnamed = [file for file in files if file.misnamed]
+    broken = [file for file in files if file.problem is not None]
+    rows = [("images", f"{len(good):,}")]
+    if good:
+        sides = [sorted(getattr(each, side) for each in good) for side in ("width", "height")]
+        extents = [f"{side[0]:,}" if side[0] == side[-1] else _spread(side) for side in sides]
+        rows += [
+            ("formats", _counted(each.format for each in good)),
+            ("width", f"{extents[0]} pixels"),
+            ("height", f"{extents[1]} pixels"),
+            ("channels", _counted(each.channels for each in good)),
+            ("bits per channel", _counted(each.bits for each in good)),
+        ]
+        mean, std = spread([each.mean for each in good], [each.square for each in good])
+        rows += [("mean in 0..1", _numbers(mean)), ("standard deviation", _numbers(std))]
+        rows += _depth(good)
+    rows.append(("equal files", _grouped(same)))
+    rows.append(("near-duplicates", _grouped(near)))
+    names = [f"{file.name} is {file.seen.format}" for file in misnamed if file.seen is not None]
+    rows.append(("misnamed", f"{len(misnamed):,}{_such(names)}" if misnamed else "none"))
+    return Survey(rows, same, near, misnamed, broken)
+
+
+def _depth(good: Sequence[Seen]) -> list[tuple[str, str]]:
+    dim = Counter(each.dim for each in good if each.dim is not None)
+    rows = [("nearly black", f"{count:,} of 16 bits with values of {bits} bits") for bits, count in sorted(dim.items())]
+    if cut := [each.clipped for each in good if each.clipped > 0]:
+        rows.append(("outside the value range", f"in {len(cut):,} images, at most {max(cut):.2%} of the values"))
+    return rows
+
+
+def _counted(values: Iterable[object]) -> str:
+    counts = Counter(values)
+    if len(counts) == 1:
+        return str(next(iter(counts)))
+    return ", ".join(f"{value} ({count:,})" for value, count in counts.most_common(8))
+
+
+def _spread(ordered: Sequence[int]) -> str:
+    return f"{ordered[0]:,} to {ordered[-1]:,}, median {ordered[len(ordered) // 2]:,}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"[{', '.join(f'{value:.4f}' for value in values)}]"
+
+
+def _grouped(groups: Sequence[Sequence[str]]) -> str:
+    if not groups:
+        return "none"
+    count = sum(map(len, groups))
+    return f"{count:,} files in {len(groups):,} group{'s' * (len(groups) > 1)}{_such([' = '.join(groups[0][:3])])}"
+
+
+def _such(names: Sequence[str]) -> str:
+    return f", such as {names[0]}" if names else ""

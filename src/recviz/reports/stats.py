@@ -1,0 +1,68 @@
+"""A page about a folder of images: facts, similar files, and a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recviz.augment.picture import pictured, shown_channels
+from recviz.augment.preparation import Reading
+from recviz.data.images import FileImages, printable
+from recviz.data.statistics import spread
+from recviz.data.survey import Survey, Surveyed
+from recviz.reports.embedding import THUMBNAIL, sprite
+from recviz.reports.gallery import short
+from recviz.reports.page import rendered
+
+SHEET, GROUPS, MEMBERS = 100, 12, 6
+"""Images of the contact sheet, and groups of similar files with so many images of each."""
+
+
+def page(root: Path, found: Survey, files: Sequence[Surveyed], reading: Reading | None) -> str:
+    """The page.
+
+    Args:
+        root: the folder.
+        found: its facts.
+        files: the readable ones.
+        reading: how they are read.
+    """
+    place = {file.name: number for number, file in enumerate(files)}
+    spaced = torch.linspace(0, len(files) - 1, min(SHEET, len(files))).long().tolist() if files else []
+    groups = [("equal", names) for names in found.same[:GROUPS]] + [("similar", names) for names in found.near[:GROUPS]]
+    wanted = sorted({*spaced, *(place[name] for _, names in groups for name in names[:MEMBERS])})
+    at = {number: position for position, number in enumerate(wanted)}
+    style, across = {"sprite": "", "width": "0", "sharp": ""}, 1
+    if wanted:
+        style, across = sprite(_thumbnails(root, [files[number] for number in wanted], reading))
+
+    def tile(number: int) -> dict[str, Any]:
+        name, position = files[number].name, at[number]
+        seen = files[number].seen
+        size = "" if seen is None else f"{seen.width}×{seen.height}"
+        x, y = position % across * THUMBNAIL, position // across * THUMBNAIL
+        return {"x": x, "y": y, "name": printable(name), "short": short(printable(name)), "size": size}
+
+    return rendered(
+        "stats",
+        title=f"Images of {printable(root)}",
+        facts=[(heading, printable(text)) for heading, text in found.rows],
+        broken=[(printable(file.name), file.problem) for file in found.broken[:100]],
+        broken_count=f"{len(found.broken):,}",
+        groups=[(kind, [tile(place[name]) for name in names[:MEMBERS]], len(names)) for kind, names in groups],
+        sheet=[tile(number) for number in spaced],
+        shown=shown_channels(3 if reading is None else reading.count),
+        **style,
+    )
+
+
+def _thumbnails(root: Path, files: Sequence[Surveyed], reading: Reading | None) -> Tensor:
+    """Centre squares as pictures, uint8 [N, 3, THUMBNAIL, THUMBNAIL]."""
+    squares = FileImages([root / file.name for file in files], reading).squares(THUMBNAIL)
+    seen = [file.seen for file in files if file.seen is not None]
+    mean, std = spread([each.mean for each in seen], [each.square for each in seen])
+    return (pictured(squares, mean, std) * 255).round().to(torch.uint8)
