@@ -129,7 +129,9 @@ def speed(photos: Path | None) -> None:
             own = functools.partial(read, data, Reading(channels, scaled))
             show(f"{name}{', value range' if scaled else ''}", own, alone, values.size)
     if photos is not None:
-        files = [path.read_bytes() for path in sorted(photos.rglob("*.jp*g"))[:20]]
+        files = [path.read_bytes() for path in sorted(photos.rglob("*")) if path.suffix.lower() in (".jpg", ".jpeg")][
+            :20
+        ]
         tensors = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
         total = 3 * sum(Photo(data).height * Photo(data).width for data in files)
         show(

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import recviz.cli
@@ -71,6 +72,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_flat(root / "flat", 12)
     make_cifar(root / "data", "cifar10", 300)
     shutil.copy(root / "flat/000.png", root / "photo.png")
+    (root / "scenes").mkdir()
+    for i in range(3):
+        np.save(root / f"scenes/{i}.npy", np.random.default_rng(i).integers(0, 9000, (6, 12, 12)).astype(np.uint16))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         fit = "fit --config folder.yaml --data.root photos --model.backbone.stem cifar --model.backbone.width 0.125 "
@@ -132,6 +136,7 @@ def test_python_blocks(page: Path, world: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     shutil.copytree(world / "runs", "runs")
     shutil.copytree("runs/a", "runs/first")
+    shutil.copy(world / "scenes/0.npy", "scene.npy")
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)

@@ -73,11 +73,15 @@ def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Pat
         data += ["--data.root", str(real_format)]
     elif "image" in recipe or "folder" in recipe:
         data += ["--data.root", str(real_format / "imagenet"), "--data.num_workers", "0", "--data.views.size", "32"]
+    if recipe in ("satellite.yaml", "microscopy.yaml"):
+        channels = [0, 1, 2] if recipe == "satellite.yaml" else [0]
+        data += ["--data.root", str(real_format / "imagenet"), "--data.reading.channels", str(channels)]
+        data += ["--data.reading.value_range", "[0, 255]", "--model.backbone.in_channels", str(len(channels))]
     if recipe == "cifar-cpu.yaml":
         data += ["--trainer.callbacks", "[]"]  # its final probe of raw pixels takes seconds
     if recipe == "quickstart.yaml":
         data += ["--data.train_size", "200", "--data.val_size", "50"]
-    small = SMALLER if "10min" in recipe or "1h" in recipe else SMALL
+    small = SMALLER if "SmallResNet" in (recipes_folder() / recipe).read_text() else SMALL
     fit = ["fit", "--config", recipe, *small, *ONE_PROCESS, *TWO_STEPS, *data, "--run_dir", "run"]
     code, out, err = recviz_command(*fit)
     assert (code, err) == (0, "")

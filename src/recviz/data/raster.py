@@ -124,16 +124,18 @@ class Raster:
         if values.shape[1:] != (self.height, self.width):
             raise UnreadableError(f"its header says {self.height}×{self.width}, and it has {values.shape[1:]}")
         values = self._filled(values)
-        if self.dtype == torch.uint8:
-            return torch.from_numpy(np.array(values))
+        if self.reading.value_range is None and self.stored.bits in (8, 16):
+            if self.stored.bits == 16:
+                peak = int(values.max())
+                self.dim = max(8, peak.bit_length()) if 0 < peak < 1 << 14 else None
+            native = values.astype(values.dtype.newbyteorder("="), copy=False)
+            return torch.from_numpy(np.require(native, requirements=["C", "W"]))
         low, high = self.reading.value_range or (0.0, float(2 ** (self.stored.bits or 16) - 1))
-        if self.reading.value_range is None and self.stored.bits == 16:
-            peak = int(values.max())
-            self.dim = max(8, peak.bit_length()) if 0 < peak < 1 << 14 else None
-            return torch.from_numpy(np.array(values, dtype=np.uint16))
-        scaled = (torch.from_numpy(values.astype(np.float32)) - low) / (high - low)
-        self.clipped = float(((scaled < 0) | (scaled > 1)).float().mean())
-        return scaled.clamp_(0, 1).mul_(65535).round_().to(torch.uint16)
+        self.clipped = float(np.count_nonzero(values < low) + np.count_nonzero(values > high)) / values.size
+        if values.dtype.kind == "u" and values.dtype.itemsize <= 2:  # a table of all values
+            table = _scaled(np.arange(1 << 8 * values.dtype.itemsize), low, high)
+            return torch.from_numpy(table[values])
+        return torch.from_numpy(_scaled(values, low, high))
 
     def check_dtype(self, dtype: torch.dtype) -> None:
         """Raise UnreadableError unless `pixels` have the dtype of the dataset's other images."""
@@ -167,6 +169,16 @@ class Raster:
                 f"data.reading.missing is {fill:g}, which is no value of {values.dtype}: give another, or a value_range"
             )
         return np.where(lacking, values.dtype.type(fill), values)
+
+
+def _scaled(values: Array, low: float, high: float) -> Array:
+    """Values from low to high as uint16 from 0 to 65535, rounded; others are cut to this range."""
+    scaled = values.astype(np.float32)
+    scaled -= low
+    scaled *= 65535 / (high - low)
+    np.clip(scaled, 0, 65535, out=scaled)
+    scaled += 0.5
+    return scaled.astype(np.uint16)
 
 
 def _extent(stored: Stored) -> str:

@@ -10,6 +10,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,11 +24,14 @@ from recviz.data.statistics import Seen, seen, spread
 ALIKE = 4
 """Most differing bits of the difference hashes of near-duplicates, of 64."""
 
+_NEAR = 16
+"""Largest mean difference of their cells, of 255: outlines alone, such as of bottles on white, are alike by chance."""
+
 _FLAT = 4 / 255
-"""Images whose 72 grey cells have a smaller standard deviation have no difference hash."""
+"""Images whose 72 grey cells have a smaller standard deviation have no look."""
 
 _CROWD = 512
-"""Different hashes that share a part, beyond which only equal ones are found: all pairs would take long."""
+"""Files that share a part of their hash, beyond which no pairs are sought: to compare all would take long."""
 
 _FORMATS = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".apng": "PNG",
@@ -35,6 +40,15 @@ _FORMATS = {
     ".heif": "HEIF",
 }  # fmt: skip
 """The format that a file name promises."""
+
+
+class Look(NamedTuple):
+    """An image on 8 × 9 cells, which resizing and compression hardly change."""
+
+    bits: int
+    """Its difference hash: 64 bits that say where it gets brighter to the right."""
+    cells: bytes
+    """Levels 0 to 255, [C, 8, 9]."""
 
 
 class Surveyed(NamedTuple):
@@ -47,8 +61,8 @@ class Surveyed(NamedTuple):
     seen: Seen | None = None
     content: str = ""
     """A hash of the bytes."""
-    look: int | None = None
-    """See difference_hash."""
+    look: Look | None = None
+    """None for a nearly constant image."""
 
     @property
     def misnamed(self) -> bool:
@@ -78,23 +92,26 @@ def survey(path: str, root: Path, reading: Reading | None = None, measure: bool 
         return Surveyed(name, error.strerror or str(error))
     if not measure:
         return Surveyed(name, None, seen(image, pixels[:, :1, :1]))
-    return Surveyed(name, None, seen(image, pixels), hashlib.sha256(data).hexdigest()[:24], difference_hash(pixels))
+    return Surveyed(name, None, seen(image, pixels), hashlib.sha256(data).hexdigest()[:24], look_of(pixels))
 
 
-def difference_hash(pixels: Tensor) -> int | None:
-    """64 bits that say where an image gets brighter to the right, on 8 × 9 cells; None for a nearly constant image.
-
-    Resized and recompressed copies differ in few bits.
-
-    Args:
-        pixels: uint8 or uint16 [C, H, W].
-    """
-    grey = to_float(pixels[None]).mean(dim=1, keepdim=True)
-    cells = F.interpolate(grey, (8, 9), mode="bilinear", antialias=True)[0, 0]
-    if cells.std() < _FLAT:
+def look_of(pixels: Tensor) -> Look | None:
+    """See Look; of pixels uint8 or uint16 [C, H, W]."""
+    cells = F.interpolate(to_float(pixels[None]), (8, 9), mode="bilinear", antialias=True)[0]  # [C, 8, 9]
+    grey = cells.mean(dim=0)
+    if grey.std() < _FLAT:
         return None
-    bits = (cells[:, 1:] > cells[:, :-1]).flatten().tolist()
-    return sum(1 << place for place, bit in enumerate(bits) if bit)
+    bits = (grey[:, 1:] > grey[:, :-1]).flatten().tolist()
+    levels = (255 * cells).round().to(torch.uint8).numpy().tobytes()
+    return Look(sum(1 << place for place, bit in enumerate(bits) if bit), levels)
+
+
+def alike(one: Look, other: Look) -> bool:
+    """Whether two images are near-duplicates."""
+    if (one.bits ^ other.bits).bit_count() > ALIKE:
+        return False
+    pair = [np.frombuffer(look.cells, dtype=np.uint8).astype(np.int16) for look in (one, other)]
+    return pair[0].shape == pair[1].shape and bool(np.abs(pair[0] - pair[1]).mean() <= _NEAR)
 
 
 def duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
@@ -107,19 +124,16 @@ def duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
 
 
 def near_duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
-    """Names of files with other bytes whose difference hashes differ in at most ALIKE bits, in connected groups.
+    """Names of files with other bytes whose looks are alike, in connected groups.
 
     Two hashes that differ in 4 bits share one of five parts of 13 bits, so only files that share one are compared.
     """
-    first: dict[str, Surveyed] = {}
+    first: dict[str, tuple[str, Look]] = {}  # of each content
     for file in files:
         if file.look is not None:
-            first.setdefault(file.content, file)
-    alike: dict[int, list[Surveyed]] = defaultdict(list)
-    for file in first.values():
-        alike[file.look or 0].append(file)
-    hashed = [same[0] for same in alike.values()]
-    parent = list(range(len(hashed)))
+            first.setdefault(file.content, (file.name, file.look))
+    known = list(first.values())
+    parent = list(range(len(known)))
 
     def root(place: int) -> int:
         while parent[place] != place:
@@ -129,16 +143,15 @@ def near_duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
 
     for part in range(5):
         buckets: dict[int, list[int]] = defaultdict(list)
-        for place, file in enumerate(hashed):
-            assert file.look is not None  # by the choice above
-            buckets[file.look >> 13 * part & 0x1FFF].append(place)
+        for place, (_, look) in enumerate(known):
+            buckets[look.bits >> 13 * part & 0x1FFF].append(place)
         for places in buckets.values():
             for one, other in combinations(places, 2) if len(places) <= _CROWD else ():
-                if bin((hashed[one].look or 0) ^ (hashed[other].look or 0)).count("1") <= ALIKE:
+                if alike(known[one][1], known[other][1]):
                     parent[root(one)] = root(other)
     groups: dict[int, list[str]] = defaultdict(list)
-    for place, same in enumerate(alike.values()):
-        groups[root(place)] += [file.name for file in same]
+    for place, (name, _) in enumerate(known):
+        groups[root(place)].append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 
