@@ -94,22 +94,21 @@ def test_another_folder_of_other_channels_is_one_line(trained: Path, recviz_comm
     assert ".npy: it has 4 channels, and data.reading.channels is 5: set it to 4" in err.replace("\n", " ")
 
 
-def test_the_model_card_s_program_runs(trained: Path, recviz_command: Command, tmp_path: Path) -> None:
-    for form, name in (("safetensors", "b.safetensors"), ("torch_export", "b.pt2")):
-        code, _, err = recviz_command("export", "--ckpt_path", str(trained / "run"), "--format", form, "--out", name)
-        assert code == 0, err
-        card = Path(name).with_suffix(".md")
-        text = next(path for path in (card, Path(f"{name}.md"), Path("README.md")) if path.is_file()).read_text()
-        assert "4; values from 0 to 10000 become 0 to 1" in text
-        program = (
-            text.partition("```python\n")[2].partition("```")[0].replace("image.tif", str(trained / "images/0/00.npy"))
-        )
-        Path("program.py").write_text(f"{program}\ntorch.save(features, 'features.pt')")
-        subprocess.run([sys.executable, "program.py"], check=True)
-        backbone = recviz.load_backbone(trained / "run")
-        image = recviz.read_image(trained / "images/0/00.npy", 12, READING)
-        expected = backbone(backbone.preparation(image[None]))
-        torch.testing.assert_close(torch.load("features.pt"), expected.detach(), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(
+    ("form", "name"), [("safetensors", "b.safetensors"), pytest.param("torch_export", "b.pt2", marks=pytest.mark.slow)]
+)
+def test_the_model_card_s_program_runs(trained: Path, recviz_command: Command, form: str, name: str) -> None:
+    image = str(trained / "images/0/00.npy")
+    code, _, err = recviz_command("export", "--ckpt_path", str(trained / "run"), "--format", form, "--out", name)
+    assert code == 0, err
+    card = next(path for path in (Path(name).with_suffix(".md"), Path(f"{name}.md")) if path.is_file()).read_text()
+    assert "4; values from 0 to 10000 become 0 to 1" in card
+    program = card.partition("```python\n")[2].partition("```")[0].replace("image.tif", image)
+    Path("program.py").write_text(f"{program}\ntorch.save(features, 'features.pt')")
+    subprocess.run([sys.executable, "program.py"], check=True)
+    backbone = recviz.load_backbone(trained / "run")
+    expected = backbone(backbone.preparation(recviz.read_image(image, 12, READING)[None]))
+    torch.testing.assert_close(torch.load("features.pt"), expected.detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_packed_images_are_the_same(trained: Path, recviz_command: Command) -> None:

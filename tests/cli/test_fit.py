@@ -66,7 +66,13 @@ def _classes(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("recipe", TRAINING_RECIPES)
+TWINS = {"simclr-cifar10.yaml", "barlow-cifar10.yaml", "byol-cifar10.yaml", "cifar10-10min.yaml"}
+"""Recipes that differ from CIFAR-100's in little but the data."""
+
+
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=pytest.mark.slow if name in TWINS else ()) for name in TRAINING_RECIPES]
+)
 def test_every_recipe_trains_two_steps(recviz_command: Command, real_format: Path, recipe: str) -> None:
     data: list[str] = ["--data.batch_size", "8"]
     if "cifar" in recipe:
