@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from recviz.augment import View, Views, view, views
-from recviz.augment.views import each_on_a_thread
+from recviz.augment import View, Views, threads, view
+from recviz.augment.threads import each_on_a_thread
 
 number_of_threads = torch.get_num_threads  # which tests replace
 BUSY = View(jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
@@ -16,7 +16,7 @@ BUSY = View(jitter=0.5, grayscale=0.5, blur=0.5, solarize=0.5)
 
 @pytest.fixture(autouse=True)
 def no_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_pools", {})
+    monkeypatch.setattr(threads, "_pools", {})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 import recviz.cli
 from recviz.commands.recipes import recipes_folder
+from recviz.data.images import FileImages
 from recviz.data.survey import survey
 from recviz.runs.settings import leaves
 from tests.datasets import picture
@@ -142,7 +143,7 @@ def examine_bytes(content: bytes) -> str | None:
     """What `recviz check` says of a file with this content."""
     path = Path(os.environ["PYTEST_FUZZ_FILE"])
     path.write_bytes(content)
-    problem: str | None = survey(str(path), path.parent).problem
+    problem: str | None = survey(FileImages([path]), 0, path.parent).problem
     return problem
 
 

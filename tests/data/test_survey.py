@@ -12,6 +12,7 @@ from PIL import Image
 
 from recviz import cli
 from recviz.augment.preparation import Reading
+from recviz.data.images import FileImages
 from recviz.data.survey import Look, Surveyed, alike, duplicates, look_of, near_duplicates, summed_up, survey
 
 
@@ -39,7 +40,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def surveyed(root: Path) -> list[Surveyed]:
-    return [survey(str(path), root) for path in sorted(root.rglob("*.*"))]
+    images = FileImages(sorted(root.rglob("*.*")))
+    return [survey(images, index, root) for index in range(len(images))]
 
 
 def test_equal_similar_misnamed_and_broken_files_are_found(folder: Path) -> None:
@@ -126,7 +128,7 @@ def test_arrays_of_six_channels(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "channels" in out
     assert "outside the value range" in out
     assert "channels 0-2 of 6" in page.read_text()
-    assert survey(str(tmp_path / "0.npy"), tmp_path, Reading(5)).problem is not None
+    assert survey(FileImages([tmp_path / "0.npy"], Reading(5)), 0, tmp_path).problem is not None
     page.unlink()
     assert cli.main(argv) == 0
     assert "3 of 16 bits with values of 11 bits" in capsys.readouterr().out
@@ -137,3 +139,11 @@ def test_a_folder_without_readable_images(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     assert cli.main(["check", str(tmp_path), "--stats", "--page", str(page)]) == 1
     assert "0 images" in page.read_text()
+
+
+def test_files_of_another_depth_than_the_first_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, dtype in enumerate((np.uint16, np.uint8, np.uint16)):
+        np.save(tmp_path / f"{i}.npy", np.full((6, 9, 12), 200, dtype=dtype))
+    for more in ([], ["--stats", "--page", str(tmp_path / "page.html")]):
+        assert cli.main(["check", str(tmp_path), "--reading.channels", "6", *more]) == 1
+        assert "1.npy: its values have 8 bits, and those of the first image 16" in capsys.readouterr().out

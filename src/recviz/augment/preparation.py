@@ -26,7 +26,7 @@ MARGIN = 256 / 224
 
 @dataclass(frozen=True)
 class Reading:
-    """How files become images of other channels or more than 8 bits; data.raster has the formats.
+    """How files become images of other channels or more than 8 bits; data.formats lists the formats.
 
     Args:
         channels: the number of channels that every file must have; or a list of the channels to take from each, from 0,
@@ -165,9 +165,12 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     Raises:
         InputError: another shape or dtype.
     """
-    if images.ndim == 4 and images.shape[1] == channels:
-        return F.checked(images)
-    if images.ndim != 4 or images.shape[1] != 1 or channels != 3:
+    if images.ndim != 4 or not serves(images.shape[1], channels):
         grey = " or [N, 1, H, W]" if channels == 3 else ""
         raise InputError(f"images must have the shape [N, {channels}, H, W]{grey}, got {tuple(images.shape)}")
-    return F.checked(images.expand(-1, 3, -1, -1))
+    return F.checked(images.expand(-1, channels, -1, -1))
+
+
+def serves(channels: int, expected: int) -> bool:
+    """Whether images of some channels can be prepared where others are expected: as many, or grey for colours."""
+    return channels == expected or (channels, expected) == (1, 3)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import torch
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from recviz.augment import functional as F
@@ -24,6 +21,7 @@ from recviz.augment.preparation import (
     check_size,
     with_channels,
 )
+from recviz.augment.threads import each_on_a_thread
 from recviz.augment.view import UNIFORMS, View, after_each_step, cpu_blocks, draw, draw_channels
 from recviz.errors import InputError
 
@@ -106,6 +104,7 @@ class Views(nn.Module):
             devices.
 
     Attributes:
+        measures: whether mean and std are measured.
         stages: the stages of training; one without growth.
 
     Raises:
@@ -140,11 +139,12 @@ class Views(nn.Module):
             raise InputError(
                 f"growth must start at 0, go on at rising fractions below 1, and end with size {size}, got {growth}"
             )
+        self.measures = mean == std == MEASURED
         self.register_buffer("mean", None, persistent=False)
         self.register_buffer("std", None, persistent=False)
         if not isinstance(mean, str) and not isinstance(std, str):
             self.normalise_by(mean, std)
-        elif not mean == std == MEASURED:
+        elif not self.measures:
             raise InputError(f"mean and std of the views must be numbers or both {MEASURED!r}, got {mean} and {std}")
 
     @property
@@ -323,36 +323,3 @@ class OneView(Views):
         """The view, float32 [N, C, size, size], of images [N, C, H, W] or of crops, a sequence of one tensor."""
         (source,) = self.sources(images)
         return self._view(self.a, source, self.size, not isinstance(images, Tensor), generator)
-
-
-Part = TypeVar("Part")
-_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process (a fork has no threads) and size
-
-
-def each_on_a_thread(work: Callable[[Part], None], parts: Sequence[Part]) -> None:
-    """Process every part on a pool of torch.get_num_threads() threads, each with one OpenMP thread.
-
-    torch's threads share each operation and wait for each other after it. Where data workers use the same cores, one
-    thread per part is faster, since it runs all operations of the part without waiting.
-    """
-    threads = torch.get_num_threads()
-    if threads == 1 or len(parts) == 1:
-        for part in parts:
-            work(part)
-        return
-    key = os.getpid(), threads
-    if key not in _pools:
-        _pools[key] = ThreadPoolExecutor(threads, "recviz-views", initializer=_alone)
-    inference = torch.is_inference_mode_enabled()
-
-    def one(part: Part) -> None:  # modes are per thread
-        with torch.inference_mode(inference), torch.no_grad():
-            work(part)
-
-    list(_pools[key].map(one, parts))
-
-
-def _alone() -> None:
-    torch.get_num_threads()  # makes torch set this thread's number now and not later
-    # OpenMP's number is per thread; MKL follows it unless its own number is set
-    threadpool_limits(1, user_api="openmp")

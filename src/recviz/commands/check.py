@@ -7,11 +7,11 @@ from pathlib import Path
 
 from recviz.augment.preparation import Reading
 from recviz.commands.parsing import instantiate, new_parser, parse
-from recviz.data.images import over_threads, printable
+from recviz.data.images import FileImages, over_threads, printable
 from recviz.data.listing import counted, read_folder
 from recviz.data.lists import list_text
 from recviz.data.packed.store import MANIFEST, ShardStore
-from recviz.data.survey import of_one_depth, summed_up, survey
+from recviz.data.survey import summed_up, survey
 from recviz.errors import InputError
 from recviz.files import sha256_of, whole_file, write_whole
 from recviz.launch.machine import cache_folder, torch_threads
@@ -89,11 +89,10 @@ def _run(folder: RunFolder) -> int:
 def _files(root: Path, workers: int | None, reading: Reading | None, page: Path | None) -> list[str]:
     """Names below root of the unreadable images; prints what was found, and writes the page of --stats."""
     folder = read_folder(root, rasters=reading is not None)
-    paths, left_out = folder.paths, folder.left_out
+    images, left_out = FileImages(folder.paths, reading), folder.left_out
     with torch_threads(1):  # the workers are threads
         measure = page is not None
-        found = over_threads(lambda at: survey(paths[at], root, reading, measure), len(paths), "reading", workers)
-    files = of_one_depth(found, reading)
+        files = over_threads(lambda index: survey(images, index, root, measure), len(images), "reading", workers)
     broken = []
     for file in files:
         if file.problem is not None:
@@ -116,9 +115,9 @@ def _files(root: Path, workers: int | None, reading: Reading | None, page: Path 
         for bits, count in sorted(dim.items()):
             remedy = ", since the upper 8 are used" if reading is None else ": set reading.value_range"
             print(f"{count:,} of 16 bits a channel with values of {bits} bits: nearly black{remedy}")
-    images = f"{len(paths):,} image{'s' * (len(paths) != 1)}, {len(broken):,} cannot be read"
-    others = f"{len(paths) + left_out.total():,} files: {images}; left out: {counted(left_out)}"
-    print(others if left_out else images)
+    said = f"{len(images):,} image{'s' * (len(images) != 1)}, {len(broken):,} cannot be read"
+    others = f"{len(images) + left_out.total():,} files: {said}; left out: {counted(left_out)}"
+    print(others if left_out else said)
     return broken
 
 

@@ -16,7 +16,7 @@ from recviz.commands.choices import Facts, held_bytes, mean_step
 from recviz.commands.job import on_cpu
 from recviz.commands.parsing import instantiate
 from recviz.data.dataset import Split
-from recviz.data.images import EncodedImages, Images, MemoryImages, UnreadableImageError
+from recviz.data.images import EncodedImages, Images, MemoryImages, UnreadableImageError, spaced
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
@@ -82,7 +82,7 @@ def sample_images(images: Images) -> Sample:
         return Sample(min(images.images.shape[-2:]), 1.0)
     assert isinstance(images, EncodedImages)
     most = 200 if images.shards() is None else 8  # whole shards would be copied
-    looked_at = torch.linspace(0, len(images) - 1, min(most, len(images))).long().tolist()
+    looked_at = spaced(len(images), most)
     sides = []
     for index in looked_at:
         with suppress(UnreadableImageError):

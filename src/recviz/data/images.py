@@ -179,14 +179,20 @@ class EncodedImages(Images):
         Raises:
             UnreadableImageError: an unreadable header.
         """
-        dtype = self.dtype
         with self.naming(index):
-            data = self.read(int(self.rows[index]))
-            if self.reading is None:
-                return Photo(data)
-            raster = Raster(data, self.reading)
-            raster.check_dtype(dtype)
-            return raster
+            return self.image_of(self.read(int(self.rows[index])))
+
+    def image_of(self, data: bytes) -> Photo | Raster:
+        """The image of a file's bytes, not decoded.
+
+        Raises:
+            UnreadableError: an unreadable header, or another depth than that of the other images.
+        """
+        if self.reading is None:
+            return Photo(data)
+        raster = Raster(data, self.reading)
+        raster.check_dtype(self.dtype)
+        return raster
 
     def crops(self, indices: Tensor, seed: int, views: Sequence[tuple[View, int]]) -> list[Tensor]:
         """A random crop of each image for each view, uint8 or uint16 [n, C, S, S].
@@ -326,6 +332,11 @@ def read_image(path: str | Path, size: int, reading: Reading | None = None) -> T
 
 
 Value = TypeVar("Value")
+
+
+def spaced(count: int, most: int) -> list[int]:
+    """At most `most` indices below `count`, evenly spaced, with the first and the last."""
+    return torch.linspace(0, count - 1, min(most, count)).long().tolist()
 
 
 def over_threads(work: Callable[[int], Value], count: int, what: str, threads: int | None = None) -> list[Value]:

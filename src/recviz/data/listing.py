@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from recviz.data.formats import ARRAYS
 from recviz.data.images import printable
 from recviz.data.photo import EXTENSIONS, HEIC, extensions
-from recviz.data.raster import SUFFIXES
 from recviz.errors import InputError
 from recviz.progress import working
 
@@ -105,7 +105,7 @@ def read_folder(path: Path, excluded: frozenset[str] = frozenset(), rasters: boo
     Args:
         path: of the folder.
         excluded: normalised paths of files to leave out.
-        rasters: whether arrays and DICOM files count as images, see raster.SUFFIXES.
+        rasters: whether arrays and DICOM files count as images, see formats.ARRAYS.
 
     Raises:
         InputError: not a folder, or no images in it; the message counts the other files.
@@ -113,10 +113,10 @@ def read_folder(path: Path, excluded: frozenset[str] = frozenset(), rasters: boo
     if not path.is_dir():
         raise InputError(f"{path} is not a folder")
     with working(f"listing the images of {path}"):
-        known = extensions() | SUFFIXES if rasters else extensions()
+        known = extensions() | ARRAYS if rasters else extensions()
         folder = Folder(str(path), excluded, suffixes=tuple(known))
     if not folder.images and not folder.filled:
-        unread = folder.left_out.keys() & SUFFIXES if not rasters else ()
+        unread = folder.left_out.keys() & ARRAYS.keys() if not rasters else ()
         hint = f"; data.reading.channels reads {', '.join(sorted(unread))}" if unread else ""
         raise InputError(f"{folder} holds no images ({', '.join(sorted(known))}){but(folder)}{hint}")
     return folder

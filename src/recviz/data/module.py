@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from recviz.augment.picture import grid
-from recviz.augment.preparation import Preparation
+from recviz.augment.preparation import Preparation, serves
 from recviz.augment.views import Views
 from recviz.data.batches import (
     WORKER_TIMEOUT,
@@ -27,7 +27,7 @@ from recviz.data.batches import (
     report,
 )
 from recviz.data.dataset import Dataset, Split, aligned, hold_out, keep_classes, stratified_fraction
-from recviz.data.images import EncodedImages, Images, MemoryImages
+from recviz.data.images import EncodedImages, Images, MemoryImages, spaced
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
 from recviz.data.statistics import measured, notes
@@ -113,7 +113,6 @@ class DataModule(LightningDataModule):
         self.train: Split | None = None
         self.val: Split | None = None
         self._data_hash = ""  # see identity
-        self._measured = False  # whether setup measured the normalisation
         self._resumed: dict[str, Any] | None = None  # state_dict of a resumed run
 
     @property
@@ -254,16 +253,16 @@ class DataModule(LightningDataModule):
         assert self.train is not None  # read before
         if not self.views.normalised:
             self.views.normalise_by(*measured(self.train.images))
-            self._measured = True
             mean, std = self.views.preparation.mean, self.views.preparation.std
             self.notes.append(f"measured on the training images: mean {list(mean)}, standard deviation {list(std)}")
         got, expected = images.channels, self.preparation.channels
-        if got != expected and (got, expected) != (1, 3):
+        if not serves(got, expected):
             raise InputError(
                 f"the images have {got} channel{'s' * (got > 1)}, and mean and std of the views are {expected} "
                 "numbers: set data.reading.channels, or give a mean and std for each channel"
             )
-        self.notes += notes(images, None if stage == "validate" else self.preparation)
+        given = stage != "validate" and not self.views.measures
+        self.notes += notes(images, self.preparation if given else None)
 
     def decoded(self, split: Split, evaluated: bool = False) -> Split:
         """The split in memory if requested; without unreadable images if these are skipped and it is evaluated or kept.
@@ -350,7 +349,7 @@ class DataModule(LightningDataModule):
     def preview(self, rows: int = 8) -> Tensor:
         """A picture of `rows` training images, evenly spaced, with their views: uint8 [3, H, W]."""
         train = self._loaded_train()
-        indices = torch.linspace(0, len(train.images) - 1, min(rows, len(train.images))).long()
+        indices = torch.tensor(spaced(len(train.images), rows))
         batch = self.batches(train)[Draw(indices, 0)]
         views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
         images = train.images.clean(batch.indices, self.preparation)
@@ -369,14 +368,14 @@ class DataModule(LightningDataModule):
         if self.trainer is None:
             return {}
         place = position(self.trainer)
-        own = {"mean": list(self.preparation.mean), "std": list(self.preparation.std)} if self._measured else {}
+        own = {"mean": list(self.preparation.mean), "std": list(self.preparation.std)} if self.views.measures else {}
         return {"epoch": place.epoch, "batches": place.batches, **own, **self.identity()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from `state_dict`."""
         if state_dict:
             self._resumed = dict(state_dict)
-        if "mean" in state_dict and (self._measured or not self.views.normalised):
+        if "mean" in state_dict and self.views.measures:
             self.views.normalise_by(state_dict["mean"], state_dict["std"])
 
     def identity(self, processes: int | None = None) -> dict[str, Any]:

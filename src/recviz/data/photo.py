@@ -27,12 +27,17 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF", "PPM")
 """Formats that Pillow may open, for any file name. Its other readers may start programs."""
 
 EXTENSIONS = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif", ".avifs", ".bmp", ".tif", ".tiff",
-    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".apng": "PNG",
+    ".webp": "WEBP", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+    ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM",
 }  # fmt: skip
+"""Formats by file name; a file is read as what it is."""
 
-HEIC = {".heic", ".heif", ".hif"}
+HEIC = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
 """Further ones that pillow-heif reads."""
+
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF's orientations that exchange height and width."""
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 
@@ -90,7 +95,7 @@ class Photo:
         if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
             raise UnreadableError("its values are of 32 bits or signed, and unsigned ones of 8 or 16 bits can be read")
         self.format, self.mode, self.upright = str(image.format), image.mode, orientation == 1
-        self.width, self.height = image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        self.width, self.height = image.size[::-1] if orientation in SIDEWAYS else image.size
         self._image: Image.Image | None = image  # the file opened for its header is used once
 
     @property
@@ -164,8 +169,8 @@ def opened(data: bytes) -> Image.Image:
     return image
 
 
-def extensions() -> set[str]:
-    """The extensions of images that can be read, by the packages that are installed."""
+def extensions() -> dict[str, str]:
+    """Formats by file name that can be read with the packages that are installed."""
     return EXTENSIONS | HEIC if importlib.util.find_spec("pillow_heif") else EXTENSIONS
 
 

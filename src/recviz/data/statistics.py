@@ -12,7 +12,15 @@ from torch import Tensor
 
 from recviz.augment import functional as F
 from recviz.augment.preparation import Preparation
-from recviz.data.images import EncodedImages, Images, MemoryImages, UnreadableImageError, over_threads, printable
+from recviz.data.images import (
+    EncodedImages,
+    Images,
+    MemoryImages,
+    UnreadableImageError,
+    over_threads,
+    printable,
+    spaced,
+)
 from recviz.data.photo import Photo, UnreadableError
 from recviz.data.raster import Raster
 from recviz.errors import InputError
@@ -61,7 +69,7 @@ def seen(image: Photo | Raster, pixels: Tensor) -> Seen:
     else:
         about = (
             image.format,
-            len(Image.new(image.mode, (1, 1)).getbands()),
+            Image.getmodebands(image.mode),
             image.height,
             image.width,
             image.bits,
@@ -89,7 +97,7 @@ def measured(images: Images, most: int = MEASURED) -> tuple[tuple[float, ...], t
         InputError: no readable image.
     """
     if isinstance(images, MemoryImages):
-        chosen = images.images[_spaced(len(images), most)]
+        chosen = images.images[spaced(len(images), most)]
         pairs = [_moments(image[None]) for image in chosen]
     else:
         pairs = [(each.mean, each.square) for _, each in _looked_at(images, most)]
@@ -166,7 +174,7 @@ def _looked_at(images: Images, most: int) -> list[tuple[int, Seen]]:
     """Indices and facts of at most `most` images, evenly spaced, decoded small; unreadable ones are left out."""
     assert isinstance(images, EncodedImages)
     packed = images.shards() is not None  # in random order, and whole shards are copied
-    places = list(range(min(most, len(images)))) if packed else _spaced(len(images), most).tolist()
+    places = list(range(min(most, len(images)))) if packed else spaced(len(images), most)
 
     def look(number: int) -> tuple[int, Seen] | None:
         with suppress(UnreadableImageError, UnreadableError, OSError):
@@ -178,10 +186,6 @@ def _looked_at(images: Images, most: int) -> list[tuple[int, Seen]]:
 
     with torch_threads(1):  # the images are threads
         return list(filter(None, over_threads(look, len(places), "looking at images")))
-
-
-def _spaced(count: int, most: int) -> Tensor:
-    return torch.linspace(0, count - 1, min(most, count)).long()
 
 
 def _moments(images: Tensor) -> tuple[Tensor, Tensor]:

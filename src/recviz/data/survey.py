@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recviz.augment.functional import to_float
-from recviz.augment.preparation import Reading
-from recviz.data.photo import Photo, UnreadableError
-from recviz.data.raster import Raster
+from recviz.data.formats import ARRAYS
+from recviz.data.images import FileImages
+from recviz.data.photo import EXTENSIONS, HEIC, UnreadableError
 from recviz.data.statistics import Seen, seen, spread
 
 ALIKE = 4
@@ -33,13 +33,7 @@ _FLAT = 4 / 255
 _CROWD = 512
 """Files that share a part of their hash, beyond which no pairs are sought: to compare all would take long."""
 
-_FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG", ".apng": "PNG",
-    ".webp": "WEBP", ".avif": "AVIF", ".avifs": "AVIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
-    ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM", ".npy": "NumPy", ".dcm": "DICOM", ".heic": "HEIF",
-    ".heif": "HEIF",
-}  # fmt: skip
-"""The format that a file name promises."""
+_FORMATS = {**EXTENSIONS, **HEIC, **ARRAYS}
 
 
 class Look(NamedTuple):
@@ -72,19 +66,19 @@ class Surveyed(NamedTuple):
         return found is not None and expected is not None and found != expected
 
 
-def survey(path: str, root: Path, reading: Reading | None = None, measure: bool = True) -> Surveyed:
+def survey(images: FileImages, index: int, root: Path, measure: bool = True) -> Surveyed:
     """Read and decode one file; with `measure`, hash and measure it.
 
     Args:
-        path: of the file.
+        images: the files.
+        index: of the file.
         root: of the folder.
-        reading: how it is read.
-        measure: otherwise only depth and readability are known.
+        measure: otherwise, `seen` has no moments of the image.
     """
-    name = os.path.relpath(path, root)
+    name = os.path.relpath(images.name(index), root)
     try:
-        data = Path(path).read_bytes()
-        image = Photo(data) if reading is None else Raster(data, reading)
+        data = images.read(int(images.rows[index]))
+        image = images.image_of(data)
         pixels = image.pixels()
     except UnreadableError as error:
         return Surveyed(name, str(error))
@@ -153,20 +147,6 @@ def near_duplicates(files: Sequence[Surveyed]) -> list[list[str]]:
     for place, (name, _) in enumerate(known):
         groups[root(place)].append(name)
     return [names for names in groups.values() if len(names) > 1]
-
-
-def of_one_depth(files: Sequence[Surveyed], reading: Reading | None) -> list[Surveyed]:
-    """Mark files of another depth than the first readable one as unreadable, as training finds them."""
-    if reading is None or reading.value_range is not None:
-        return list(files)
-    depths = [file.seen is not None and file.seen.bits != 8 for file in files]
-    first = next((deep for file, deep in zip(files, depths, strict=True) if file.seen is not None), False)
-    problem = "its values have {} bits, and those of the first image {}: set reading.value_range, which holds for both"
-    bits = {False: 8, True: 16}
-    return [
-        file if file.seen is None or deep == first else Surveyed(file.name, problem.format(bits[deep], bits[first]))
-        for file, deep in zip(files, depths, strict=True)
-    ]
 
 
 class Survey(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.classification import MulticlassAccuracy
 
-from recviz.augment.preparation import Preparation
+from recviz.augment.preparation import Preparation, serves
 from recviz.distributed import all_reduce_mean, barrier, gather_rows, host_max, row_counts
 from recviz.errors import InputError, TrainingError
 from recviz.probes.encoding import encode_splits
@@ -111,7 +111,7 @@ class OnlineProbe(Callback):
         if self.data.train.labels is None or self.data.val is None or len(self.data.class_names) < 2:
             raise InputError("probe.data needs labelled data of at least two classes, and a held-out split")
         got, expected = self.data.train.images.channels, self._preparation.channels
-        if got != expected and (got, expected) != (1, 3):
+        if not serves(got, expected):
             raise InputError(f"the images of probe.data have {got} channels, and those of the pretraining {expected}")
 
     def on_train_batch_end(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recviz.augment.picture import pictured, shown_channels
 from recviz.augment.preparation import Reading
-from recviz.data.images import FileImages, printable
+from recviz.data.images import FileImages, printable, spaced
 from recviz.data.statistics import spread
 from recviz.data.survey import Survey, Surveyed
 from recviz.reports.embedding import THUMBNAIL, sprite
@@ -32,9 +32,9 @@ def page(root: Path, found: Survey, files: Sequence[Surveyed], reading: Reading 
         reading: how they are read.
     """
     place = {file.name: number for number, file in enumerate(files)}
-    spaced = torch.linspace(0, len(files) - 1, min(SHEET, len(files))).long().tolist() if files else []
+    sheet = spaced(len(files), SHEET)
     groups = [("equal", names) for names in found.same[:GROUPS]] + [("similar", names) for names in found.near[:GROUPS]]
-    wanted = sorted({*spaced, *(place[name] for _, names in groups for name in names[:MEMBERS])})
+    wanted = sorted({*sheet, *(place[name] for _, names in groups for name in names[:MEMBERS])})
     at = {number: position for position, number in enumerate(wanted)}
     style, across = {"sprite": "", "width": "0", "sharp": ""}, 1
     if wanted:
@@ -54,7 +54,7 @@ def page(root: Path, found: Survey, files: Sequence[Surveyed], reading: Reading 
         broken=[(printable(file.name), file.problem) for file in found.broken[:100]],
         broken_count=f"{len(found.broken):,}",
         groups=[(kind, [tile(place[name]) for name in names[:MEMBERS]], len(names)) for kind, names in groups],
-        sheet=[tile(number) for number in spaced],
+        sheet=[tile(number) for number in sheet],
         shown=shown_channels(3 if reading is None else reading.count),
         **style,
     )
