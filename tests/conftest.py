@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,12 @@ def _threads_stay() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _quick_work_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recviz.progress.FIRST_LINE", 1e6)  # a busy machine makes any work slow
+
+
+@pytest.fixture(autouse=True)
+def _without_umap(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setitem(sys.modules, "umap", None)  # it compiles for half a minute
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from recviz.augment import functional as F
-from recviz.augment.picture import grid, pictured
+from recviz.augment.picture import grid, pictured, showing, shown_channels
 from recviz.augment.preparation import Preparation, Reading
-from recviz.augment.view import UNIFORMS, View, draw, draw_channels
+from recviz.augment.view import UNIFORMS, View, draw, draw_others
 from recviz.augment.views import Views
 from recviz.errors import InputError
 
@@ -90,7 +90,7 @@ def drawn(view: View, n: int = 20_000, channels: int = 3) -> tuple[Tensor, Tenso
     """Factors of brightness, dropped channels and noise of many images."""
     generator = torch.Generator().manual_seed(0)
     draws = draw(view, torch.rand(n, UNIFORMS, generator=generator), None)
-    draws = draw_channels(view, draws, channels, 2, generator)
+    draws = draw_others(view, draws, channels, 2, generator)
     return draws.brightness, draws.dropped, draws.noise
 
 
@@ -128,11 +128,33 @@ def test_dropped_channels_are_their_mean_and_the_others_unchanged() -> None:
     torch.testing.assert_close(found[:, 4], images[:, 4].mean(dim=(1, 2), keepdim=True).expand(-1, 20, 20))
 
 
+def test_turns_and_flips_reach_all_eight_orientations_equally_often() -> None:
+    corners = torch.zeros(8000, 1, 2, 2)
+    corners[:] = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
+    whole = View((1, 1), (1, 1), vertical_flip=0.5, quarter_turn=0.5, jitter=0, grayscale=0)
+    views = Views(2, whole, None, (0.0,), (1.0,))
+    for images in (corners, [corners] * 2):  # also of crops
+        first, second = (view[:, 0].flatten(1).mul(10).round().long() for view in views(images))
+        found, counts = first.unique(dim=0, return_counts=True)
+        turned = torch.tensor([[1, 2], [3, 4]])
+        expected = {tuple(each.rot90(k).flatten().tolist()) for each in (turned, turned.flip(1)) for k in range(4)}
+        assert {tuple(each) for each in found.tolist()} == expected
+        assert (counts / 1000 - 1).abs().max() < 0.15
+        assert not torch.equal(first, second)
+
+
+def test_a_quarter_turn_is_to_the_left_and_a_vertical_flip_is_top_to_bottom() -> None:
+    image = torch.arange(6.0).view(1, 1, 2, 3) / 6
+    assert torch.equal(F.turn_left(image)[0, 0], torch.tensor([[2, 5], [1, 4], [0, 3]]) / 6)
+    assert torch.equal(F.flip_vertically(image)[0, 0], torch.tensor([[3, 4, 5], [0, 1, 2]]) / 6)
+
+
 def test_the_new_steps_take_no_random_numbers_from_the_others() -> None:
     def made(**settings: object) -> Tensor:
         views = Views(S, replace(PLAIN, **settings), None, (0.5,) * 3, (0.25,) * 3)  # type: ignore[arg-type]
         return views(noise(channels=3), torch.Generator().manual_seed(3))[0]
 
+    assert torch.equal(made(), made(vertical_flip=1e-9, quarter_turn=1e-9))
     still = made(noise=1.0, noise_std=(1e-6, 1e-6))
     torch.testing.assert_close(made(), still, rtol=0, atol=1e-4)
     assert not torch.equal(made(), still)
@@ -168,6 +190,8 @@ def test_nothing_waits_for_the_device() -> None:
         (lambda: Views(S, View(hue=0, saturation=0), None, (0.5,), (0.2,)), "1 channel have no colour.*grayscale 0.2"),
         (lambda: View(per_channel=True), "per_channel draws brightness and contrast only"),
         (lambda: Views(S, PLAIN, None, (0.5,) * 6, (0.2,) * 6, compiled=True), "compiled views have the steps of red"),
+        (lambda: Views(S, View(quarter_turn=0.5), None, compiled=True), "without vertical_flip, quarter_turn, per_ch"),
+        (lambda: View(vertical_flip=1.5), "vertical_flip must be a probability"),
         (lambda: Views(S, PLAIN, None, (0.5,) * 6, (0.2,) * 5), "a number for each channel"),
         (lambda: Views(S, PLAIN, None, "measured", (0.2,) * 5), "numbers or both 'measured'"),
         (lambda: Views(S, PLAIN, None, "measured", "measured").preparation, "not measured yet"),
@@ -176,6 +200,9 @@ def test_nothing_waits_for_the_device() -> None:
         (lambda: F.grayscale(noise()), r"\[N, 3, H, W\]; got \(12, 6"),
         (lambda: Reading(0), "a number of channels"),
         (lambda: Reading([0, 0]), "different ones"),
+        (lambda: Reading(6, shown=[4, 5, 6]), "one or three of the channels 0 to 5, got .4, 5, 6."),
+        (lambda: Reading([7, 9], shown=[0, 1]), "one or three of the channels 0 to 1"),
+        (lambda: showing(Preparation(S), [0]), "--shown is for images with a reading"),
         (lambda: Reading(1, (3, 3)), "two rising numbers"),
         (lambda: Reading(1, (0, float("inf"))), "two rising numbers"),
         (lambda: Preparation(S, (0.5,) * 3, (0.2,) * 3, Reading(6)), "6 channels.*are 3 numbers"),
@@ -188,24 +215,41 @@ def test_what_cannot_be_is_one_line(make: Callable[[], object], said: str) -> No
 
 
 def test_a_preparation_survives_a_file() -> None:
-    for reading in (None, Reading([3, 2, 1], (0, 10_000), -1.0), Reading(6)):
+    for reading in (None, Reading([3, 2, 1], (0, 10_000), -1.0), Reading(6, shown=[5, 4, 3])):
         channels = 6 if reading is None else reading.count
         whole = Preparation(S, (0.5,) * channels, (0.25,) * channels, reading)
-        assert Preparation(**whole.as_dict()) == whole
+        again = Preparation(**whole.as_dict())
+        assert again == whole
+        assert reading is None or again.reading.shown == reading.shown  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_pictures_stretch_other_channels_than_colours(channels: int) -> None:
-    mean, std = [0.1] * channels, [0.01] * channels
+    preparation = Preparation(4, [0.1] * channels, [0.01] * channels)
     images = torch.full((1, channels, 4, 4), 0.1)
     images[:, :, 0], images[:, :, 1] = 0.08, 0.12
-    shown = pictured(images, mean, std)
+    shown = pictured(images, preparation)
     assert shown.shape == (1, 3, 4, 4)
     torch.testing.assert_close(shown[0, 0, :3, 0], torch.tensor([0.0, 1.0, 0.5]), rtol=0, atol=1e-5)
-    picture = grid(images, [images] * 2, mean, std)
+    picture = grid(images, [images] * 2, preparation)
     assert picture.shape[0] == 3
+
+
+def test_pictures_show_the_chosen_channels_and_say_so() -> None:
+    images = noise()
+    preparation = Preparation(20, (0.5,) * C, (0.25,) * C, Reading(C, shown=[5, 0, 2]))
+    expected = ((images[:, [5, 0, 2]] - 0.5) / 0.25 / 4 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(pictured(images, preparation), expected, rtol=0, atol=1e-6)
+    assert shown_channels(preparation) == "channels 5, 0, 2 of 6, mean ± 2 std"
+    grey = showing(preparation, [4])
+    torch.testing.assert_close(pictured(images, grey)[:, 1], (images[:, 4] - 0.5) + 0.5, rtol=0, atol=1e-6)
+    assert shown_channels(grey) == "channel 4 of 6, mean ± 2 std"
+    assert preparation == grey, "training does not depend on it"
+    assert repr(preparation) == repr(grey), "nor do fingerprints"
+    assert shown_channels(Preparation(20)) == ""
+    assert showing(preparation, None) is preparation
 
 
 def test_pictures_of_colours_are_as_they_are() -> None:
     images = noise(channels=3)
-    assert torch.equal(pictured(images, (0.5,) * 3, (0.1,) * 3), images)
+    assert torch.equal(pictured(images, Preparation(S, (0.5,) * 3, (0.1,) * 3)), images)

@@ -85,5 +85,5 @@ def test_files_are_cropped_for_local_views_too(tmp_path: pytest.TempPathFactory)
 
 def test_the_picture_shows_local_views() -> None:
     images, views = noise(4, 3, 100, 100), Views(100, groups=[ViewGroup(2, 42)])
-    picture = grid(images, views(images), views.mean, views.std)
+    picture = grid(images, views(images), views.preparation)
     assert picture.shape == (3, HEADING + 4 * 104, 5 * 104)

@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.functional as tv
 from torch import Tensor
 
-from recviz.augment import View, Views, grid
+from recviz.augment import Preparation, View, Views, grid
 from recviz.augment import functional as F
 from recviz.augment.picture import HEADING
 from recviz.augment.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
@@ -27,6 +27,8 @@ PLAIN = {
     "ratio": (3 / 4, 4 / 3),
     "interpolation": "bicubic",
     "flip": 0.5,
+    "vertical_flip": 0.0,
+    "quarter_turn": 0.0,
     "jitter": 0.8,
     "brightness": 0.4,
     "contrast": 0.4,
@@ -111,6 +113,8 @@ def test_evaluation_takes_grey_images_and_refuses_others() -> None:
 
 # The picture of a batch
 
+PREPARED = Preparation(32, HALF, QUARTER)
+
 
 def cell(picture: Tensor, row: int, column: int, side: int) -> Tensor:
     """One picture below the headings, without its white border of 2 pixels."""
@@ -121,7 +125,7 @@ def cell(picture: Tensor, row: int, column: int, side: int) -> Tensor:
 def test_grid_shows_each_image_beside_its_views() -> None:
     images, a, b = (noise(5, 3, 32, 32, seed=seed) for seed in range(3))
     views = [F.normalize(view, HALF, QUARTER) for view in (a, b)]
-    picture = grid(images, views, HALF, QUARTER, rows=4)
+    picture = grid(images, views, PREPARED, rows=4)
     assert picture.dtype == torch.uint8
     assert picture.shape == (3, HEADING + 4 * 100, 3 * 100)  # three times enlarged, two pixels of border
     for row in range(4):
@@ -135,17 +139,17 @@ def test_grid_shows_each_image_beside_its_views() -> None:
 
 def test_grid_takes_other_sizes_and_kinds_of_images() -> None:
     views = [F.normalize(noise(2, 3, 100, 100), HALF, QUARTER) for _ in range(2)]
-    wide = cell(grid(torch.zeros(2, 1, 40, 80), views, torch.tensor(HALF), torch.tensor(QUARTER)), 1, 0, 100)
+    wide = cell(grid(torch.zeros(2, 1, 40, 80), views, PREPARED), 1, 0, 100)
     assert (wide == 0).all()
     large = torch.zeros(2, 3, 400, 200)
     large[:, :, :100] = large[:, :, 300:] = 1  # which is cut away
-    assert (cell(grid(large, views, HALF, QUARTER), 0, 0, 100) == 0).all()
+    assert (cell(grid(large, views, PREPARED), 0, 0, 100) == 0).all()
 
 
 def test_grid_clamps_what_leaves_0_to_1_and_needs_a_row() -> None:
     beyond = [torch.full((1, 3, 96, 96), 9.0), torch.full((1, 3, 96, 96), -9.0)]
-    picture = grid(noise(1, 3, 96, 96), beyond, HALF, QUARTER)
+    picture = grid(noise(1, 3, 96, 96), beyond, PREPARED)
     assert (cell(picture, 0, 1, 96) == 255).all()
     assert (cell(picture, 0, 2, 96) == 0).all()
     with pytest.raises(InputError, match="got 1 and 0"):
-        grid(noise(1, 3, 96, 96), beyond, HALF, QUARTER, rows=0)
+        grid(noise(1, 3, 96, 96), beyond, PREPARED, rows=0)

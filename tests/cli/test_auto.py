@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,11 +16,17 @@ from recviz import ImageFolderDataModule
 from recviz.commands import choices, measured
 from recviz.commands.auto import without_auto
 from recviz.commands.choices import Facts, chosen_data, chosen_length, chosen_views, mean_step
+from recviz.commands.recipes import find_recipe
 from tests.datasets import make_flat
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["--trainer.accelerator", "cpu"]
-LAPTOP = Facts(images=45_000, side=32, kept=True, device="cpu", precision="bf16-mixed", minutes=10)
+LAPTOP = Facts(images=45_000, channels=3, bytes=1, side=32, kept=True, device="cpu", precision="bf16-mixed", minutes=10)
+
+
+@pytest.fixture(autouse=True)
+def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "TRIAL", 5)
 
 
 @pytest.fixture
@@ -77,6 +84,29 @@ def test_other_recipes_and_images_without_labels_go_with_it(recviz_command: Comm
     assert "TensorBoardLogger" in text
 
 
+@pytest.mark.parametrize(("channels", "base"), [(4, "satellite"), (1, "microscopy")])
+def test_other_channels_get_their_views_and_stem(
+    recviz_command: Command, tmp_path: Path, channels: int, base: str
+) -> None:
+    (tmp_path / "scenes").mkdir()
+    for index in range(20):
+        values = torch.randint(5000, (channels, 20, 20), dtype=torch.int32)
+        np.save(tmp_path / f"scenes/{index:02}.npy", values.numpy().astype(np.uint16))
+    reading = ["--data.reading.channels", str(channels), "--data.reading.value_range", "[0, 5000]"]
+    given = ["--data.root", "scenes", *reading, "--minutes", "0.01", *CPU, "--run_dir", "run"]
+    code, out, err = recviz_command("fit", "--config", "auto", *given)
+    assert (code, err) == (0, "")
+    many = f"{channels} channel{'s' * (channels > 1)}"
+    assert f"20 training images of 20 pixels and {many}, kept in memory at 24 pixels" in out
+    settings = yaml.safe_load(Path("run/config.yaml").read_text())
+    data, model = settings["data"]["init_args"], settings["model"]["init_args"]
+    assert model["backbone"]["init_args"]["in_channels"] == channels
+    assert data["reading"]["channels"] == channels
+    own = yaml.safe_load(find_recipe(f"{base}.yaml").read_text())["data"]["init_args"]["views"]["init_args"]["a"]
+    assert own.items() <= data["views"]["init_args"]["a"].items()
+    assert data["views"]["init_args"]["mean"] == "measured"
+
+
 def test_images_in_memory_are_data_too(recviz_command: Command) -> None:
     given = ["--data", "recviz.PatternsDataModule", "--data.train_size", "100", "--data.val_size", "20"]
     code, text, err = recviz_command("fit", "-c", "auto", *given, "--minutes", "0.01", *CPU, "--print_config")
@@ -111,6 +141,7 @@ def test_views_follow_the_images(images: int, side: int, size: int, batch: int) 
 def test_images_that_fit_are_kept_in_memory(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageFolderDataModule(str(images))
     train, _ = data.chosen()
+    assert chosen_data(LAPTOP._replace(channels=6, bytes=2)).reason.endswith("(527 MiB)")  # 45,000 × 6 × 2 × 32²
     held = 54 * 3 * 24**2
     for memory, kept in ((4 * held + 4, True), (4 * held - 4, False)):
         monkeypatch.setattr(measured, "main_memory", lambda memory=memory: memory)

@@ -54,16 +54,20 @@ def test_the_run_keeps_reading_and_measured_normalisation(trained: Path) -> None
     assert about["gflops"] > 0
 
 
-def test_probe_predict_embed_and_neighbours_read_as_the_run_did(
-    trained: Path, recviz_command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "umap", None)  # it compiles for many seconds
+def test_probe_predict_embed_and_neighbours_read_as_the_run_did(trained: Path, recviz_command: Command) -> None:
     run, images = str(trained / "run"), str(trained / "images")
     code, _, err = recviz_command("probe", "--ckpt_path", run, "--save", "probe.ckpt")
     assert code == 0, err
     code, _, err = recviz_command("probe", "--ckpt_path", run, "--protocol", "label-free")
     assert code == 0, err
-    assert recviz_command("embed", "--ckpt_path", run, "--split", "train", "--out", "own")[0] == 0
+    embed = ("embed", "--ckpt_path", run, "--split", "train", "--out")
+    assert recviz_command(*embed, "own")[0] == 0
+    assert "channels 0, 1, 2 of 4, mean ± 2 std" in Path("own/projection.html").read_text()
+    assert recviz_command(*embed, "other", "--shown", "[3, 1, 0]")[0] == 0
+    assert "channels 3, 1, 0 of 4, mean ± 2 std" in Path("other/neighbours.html").read_text()
+    code, _, err = recviz_command(*embed, "wrong", "--shown", "[4]")
+    assert code == 2
+    assert "reading.shown must be one or three of the channels 0 to 3, got [4]" in err.replace("\n", " ")
     code, _, err = recviz_command("predict", images, "--ckpt_path", "probe.ckpt", "--out", "out.csv")
     assert code == 0, err
     with open("out.csv", newline="") as file:
@@ -72,7 +76,7 @@ def test_probe_predict_embed_and_neighbours_read_as_the_run_did(
     right = sum(Path(row["image"]).parent.name == row["class"] for row in rows)
     assert right >= 22  # the classes differ in brightness
     query = str(trained / "images/0/00.npy")
-    arguments = ("--images", images, "--query", query, "--k", "3", "--out", "like.png")
+    arguments = ("--images", images, "--query", query, "--k", "3", "--out", "like.png", "--shown", "[2]")
     code, _out, err = recviz_command("neighbours", "--ckpt_path", run, *arguments)
     assert code == 0, err
     assert Path("like.png").stat().st_size > 0

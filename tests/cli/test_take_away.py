@@ -59,7 +59,10 @@ def features(backbone: Any, images: torch.Tensor) -> torch.Tensor:
 def test_a_backbone_is_loaded_from_folder_checkpoint_and_export(trained: Path, recviz_command: Command) -> None:
     backbone = recviz.load_backbone(trained / "cifar")
     assert (backbone.feature_dim, backbone.preparation.size, backbone.training) == (64, 32, False)
-    assert backbone.preparation == Preparation(32)
+    files = sorted((trained / "photos").rglob("*.png"))
+    values = np.stack([np.asarray(Image.open(path)) for path in files]) / 255
+    assert backbone.preparation.mean == pytest.approx(values.mean(axis=(0, 1, 2)), abs=0.02)  # of the training part
+    assert backbone.preparation.std == pytest.approx(values.std(axis=(0, 1, 2)), abs=0.02)
     weights = torch.load(trained / "cifar/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert torch.equal(backbone.conv1.weight, weights["backbone.conv1.weight"])
     recviz_command("export", "--ckpt_path", str(trained / "cifar"), "--out", "b.safetensors")
@@ -241,6 +244,13 @@ def test_embed_writes_features_names_and_pages(trained: Path, recviz_command: Co
         assert "data:image/jpeg;base64" in text
         assert "http://" not in text.replace("http://www.w3.org", "")
         assert "https://" not in text
+
+
+@pytest.mark.slow
+def test_embed_has_umap_where_it_is_installed(trained: Path, recviz_command: Command) -> None:
+    pytest.importorskip("umap")
+    assert recviz_command("embed", "--ckpt_path", str(trained / "cifar"), "--split", "train", "--out", "e")[0] == 0
+    assert '"UMAP": [[' in Path("e/projection.html").read_text()
 
 
 def test_embed_of_the_share_that_was_trained_on(trained: Path, recviz_command: Command) -> None:

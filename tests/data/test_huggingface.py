@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recviz import HuggingFaceDataModule
+from recviz import HuggingFaceDataModule, Reading
 from recviz.augment.views import Views
 from recviz.errors import InputError
 from tests.datasets import picture
@@ -135,3 +135,41 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(InputError, match="needs the package datasets, which is not installed: pip install datasets"):
         HuggingFaceDataModule("name").prepare_data()
+
+
+def test_other_channels_and_depths(tmp_path: Path) -> None:
+    """16-bit PNG of one channel, and TIFF of six, as bytes of an image column."""
+    import numpy as np
+
+    tifffile = pytest.importorskip("tifffile")
+    draw = np.random.default_rng(0)
+    values = draw.integers(0, 5000, size=(6, 6, 16, 16)).astype(np.uint16)
+
+    def written(suffix: str) -> list[bytes]:
+        files = []
+        for index, each in enumerate(values):
+            path = tmp_path / f"{index}{suffix}"
+            if suffix == ".png":
+                Image.fromarray(each[0]).save(path)
+            else:
+                tifffile.imwrite(path, each, photometric="minisblack")
+            files.append(path.read_bytes())
+        return files
+
+    for suffix, channels in ((".png", 1), (".tif", 6)):
+        images = [{"bytes": data, "path": None} for data in written(suffix)]
+        columns = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
+        columns.to_parquet(str(tmp_path / f"set{suffix}/train.parquet"))
+        data = HuggingFaceDataModule(
+            str(tmp_path / f"set{suffix}"), label_column=None, reading=Reading(channels, (0, 5000)),
+            views=Views.multichannel(16), batch_size=2, num_workers=0,
+        )  # fmt: skip
+        data.setup()
+        assert data.train is not None
+        found = data.train.images.clean(torch.arange(6), data.preparation)
+        expected = (values[:, :channels].astype(np.float64) / 5000 * 65535).round()
+        assert np.abs(found.numpy().astype(np.float64) - expected).max() <= 1
+        assert data.preparation.mean == pytest.approx(values[:, :channels].mean(axis=(0, 2, 3)) / 5000, abs=1e-3)
+        assert [tuple(crops.shape) for crops in next(iter(data.train_dataloader())).images] == [
+            (2, channels, 16, 16)
+        ] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -35,14 +35,17 @@ class Reading:
             0 and 255 or 0 and 65535; files of other types need a range.
         missing: the value that replaces NaN and what the file marks as nodata, in the file's units. None: such a file
             is an error.
+        shown: the channels that pictures show, from 0 among those taken: three, as red, green and blue, or one, in
+            grey. None: the first three. Training does not depend on it.
 
     Raises:
-        InputError: no channel, a repeated or negative one, or a range that does not rise.
+        InputError: no channel, a repeated or negative one, a range that does not rise, or a channel that is not taken.
     """
 
     channels: int | list[int]
     value_range: tuple[float, float] | None = None
     missing: float | None = None
+    shown: list[int] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         chosen = self.channels
@@ -62,6 +65,12 @@ class Reading:
             if not low < high < math.inf or low == -math.inf:
                 raise InputError(f"reading.value_range must be two rising numbers, got {list(self.value_range)}")
             object.__setattr__(self, "value_range", (low, high))
+        if self.shown is not None:
+            object.__setattr__(self, "shown", tuple(self.shown))
+            if len(self.shown) not in (1, 3) or not {*self.shown} <= {*range(self.count)}:
+                raise InputError(
+                    f"reading.shown must be one or three of the channels 0 to {self.count - 1}, got {list(self.shown)}"
+                )
 
     @property
     def count(self) -> int:

@@ -14,6 +14,12 @@ from torch import Tensor
 from recviz.augment import functional as F
 from recviz.errors import InputError
 
+PROBABILITIES = (
+    "flip", "vertical_flip", "quarter_turn", "jitter", "grayscale", "blur", "solarize", "noise", "channel_drop"
+)  # fmt: skip
+NOT_FUSED = ("vertical_flip", "quarter_turn", "per_channel", "noise", "channel_drop")
+"""Settings of steps that compiled.py lacks."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -24,6 +30,9 @@ class View:
         ratio: smallest and largest width / height of the crop.
         interpolation: how the crop is resized; both are antialiased.
         flip: probability of mirroring left to right.
+        vertical_flip: probability of mirroring top to bottom, for images without an up.
+        quarter_turn: probability of a turn by 90 degrees; with both flips at 0.5 as well, all eight orientations are
+            equally likely.
         jitter: probability of changing the next four, in random order.
         brightness: strength s; the factor is uniform in 1 - s to 1 + s, and not below 0.
         contrast: strength, as for brightness.
@@ -51,6 +60,8 @@ class View:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     flip: float = 0.5
+    vertical_flip: float = 0.0
+    quarter_turn: float = 0.0
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -66,7 +77,7 @@ class View:
     channel_drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize", "noise", "channel_drop"):
+        for name in PROBABILITIES:
             self._require(name, 0 <= getattr(self, name) <= 1, "a probability in 0..1")
         for name in ("brightness", "contrast", "saturation"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "0 or more")
@@ -91,7 +102,7 @@ class View:
     @property
     def fusible(self) -> bool:
         """Whether compiled.py has all steps."""
-        return not (self.per_channel or self.noise > 0 or self.channel_drop > 0)
+        return not any(getattr(self, name) for name in NOT_FUSED)
 
     def check_channels(self, channels: int) -> None:
         """Raise InputError if a step needs red, green and blue, and the images have another number of channels."""
@@ -123,8 +134,10 @@ class Draws(NamedTuple):
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
-    noise: Tensor | None = None  # float32 [N, C, S, S], 0 where not chosen; None: no noise
-    dropped: Tensor | None = None  # bool [N, C]; None: no channel
+    vertical_flip: Tensor | None = None  # this and the next are None without such a step, see draw_others
+    quarter_turn: Tensor | None = None
+    noise: Tensor | None = None  # float32 [N, C, S, S], 0 where not chosen
+    dropped: Tensor | None = None  # bool [N, C]
 
     def rows(self, part: slice) -> Draws:
         """The choices of some of the images."""
@@ -163,10 +176,8 @@ def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
     )
 
 
-def draw_channels(
-    view: View, draws: Draws, channels: int, size: int, generator: torch.Generator | None = None
-) -> Draws:
-    """Add the choices of `per_channel`, `noise` and `channel_drop`, for images of some channels and views of `size`.
+def draw_others(view: View, draws: Draws, channels: int, size: int, generator: torch.Generator | None = None) -> Draws:
+    """Add the choices of NOT_FUSED, for images of some channels and views of `size`.
 
     They take random numbers of their own, so that views without these steps do not depend on them.
     """
@@ -175,6 +186,9 @@ def draw_channels(
     def uniform(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator, device=device)
 
+    for name in ("vertical_flip", "quarter_turn"):
+        if (probability := getattr(view, name)) > 0:
+            draws = draws._replace(**{name: uniform() < probability})
     if view.per_channel:
         factors = {
             name: uniform(channels).mul_(1 + strength - max(0, 1 - strength)).add_(max(0, 1 - strength))
@@ -215,7 +229,12 @@ def steps(view: View, draws: Draws, channels: int = 3) -> list[Step]:
     jitter = Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors)
     if view.per_channel or channels != 3:
         jitter = jitter._replace(call=F.channel_jitter, settings=(draws.brightness, draws.contrast, draws.position))
-    every = [
+    every = []
+    if draws.vertical_flip is not None:
+        every.append(Step("vertical flip", view.vertical_flip, draws.vertical_flip, F.flip_vertically))
+    if draws.quarter_turn is not None:
+        every.append(Step("quarter turn", view.quarter_turn, draws.quarter_turn, F.turn_left))
+    every += [
         jitter,
         Step("grayscale", view.grayscale, draws.grayscale, F.grayscale),
         blur_step(view, draws.blur, draws.sigma),

@@ -22,7 +22,7 @@ from recviz.augment.preparation import (
     with_channels,
 )
 from recviz.augment.threads import each_on_a_thread
-from recviz.augment.view import UNIFORMS, View, after_each_step, cpu_blocks, draw, draw_channels
+from recviz.augment.view import NOT_FUSED, UNIFORMS, View, after_each_step, cpu_blocks, draw, draw_others
 from recviz.errors import InputError
 
 Channels = Sequence[float]
@@ -177,8 +177,8 @@ class Views(nn.Module):
             view.check_channels(channels)
             if self.compiled and not (channels == 3 and view.fusible):
                 raise InputError(
-                    "compiled views have the steps of red, green and blue only, without per_channel, noise and "
-                    "channel_drop: leave `compiled` at null"
+                    f"compiled views have the steps of red, green and blue only, without {', '.join(NOT_FUSED)}: leave "
+                    "`compiled` at null"
                 )
 
     def _stage(self, start: float, size: int, count: int) -> Stage:
@@ -288,7 +288,7 @@ class Views(nn.Module):
                 return result
         draws = draw(view, uniforms, None if cropped else (images.shape[2], images.shape[3]))
         if not view.fusible:
-            draws = draw_channels(view, draws, channels, size, generator)
+            draws = draw_others(view, draws, channels, size, generator)
         result = torch.empty(n, channels, size, size, device=device, memory_format=torch.channels_last)
 
         def fill(block: slice) -> None:

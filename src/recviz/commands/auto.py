@@ -23,6 +23,7 @@ import recviz
 from recviz.commands.choices import (
     CHOSEN,
     Choice,
+    chosen_base,
     chosen_data,
     chosen_device,
     chosen_length,
@@ -44,8 +45,8 @@ from recviz.runs.settings import read_settings, read_settings_file
 
 AUTO = "auto"
 CONFIG = ("--config", "-c")
-BASE = "folder-10min.yaml"
-"""The recipe whose settings are adapted."""
+READ_BY = "folder-10min.yaml"
+"""The recipe with which the arguments are read before the images are known."""
 
 
 @contextlib.contextmanager
@@ -143,9 +144,8 @@ def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
     """
     quiet_lightning()
     keep_compiled_code()
-    parser, base = options("fit", DESCRIPTION), read_settings_file(find_recipe(BASE))
-    del base["data"]["init_args"]["root"], base["trainer"]["accelerator"]
-    recipe.write_text(yaml.safe_dump(base), encoding="utf-8")
+    parser = options("fit", DESCRIPTION)
+    recipe.write_text(yaml.safe_dump(_settings_of(READ_BY)), encoding="utf-8")
     config = parse_settings(parser, ["--config", str(recipe), *rest])
     check_settings(config)
     data = instantiate(parser, Namespace(data=config.data)).data  # type: ignore[no-untyped-call]
@@ -154,9 +154,9 @@ def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
     data.prepare_data()
     train, _ = data.chosen()
     facts = look(data, train, config.trainer.accelerator, minutes)
-    made = _Recipe(parser, base, rest, data, recipe)
+    made = _Recipe(parser, _settings_of(chosen_base(facts)), rest, data, recipe)
     choices = [chosen_data(facts), chosen_views(facts), chosen_device(facts)]
-    narrow, wide = chosen_network(long=False), chosen_network(long=True)
+    narrow, wide = chosen_network(facts, long=False), chosen_network(facts, long=True)
     config = made.written(*choices, narrow)
     seconds = seconds_per_step(parser, config, train)
     if is_long(facts, seconds):
@@ -174,8 +174,17 @@ def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
     return reasons
 
 
+def _settings_of(recipe: str) -> dict[str, Any]:
+    """The settings of a bundled recipe, without those that the arguments or the facts give."""
+    settings = read_settings_file(find_recipe(recipe))
+    settings["trainer"].pop("accelerator", None)
+    for name in ("root", "reading"):
+        settings["data"]["init_args"].pop(name, None)
+    return settings
+
+
 class _Recipe:
-    """The recipe in its file: that of BASE, with what is chosen and given."""
+    """The recipe in its file: bundled settings, with what is chosen and given."""
 
     def __init__(
         self, parser: ArgumentParser, base: dict[str, Any], rest: list[str], data: DataModule, path: Path

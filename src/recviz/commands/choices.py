@@ -39,6 +39,10 @@ class Facts(NamedTuple):
 
     images: int
     """Number of training images."""
+    channels: int
+    """Number of their channels."""
+    bytes: int
+    """Of a value in memory: 1, or 2 for more than 8 bits."""
     side: int
     """Median of their shorter sides in pixels."""
     kept: bool
@@ -65,18 +69,25 @@ def largest_view(side: int) -> int:
     return min(LARGEST, max(16, 8 * math.ceil(side / 8)))
 
 
-def held_bytes(images: int, side: int) -> int:
-    """Memory of so many images of the largest views' size."""
-    return images * 3 * largest_view(side) ** 2
+def held_bytes(images: int, side: int, values: int = 3) -> int:
+    """Memory of so many images of the largest views' size, with so many bytes for all channels of a pixel."""
+    return images * values * largest_view(side) ** 2
 
 
 def chosen_data(facts: Facts) -> Choice:
     """Whether images are kept in memory."""
     size = largest_view(facts.side)
-    held = f"kept in memory at {size} pixels ({held_bytes(facts.images, facts.side) / 2**20:,.0f} MiB)"
+    size_held = held_bytes(facts.images, facts.side, facts.channels * facts.bytes) / 2**20
+    held = f"kept in memory at {size} pixels ({size_held:,.0f} MiB)"
     where = held if facts.kept else "read for each batch"
     settings = {"data": {"init_args": {"memory_size": size if facts.kept else None}}}
-    return Choice(settings, f"data: {facts.images:,} training images of {facts.side} pixels, {where}")
+    channels = "" if facts.channels == 3 else f" and {facts.channels} channel{'s' * (facts.channels > 1)}"
+    return Choice(settings, f"data: {facts.images:,} training images of {facts.side} pixels{channels}, {where}")
+
+
+def chosen_base(facts: Facts) -> str:
+    """The recipe whose settings are adapted: that of views for these channels."""
+    return {1: "microscopy.yaml", 3: "folder-10min.yaml"}.get(facts.channels, "satellite.yaml")
 
 
 def chosen_views(facts: Facts) -> Choice:
@@ -101,17 +112,20 @@ def is_long(facts: Facts, seconds: float) -> bool:
     return _steps(facts, seconds) >= LONG
 
 
-def chosen_network(long: bool) -> Choice:
+def chosen_network(facts: Facts, long: bool) -> Choice:
     """The width of SmallResNet.
 
     Args:
+        facts: the facts.
         long: whether the minutes hold LONG steps of the narrow one.
     """
     widths, features = ([64, 128, 256], 2048) if long else ([48, 96, 144], 1024)
     count = f"{LONG:,} steps or more of the narrower one fit" if long else f"fewer than {LONG:,} steps fit"
     reason = f"backbone: SmallResNet {'-'.join(map(str, widths))} with {features:,} features, since {count}"
-    backbone = {"init_args": {"widths": widths, "features": features}}
-    return Choice({"model": {"init_args": {"backbone": backbone}}}, reason)
+    network: dict[str, Any] = {"widths": widths, "features": features}
+    if facts.channels != 3:
+        network["in_channels"] = facts.channels
+    return Choice({"model": {"init_args": {"backbone": {"init_args": network}}}}, reason)
 
 
 def chosen_length(facts: Facts, seconds: float, batch: int) -> Choice:

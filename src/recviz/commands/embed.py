@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from recviz.augment.picture import showing, shown_channels
 from recviz.commands.parsing import (
     asks_for_help,
     first_look,
@@ -47,6 +48,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--images", type=str | None, default=None, help="a folder of images, instead of --data")
     parser.add_argument("--split", choices=["train", "val"], default="val", help="which part of the data")
     parser.add_argument("--limit", type=int, default=2000, help="images, drawn at random; 0: all")
+    parser.add_argument("--shown", type=list[int] | None, default=None, help="channels in pictures, such as [2, 1, 0]")
     parser.add_argument("--out", type=str, default="embedding", help="the folder (default: embedding)")
     if asks_for_help(argv):
         parse(parser, argv)
@@ -58,6 +60,7 @@ def run(argv: list[str]) -> None:
     alone = given.data is None and given.images is None and origin.config
     own = run_data(origin.config["data"], origin.preparation) if alone else None
     config = parse_with_data(parser, argv, GROUPS, own, source)
+    preparation = showing(origin.preparation, config.shown)
     data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")
@@ -75,7 +78,7 @@ def run(argv: list[str]) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error.strerror}") from error
-    embedded = embed(backbone, data, split, origin.preparation, thumbnails=True)
+    embedded = embed(backbone, data, split, preparation, thumbnails=True)
     save(embedded, out)
     with working("projecting"):
         places = projections.project(embedded.features)
@@ -83,6 +86,8 @@ def run(argv: list[str]) -> None:
     images = config.images or f"{of} images of {type(data).__name__.removesuffix('DataModule')}"
     folder = RunFolder.of(source)
     title = f"{folder if source == folder.last else source} on {images}"
+    if note := shown_channels(preparation):
+        title += f"; pictures: {note}"
     projections.draw(places, embedded, title, out / "projection.png")
     write_whole(out / "projection.html", projections.page(places, embedded, title))
     write_whole(out / "neighbours.html", gallery.page(embedded, title))

@@ -50,9 +50,10 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     count = len(train.images) if data.on_error == "raise" else int(len(train.images) * readable)
     if count < 4:
         raise InputError(f"--config auto needs 4 training images or more, got {count}")
+    channels, size = train.images.channels, bytes_of(train.images)
     kept = isinstance(train.images, MemoryImages) or train.memory_size is not None
     if "memory_size" in options_of(data):
-        kept = held_bytes(count, side) < main_memory() / 4
+        kept = held_bytes(count, side, channels * size) < main_memory() / 4
     device = "cpu" if on_cpu(accelerator) else "gpu" if accelerator == "auto" else accelerator
     precision = "32-true"
     if device == "cpu" and bf16_slowdown() < 1:
@@ -60,7 +61,15 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     elif device in ("gpu", "cuda") and torch.cuda.is_available():
         precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     default = ON_CPU if device == "cpu" else ON_GPU
-    return Facts(count, side, kept, device, precision, default if minutes is None else minutes)
+    return Facts(count, channels, size, side, kept, device, precision, default if minutes is None else minutes)
+
+
+def bytes_of(images: Images) -> int:
+    """Bytes of a value in memory."""
+    if isinstance(images, MemoryImages):
+        return images.images.itemsize
+    assert isinstance(images, EncodedImages)
+    return images.dtype.itemsize
 
 
 class Sample(NamedTuple):

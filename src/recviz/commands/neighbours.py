@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from recviz.augment.picture import pictured
+from recviz.augment.picture import pictured, showing, shown_channels
 from recviz.commands.parsing import new_parser, parse
 from recviz.data.folder import LooseImages, one_image
 from recviz.data.module import DataModule
@@ -31,6 +31,7 @@ def run(argv: list[str]) -> None:
     parser.add_argument("--images", type=str, required=True, help="the folder to look in")
     parser.add_argument("--query", type=str, required=True, help="the query image")
     parser.add_argument("--k", type=int, default=8, help="how many")
+    parser.add_argument("--shown", type=list[int] | None, default=None, help="channels in pictures, such as [2, 1, 0]")
     parser.add_argument("--out", type=str, default="neighbours.png", help="the picture (default: neighbours.png)")
     config = parse(parser, argv)
     out, query = Path(config.out), Path(config.query)
@@ -40,10 +41,11 @@ def run(argv: list[str]) -> None:
         raise InputError(f"--k must be at least 1, got {config.k}")
     with working("reading the checkpoint"):
         backbone, origin = read_backbone(config.ckpt_path or newest_checkpoint())
-    reading = origin.preparation.reading
+    preparation = showing(origin.preparation, config.shown)
+    reading = preparation.reading
     data = DataModule(LooseImages(Path(config.images), reading), batch_size=64, on_error="skip")
     photo, bank = one_image(query, reading), data.dataset.train()
-    asked, known = (embed(backbone, data, split, origin.preparation) for split in (photo, bank))
+    asked, known = (embed(backbone, data, split, preparation) for split in (photo, bank))
     found = nearest_neighbours(asked.features, known.features, config.k + 1)
     rows = [
         (int(index), float(similarity))
@@ -55,9 +57,9 @@ def run(argv: list[str]) -> None:
     names = [known.name(index) for index, _ in rows]
     chosen = bank.subset(known.indices[[index for index, _ in rows]])
     squares = [split.images.squares(160) for split in (photo, chosen)]  # type: ignore[attr-defined]
-    tiles = torch.cat([pictured(each, origin.preparation.mean, origin.preparation.std) for each in squares])
+    tiles = torch.cat([pictured(each, preparation) for each in squares])
     tiles = (tiles * 255).round().to(torch.uint8)
-    drawing = picture(tiles, [str(query), *names], [similarity for _, similarity in rows])
+    drawing = picture(tiles, [str(query), *names], [similarity for _, similarity in rows], shown_channels(preparation))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:

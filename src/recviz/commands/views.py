@@ -52,7 +52,7 @@ def run(argv: list[str]) -> None:
     made = data.views(images, torch.Generator(device).manual_seed(seed))
     clean = split.images.clean(indices[:rows], data.preparation)
     names = [name for name, _, _ in data.views.each()]
-    picture = grid(clean, [view.cpu() for view in made], data.preparation.mean, data.preparation.std, rows, names)
+    picture = grid(clean, [view.cpu() for view in made], data.preparation, rows, names)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         to_pil_image(picture).save(out)

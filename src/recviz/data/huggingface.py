@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from recviz.augment.preparation import Reading
 from recviz.data.dataset import Dataset, Split
 from recviz.data.images import EncodedImages
 from recviz.data.module import DataModule
@@ -23,12 +24,13 @@ class HuggingFaceImages(EncodedImages):
         dataset: a datasets.Dataset whose column `column` has the feature Image.
         column: the image column.
         label: name of the dataset in messages.
+        reading: how images are read, see EncodedImages.
     """
 
-    def __init__(self, dataset: Any, column: str, label: str) -> None:
+    def __init__(self, dataset: Any, column: str, label: str, reading: Reading | None = None) -> None:
         from datasets import Image
 
-        super().__init__(len(dataset))
+        super().__init__(len(dataset), reading)
         self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self.column = column
         self.label = label
@@ -56,6 +58,7 @@ class HuggingFace(Dataset):
     val_split: str | None
     image_column: str
     label_column: str | None
+    reading: Reading | None = None
 
     def download(self) -> None:
         """Download the dataset if missing."""
@@ -104,7 +107,7 @@ class HuggingFace(Dataset):
                 raise InputError(f"{self.path} has no column {column!r}; it has {', '.join(dataset.column_names)}")
         if type(dataset.features[self.image_column]).__name__ != "Image":
             raise InputError(f"the column {self.image_column!r} of {self.path} holds no images")
-        images = HuggingFaceImages(dataset, self.image_column, f"{self.path} ({name})")
+        images = HuggingFaceImages(dataset, self.image_column, f"{self.path} ({name})", self.reading)
         unlabelled = Split(images, None, [], f"{self.path}, split {name}")
         if self.label_column is None:
             return unlabelled
@@ -138,6 +141,7 @@ class HuggingFaceDataModule(DataModule):
         val_split: name of the held-out split. None or missing: see val_fraction.
         image_column: name of the image column.
         label_column: name of the label column. None: no labels.
+        reading: see ImageFolderDataModule.
     """
 
     path: str
@@ -146,10 +150,11 @@ class HuggingFaceDataModule(DataModule):
     val_split: str | None = "validation"
     image_column: str = "image"
     label_column: str | None = "label"
+    reading: Reading | None = None
     dataset: Dataset = field(init=False)
 
     def __post_init__(self) -> None:
         path = str(user_path(self.path)) if self.path.startswith("~") else self.path
         columns = self.image_column, self.label_column
-        self.dataset = HuggingFace(path, self.name, self.train_split, self.val_split, *columns)
+        self.dataset = HuggingFace(path, self.name, self.train_split, self.val_split, *columns, self.reading)
         super().__post_init__()

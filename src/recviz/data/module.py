@@ -31,10 +31,10 @@ from recviz.data.images import EncodedImages, Images, MemoryImages, spaced
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
 from recviz.data.statistics import measured, notes
-from recviz.distributed import world_size
+from recviz.distributed import of_rank_0, world_size
 from recviz.errors import InputError
 from recviz.launch.position import position
-from recviz.optim import schedule_steps
+from recviz.optim.schedules import schedule_steps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -252,7 +252,8 @@ class DataModule(LightningDataModule):
         """Measure a normalisation that is to be measured, check the channels, and note what looks wrong."""
         assert self.train is not None  # read before
         if not self.views.normalised:
-            self.views.normalise_by(*measured(self.train.images))
+            own = torch.tensor(measured(self.train.images), dtype=torch.float64)  # [2, C]
+            self.views.normalise_by(*of_rank_0(own).tolist())  # processes of other hosts may see other files
             mean, std = self.views.preparation.mean, self.views.preparation.std
             self.notes.append(f"measured on the training images: mean {list(mean)}, standard deviation {list(std)}")
         got, expected = images.channels, self.preparation.channels
@@ -354,7 +355,7 @@ class DataModule(LightningDataModule):
         views = self.views.cpu()(batch.images, torch.Generator().manual_seed(0))
         images = train.images.clean(batch.indices, self.preparation)
         names = [name for name, _, _ in self.views.each()]
-        return grid(images, views, self.preparation.mean, self.preparation.std, len(indices), names)
+        return grid(images, views, self.preparation, len(indices), names)
 
     def batches(self, split: Split, preparation: Preparation | None = None, drop_unreadable: bool = False) -> Batches:
         """The split as read by its loaders, indexed by `sampler.Draw`."""

@@ -98,7 +98,7 @@ def embed(
             assert isinstance(images, Tensor)  # of evaluation
             if thumbnails:
                 side = min(THUMBNAIL if size <= _FEW else 40, *images.shape[2:])
-                pictures = pictured(images, preparation.mean, preparation.std)
+                pictures = pictured(images, preparation)
                 reduced = F.interpolate(pictures, (side, side), mode="bilinear", antialias=True)
                 small.append((reduced * 255).round().clamp(0, 255).to(torch.uint8))
             labels = torch.zeros(len(images), dtype=torch.int64) if batch.labels is None else batch.labels

@@ -57,13 +57,14 @@ def short(name: str, length: int = 40) -> str:
     return last if len(last) <= length else f"{last[: length // 2]}…{last[-(length // 2) + 1 :]}"
 
 
-def picture(tiles: Tensor, names: Sequence[str], similarities: Sequence[float]) -> Any:
+def picture(tiles: Tensor, names: Sequence[str], similarities: Sequence[float], note: str = "") -> Any:
     """A matplotlib Figure of the query, framed, and its neighbours, nearest first, each with similarity and name.
 
     Args:
         tiles: uint8 [1 + k, 3, S, S], the query first.
         names: of all tiles.
         similarities: of the neighbours.
+        note: the title of the figure.
     """
     figure, axes = panels(len(tiles), width=1.7, height=2.0, columns=9)
     titles = ["query", *(f"{similarity:.3f}" for similarity in similarities)]
@@ -74,4 +75,6 @@ def picture(tiles: Tensor, names: Sequence[str], similarities: Sequence[float]) 
         place.set_xlabel(literal(short(name, 22)), fontsize="x-small")
     for line in axes[0].spines.values():
         line.set(edgecolor="#1f6fb2", linewidth=4)
+    if note:
+        figure.suptitle(note, fontsize="small")
     return figure

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from recviz.augment.picture import pictured, shown_channels
-from recviz.augment.preparation import Reading
+from recviz.augment.preparation import Preparation, Reading
 from recviz.data.images import FileImages, printable, spaced
 from recviz.data.statistics import spread
 from recviz.data.survey import Survey, Surveyed
@@ -36,9 +35,13 @@ def page(root: Path, found: Survey, files: Sequence[Surveyed], reading: Reading 
     groups = [("equal", names) for names in found.same[:GROUPS]] + [("similar", names) for names in found.near[:GROUPS]]
     wanted = sorted({*sheet, *(place[name] for _, names in groups for name in names[:MEMBERS])})
     at = {number: position for position, number in enumerate(wanted)}
-    style, across = {"sprite": "", "width": "0", "sharp": ""}, 1
+    style, across, shown = {"sprite": "", "width": "0", "sharp": ""}, 1, ""
     if wanted:
-        style, across = sprite(_thumbnails(root, [files[number] for number in wanted], reading))
+        some = [files[number] for number in wanted]
+        preparation = _measured(some, reading)
+        squares = FileImages([root / file.name for file in some], reading).squares(THUMBNAIL)
+        style, across = sprite((pictured(squares, preparation) * 255).round().to(torch.uint8))
+        shown = shown_channels(preparation)
 
     def tile(number: int) -> dict[str, Any]:
         name, position = files[number].name, at[number]
@@ -55,14 +58,12 @@ def page(root: Path, found: Survey, files: Sequence[Surveyed], reading: Reading 
         broken_count=f"{len(found.broken):,}",
         groups=[(kind, [tile(place[name]) for name in names[:MEMBERS]], len(names)) for kind, names in groups],
         sheet=[tile(number) for number in sheet],
-        shown=shown_channels(3 if reading is None else reading.count),
+        shown=shown,
         **style,
     )
 
 
-def _thumbnails(root: Path, files: Sequence[Surveyed], reading: Reading | None) -> Tensor:
-    """Centre squares as pictures, uint8 [N, 3, THUMBNAIL, THUMBNAIL]."""
-    squares = FileImages([root / file.name for file in files], reading).squares(THUMBNAIL)
+def _measured(files: Sequence[Surveyed], reading: Reading | None) -> Preparation:
+    """The mean and standard deviation of some files, by which other channels than colours are stretched."""
     seen = [file.seen for file in files if file.seen is not None]
-    mean, std = spread([each.mean for each in seen], [each.square for each in seen])
-    return (pictured(squares, mean, std) * 255).round().to(torch.uint8)
+    return Preparation(THUMBNAIL, *spread([each.mean for each in seen], [each.square for each in seen]), reading)

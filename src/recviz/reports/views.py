@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recviz.augment.view import UNIFORMS, after_each_step, cpu_blocks, draw, draw_channels, steps
+from recviz.augment.view import UNIFORMS, after_each_step, cpu_blocks, draw, draw_others, steps
 from recviz.augment.views import Views
 
 
@@ -32,7 +32,7 @@ def step_reports(views: Views, images: Tensor | Sequence[Tensor], generator: tor
         uniforms = torch.rand(len(source), UNIFORMS, generator=generator, device=source.device)
         channels = source.shape[1]
         draws = draw(view, uniforms, None if cropped else (source.shape[2], source.shape[3]))
-        draws = draw_channels(view, draws, channels, size, generator)
+        draws = draw_others(view, draws, channels, size, generator)
         fired = {"crop and flip": draws.flip, **{step.name: step.chosen for step in steps(view, draws, channels)}}
         runs: list[dict[str, float]] = []
         for _ in range(6):

@@ -139,7 +139,7 @@ def other_normalisation(seen: Signals) -> Verdict | None:
     return Verdict(
         "normalisation of other data",
         f"the views have a channel of mean {mean:.2f} and one of standard deviation {std:.2f}, in place of 0 and 1",
-        "set data.views.mean and data.views.std to those of your images, of values from 0 to 1",
+        "set data.views.mean and data.views.std to measured",
     )
 
 
