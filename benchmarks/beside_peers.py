@@ -41,7 +41,7 @@ FIGURES = PAGE.with_suffix(".json")
 PEERS = HERE / "peers"
 PYTHON = {"recviz": sys.executable, "lightly": sys.executable, "solo_learn": "3.9"}  # of their environments
 PACKAGES = {
-    "recviz": ["-c", str(HERE.parent / "constraints.txt"), "-e", f"{HERE.parent}[timm]"],  # whose Muon its recipe uses
+    "recviz": ["-c", str(HERE.parent / "constraints.txt"), "-e", str(HERE.parent)],
     "lightly": ["-r", str(PEERS / "lightly.txt")],
     "solo_learn": ["-r", str(PEERS / "solo_learn.txt")],
 }

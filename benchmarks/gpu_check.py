@@ -32,7 +32,7 @@ import recviz
 from recviz import VICReg, Views
 from recviz.backbones import resnet18, resnet50
 from recviz.data import DataModule
-from recviz.optim import parameter_groups
+from recviz.optim.groups import parameter_groups
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import recviz.losses.gram
-import recviz.optim
+import recviz.optim.lars
 from recviz import LARS, BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
 from recviz.backbones import resnet50
 from recviz.projector import projector
@@ -256,10 +256,10 @@ def lars(repeats: int) -> None:
     for name, ms, called, launched in zip(("on lists", "by the parameter"), (short, full), calls, kernels, strict=True):
         print(f"| {name} | {ms:.0f} | {called} | {launched} |")
     print(f"\n{ratio:.1f} times faster (target 2 on a CPU)")
-    whole = recviz.optim._portions
-    recviz.optim._portions = lambda ps: [[(i, slice(None)) for i in range(len(ps))]]
+    whole = recviz.optim.lars._portions
+    recviz.optim.lars._portions = lambda ps: [[(i, slice(None)) for i in range(len(ps))]]
     print(f"as on a GPU, with all parameters in one list: {_calls(ours)} calls, {len(params)} parameters")
-    recviz.optim._portions = whole
+    recviz.optim.lars._portions = whole
 
 
 def _calls(optimizer: torch.optim.Optimizer) -> int:

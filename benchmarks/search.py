@@ -36,13 +36,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from recviz import LARS, BarlowTwinsLoss, CIFAR100DataModule, NTXentLoss, SIGRegLoss, VICRegLoss, Views
+from recviz import LARS, BarlowTwinsLoss, CIFAR100DataModule, Muon, NTXentLoss, SIGRegLoss, VICRegLoss, Views
 from recviz.augment.view import View
 from recviz.augment.views import stage_at
 from recviz.backbones import SmallResNet, resnet18
 from recviz.launch.machine import processor
 from recviz.methods.joint_embedding import encode
-from recviz.optim import parameter_groups, warmup_cosine
+from recviz.optim.groups import parameter_groups
+from recviz.optim.schedules import warmup_cosine
 from recviz.probes.functional import accuracy, fit_linear, knn_predict
 from recviz.projector import projector
 
@@ -269,12 +270,7 @@ class Trial:
         if s["optimizer"] == "adamw":
             decays = [{**group, "weight_decay": 0.01 * decay * (i == 0)} for i, group in enumerate(groups)]
             return torch.optim.AdamW([{**group, **plain} for group in decays])
-        from timm.optim import Muon
-
-        matrices = [{"params": groups[0]["params"], "lr": 0.02 * scale, "weight_decay": 0.01 * decay}]
-        rest = [{"params": groups[1]["params"], "lr": 0.02 * scale, "weight_decay": 0.0, "use_fallback": True}]
-        return Muon([*matrices, *rest], lr=0.02 * scale, momentum=0.9, nesterov=True, adjust_lr_fn="original",
-                    fallback_lr_scale=0.1)  # fmt: skip
+        return Muon(groups, 0.02 * scale, momentum=0.9, weight_decay=0.01 * decay)
 
     def forward_backward(self, images: Tensor, progress: float) -> Tensor:
         """Views, embeddings, loss and gradient."""

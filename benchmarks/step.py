@@ -26,7 +26,7 @@ from recviz.backbones import resnet18, resnet50
 from recviz.callbacks import CollapseMonitor, FiniteNumbers, Throughput
 from recviz.data import DataModule, Dataset, Split
 from recviz.data.images import MemoryImages
-from recviz.optim import parameter_groups
+from recviz.optim.groups import parameter_groups
 
 
 class Noise(Dataset):

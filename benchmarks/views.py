@@ -30,7 +30,7 @@ from recviz import LARS, VICReg, View, Views
 from recviz.augment.views import IMAGENET_MEAN, IMAGENET_STD
 from recviz.backbones import resnet18
 from recviz.data.patterns import draw_patterns
-from recviz.optim import parameter_groups
+from recviz.optim.groups import parameter_groups
 
 Way = Callable[[], object]
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from recviz.methods.simclr import SimCLR as SimCLR
     from recviz.methods.supervised import Supervised as Supervised
     from recviz.methods.vicreg import VICReg as VICReg
-    from recviz.optim import LARS as LARS
+    from recviz.optim.lars import LARS as LARS
+    from recviz.optim.muon import Muon as Muon
     from recviz.probes.online import OnlineProbe as OnlineProbe
     from recviz.probes.sgd import LinearProbe as LinearProbe
     from recviz.runs.checkpoints import load_backbone as load_backbone
@@ -71,7 +72,8 @@ _HOMES = {
     "SimCLR": "recviz.methods.simclr",
     "Supervised": "recviz.methods.supervised",
     "VICReg": "recviz.methods.vicreg",
-    "LARS": "recviz.optim",
+    "LARS": "recviz.optim.lars",
+    "Muon": "recviz.optim.muon",
     "LinearProbe": "recviz.probes.sgd",
     "OnlineProbe": "recviz.probes.online",
 }

@@ -173,9 +173,12 @@ def test_a_class_chosen_later_takes_the_settings_of_the_first_with_it(
     assert (code, "no training step was taken" in err) == (2, True)
 
 
-def test_a_recipe_that_needs_timm_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_recipes_need_no_timm_and_what_does_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
-    assert recviz.cli.main(["fit", "--config", "cifar100-10min.yaml", "--print_config"]) == 2
+    fit = ["fit", "--config", "cifar100-10min.yaml", "--print_config"]
+    assert recviz.cli.main(fit) == 0
+    capsys.readouterr()
+    assert recviz.cli.main([*fit, "--model.optimizer", "timm.optim.Muon"]) == 2
     assert "which timm.optim.Muon needs: check its name, or pip install timm" in capsys.readouterr().err

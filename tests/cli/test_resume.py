@@ -18,7 +18,7 @@ import yaml
 import recviz.cli
 from recviz.errors import TrainingError
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.optim import warmup_cosine
+from recviz.optim.schedules import warmup_cosine
 from tests import rows
 from tests.datasets import make_folder
 

@@ -20,7 +20,7 @@ from recviz import BYOL, LARS, VICReg, VICRegLoss
 from recviz.errors import InputError
 from recviz.methods.checks import check_trainer
 from recviz.methods.joint_embedding import Encoded
-from recviz.optim import Schedule, cosine, schedule_steps
+from recviz.optim.schedules import Schedule, cosine, schedule_steps
 from recviz.runs.checkpoints import backbone_weights, read_checkpoint
 from tests.misfits import GivesMap
 from tests.tiny import TinyBackbone, tiny_data, tiny_trainer, tiny_vicreg

@@ -1,20 +1,19 @@
-"""LARS, the warm-up cosine and parameter groups."""
+"""LARS."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from recviz.errors import InputError
-from recviz.optim import LARS, _portions, parameter_groups, warmup_cosine
+from recviz.optim.groups import parameter_groups
+from recviz.optim.lars import LARS, _portions
+from tests.optim.test_groups import Tokens
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -60,7 +59,7 @@ def test_working_piece_by_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch,
     shapes = [(4, 3), (3,), (2, 3, 3, 3), (1, 7), (5, 1)]
     results = []
     for size in (piece, 10**9):
-        monkeypatch.setattr("recviz.optim._PIECE", size)
+        monkeypatch.setattr("recviz.optim.lars._PIECE", size)
         params = [nn.Parameter(normal(*shape, seed=i)) for i, shape in enumerate(shapes)]
         params[2].data = params[2].data.contiguous(memory_format=torch.channels_last)
         optimizer = LARS(params, lr=0.3, weight_decay=0.05, eta=0.5, clip=clip)
@@ -74,7 +73,7 @@ def test_working_piece_by_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_no_portion_holds_much_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recviz.optim._PIECE", 100)
+    monkeypatch.setattr("recviz.optim.lars._PIECE", 100)
     params = [torch.zeros(64, 10), torch.zeros(7, 300), torch.zeros(2, 2), torch.zeros(1, 50), torch.zeros(99, 3)]
     portions = _portions(params)
     held = [sum(params[i][rows].numel() for i, rows in portion) for portion in portions]
@@ -196,113 +195,6 @@ def test_mixed_precision_of_parameters_is_kept() -> None:
     assert torch.all(single < 1)
 
 
-def test_warmup_cosine_endpoints() -> None:
-    def factor(step: int) -> float:
-        return warmup_cosine(step, total_steps=100, warmup_steps=20, final=0.01)
-
-    assert factor(0) == 0
-    assert factor(10) == pytest.approx(0.5)
-    assert factor(20) == 1
-    assert factor(60) == pytest.approx((1 + 0.01) / 2)  # half way down the cosine
-    assert factor(100) == pytest.approx(0.01)
-    assert factor(150) == pytest.approx(0.01)  # past the end it stays
-
-
-def test_warmup_cosine_rises_then_falls() -> None:
-    rates = [warmup_cosine(step, 50, 7) for step in range(51)]
-    assert all(x < y for x, y in pairwise(rates[:8]))
-    assert all(x > y for x, y in pairwise(rates[7:]))
-    assert rates[-1] == pytest.approx(0.001)  # the authors' floor is the default
-
-
-def test_warmup_cosine_without_warmup_and_with_nothing_else() -> None:
-    assert warmup_cosine(0, 10, 0) == 1
-    assert warmup_cosine(5, 5, 10) == pytest.approx(0.5)  # training ends within the warm-up
-    assert warmup_cosine(10, 10, 10) == pytest.approx(1.0)
-
-
-def test_parameter_groups() -> None:
-    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2), nn.Linear(2, 2))
-    module[3].requires_grad_(False)
-    wide, flat = parameter_groups(module)
-    assert {id(p) for p in wide["params"]} == {id(module[0].weight), id(module[2].weight)}
-    expected = {id(p) for p in (module[0].bias, module[1].weight, module[1].bias, module[2].bias)}
-    assert {id(p) for p in flat["params"]} == expected
-    assert flat["weight_decay"] == 0
-    assert "weight_decay" not in wide
-    optimizer = torch.optim.SGD([wide, flat], lr=0.1, weight_decay=0.3)
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
-
-
-class Tokens(nn.Module):
-    """Parameters of transformers, held by their names; `matrix` is a weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        shapes = {
-            "cls_token": (1, 1, 8), "register_tokens": (1, 4, 8), "pos_embed": (1, 5, 8), "pos_embedding": (1, 5, 8),
-            "relative_position_bias_table": (9, 2), "attention_biases": (2, 9), "layer_scale": (8, 1, 1), "gamma": (8,),
-            "logit_scale": (), "temperature": (2, 1, 1), "frozen_list": (3, 3),
-        }  # fmt: skip
-        for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.ones(shape)))
-        self.matrix = nn.Parameter(torch.ones(8, 8))
-        self.one = nn.Linear(8, 1)
-        self.attention = nn.MultiheadAttention(8, 2)
-        self.position_embeddings = nn.Embedding(5, 8)
-        self.words = nn.Embedding(5, 8)
-        self.norm = nn.GroupNorm(2, 8)
-
-    def no_weight_decay(self) -> set[str]:
-        return {"frozen_list"}
-
-
-def test_tokens_positions_and_what_a_model_names_do_not_decay() -> None:
-    module = nn.Sequential(Tokens())
-    names = {id(p): name.removeprefix("0.") for name, p in module.named_parameters()}
-    decayed = {names[id(p)] for p in parameter_groups(module)[0]["params"]}
-    assert decayed == {"matrix", "one.weight", "attention.in_proj_weight", "attention.out_proj.weight", "words.weight"}
-
-
-@pytest.mark.parametrize(
-    ("make", "count"),
-    [
-        (lambda: torchvision.models.VisionTransformer(32, 16, 2, 2, 8, 16), 2 * 4 + 2),
-        (lambda: torchvision.models.SwinTransformer([4, 4], 8, [2], [2], [2, 2]), None),
-        (lambda: torchvision.models.resnet18(), 21),
-    ],
-    ids=["vit", "swin", "resnet18"],
-)
-def test_weights_of_torchvisions_models_decay_and_nothing_else(
-    make: Callable[[], nn.Module], count: int | None
-) -> None:
-    module = make()
-    names = {id(p): name for name, p in module.named_parameters()}
-    groups = parameter_groups(module)
-    decayed = [names[id(p)] for p in groups[0]["params"]]
-    assert all(name.endswith("weight") for name in decayed)
-    assert count is None or len(decayed) == count
-    rest = [names[id(p)] for p in groups[1]["params"] if p.ndim > 1]
-    assert {name.rpartition(".")[2] for name in rest} <= {
-        "class_token", "pos_embedding", "relative_position_bias_table",
-    }  # fmt: skip
-    assert len(decayed) + len(groups[1]["params"]) == len(names)
-
-
-def test_timms_rule_is_kept() -> None:
-    timm = pytest.importorskip("timm")
-    from timm.optim import param_groups_weight_decay
-
-    for name in ("vit_tiny_patch16_224", "resnet10t"):
-        model = timm.create_model(name, num_classes=0)
-        listed = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
-        theirs = param_groups_weight_decay(model, 0.1, no_weight_decay_list=listed)
-        ours = parameter_groups(model)
-        assert [{id(p) for p in group["params"]} for group in ours] == [
-            {id(p) for p in group["params"]} for group in (theirs[1], theirs[0])
-        ]
-
-
 def test_parameters_of_the_second_group_are_neither_decayed_nor_adapted() -> None:
     module = Tokens()
     for p in module.parameters():
@@ -319,9 +211,3 @@ def test_with_the_clip_a_parameter_whose_gradient_is_0_stays() -> None:
     LARS([p, zero], lr=0.5, weight_decay=0.1, clip=True).step()
     assert torch.equal(p, torch.ones(2, 2))
     assert torch.equal(zero, torch.full((2, 2), -0.5))  # weights of 0 are not adapted
-
-
-def test_parameter_groups_leaves_out_an_empty_group() -> None:
-    assert [len(group["params"]) for group in parameter_groups(nn.Linear(2, 2, bias=False))] == [1]
-    assert parameter_groups(nn.BatchNorm1d(3))[0]["weight_decay"] == 0
-    assert parameter_groups(nn.ReLU()) == []

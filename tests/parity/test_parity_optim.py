@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recviz.optim import LARS, warmup_cosine
+from recviz.optim.lars import LARS
+from recviz.optim.schedules import warmup_cosine
 
 REFERENCE = Path(__file__).parent / "reference"
 RECORDED = load_file(REFERENCE / "lars.safetensors")

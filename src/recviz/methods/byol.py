@@ -13,7 +13,8 @@ from recviz.errors import InputError
 from recviz.losses.byol import BYOLLoss
 from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
 from recviz.methods.teacher import Teacher
-from recviz.optim import LARS, Schedule, cosine, schedule_steps
+from recviz.optim.lars import LARS
+from recviz.optim.schedules import Schedule, cosine, schedule_steps
 from recviz.projector import projector
 
 

@@ -22,7 +22,8 @@ from recviz.methods.checks import (
     validation_batch,
 )
 from recviz.methods.micro_batches import BATCH_NORMS, encode_in_parts
-from recviz.optim import Schedule, made_optimizer, parameter_groups, schedule_steps, warmup_cosine
+from recviz.optim.groups import made_optimizer, parameter_groups
+from recviz.optim.schedules import Schedule, schedule_steps, warmup_cosine
 
 OptimizerFactory = Callable[[Iterable[Any], float], Optimizer]
 """From parameter groups and a learning rate to an optimiser; in YAML, a class_path and its other settings."""

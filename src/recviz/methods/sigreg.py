@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recviz.backbones import as_backbone
 from recviz.losses.sigreg import SIGRegLoss
 from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
-from recviz.optim import LARS
+from recviz.optim.lars import LARS
 from recviz.projector import projector
 
 

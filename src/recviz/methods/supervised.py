@@ -10,7 +10,7 @@ from recviz.backbones import as_backbone
 from recviz.errors import InputError
 from recviz.losses.cross_entropy import CrossEntropyLoss
 from recviz.methods.joint_embedding import Encoded, JointEmbedding, OptimizerFactory
-from recviz.optim import LARS
+from recviz.optim.lars import LARS
 
 
 class Supervised(JointEmbedding):

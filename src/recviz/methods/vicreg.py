@@ -9,7 +9,7 @@ from torch import nn
 from recviz.backbones import as_backbone
 from recviz.losses.vicreg import VICRegLoss
 from recviz.methods.joint_embedding import JointEmbedding, OptimizerFactory
-from recviz.optim import LARS
+from recviz.optim.lars import LARS
 from recviz.projector import projector
 
 

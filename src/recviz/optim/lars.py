@@ -1,14 +1,12 @@
-"""LARS, schedules and parameter groups."""
+"""LARS: SGD with momentum and a learning rate for each layer."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from recviz.errors import InputError
@@ -25,7 +23,7 @@ class LARS(Optimizer):
         p = p − lr · m
 
     Parameters of at most one dimension (biases, normalisation, scalars) are excluded, and so are groups with `adapt`
-    False, such as the second group of `parameter_groups`. The authors' code excludes parameters of exactly one
+    False, such as the second group of `groups.parameter_groups`. The authors' code excludes parameters of exactly one
     dimension. It thus adapts scalars, tokens and position embeddings, which their ResNets do not have.
 
     Uses foreach operations and never waits for the device. On a CPU it works in pieces that fit the cache.
@@ -159,97 +157,3 @@ def _whole_norms(norms: list[Tensor], owners: Tensor, count: int) -> Tensor:
     if len(norms) == count:
         return pieces
     return pieces.new_zeros(count).index_add(0, owners, pieces.square()).sqrt()
-
-
-class Schedule(NamedTuple):
-    """A setting that depends on the global step only: group[setting] = value(step) before each step."""
-
-    group: MutableMapping[str, Any]
-    """A parameter group of the optimiser, or the settings of an EMA teacher."""
-    setting: str
-    value: Callable[[int], float]
-
-
-def schedule_steps(trainer: Any, per_epoch: int | None = None) -> int:
-    """Steps of the schedules of learning rate and views: those of max_epochs, else max_steps, which may be -1.
-
-    Args:
-        trainer: a Lightning Trainer.
-        per_epoch: steps of an epoch. None: those of its training loader.
-    """
-    if trainer.max_epochs is None or trainer.max_epochs < 0:
-        return int(trainer.max_steps)
-    return int(trainer.max_epochs * (trainer.num_training_batches if per_epoch is None else per_epoch))
-
-
-def cosine(step: int, total_steps: int, start: float, end: float) -> float:
-    """Half a cosine from `start` at step 0 to `end` at `total_steps`."""
-    progress = min(1.0, step / max(1, total_steps))
-    return end - (end - start) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def warmup_cosine(step: int, total_steps: int, warmup_steps: int, final: float = 0.001) -> float:
-    """Factor of the peak learning rate at `step` ≥ 0, as in the authors' code.
-
-    Linear from 0 over `warmup_steps`, then a cosine to `final` at `total_steps`.
-    """
-    if step < warmup_steps:
-        return step / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    q = 0.5 * (1 + math.cos(math.pi * progress))
-    return q + final * (1 - q)
-
-
-_UNDECAYED = re.compile("token|pos_?emb|position|rel_pos|bias|gamma|scale|temperature")
-
-
-def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups: with weight decay and LARS adaptation, and without.
-
-    As in timm, the second group has parameters of at most one dimension, and those named by `no_weight_decay()` of the
-    module or of any submodule. torchvision's and other models have no such method. The second group therefore also has
-    parameters not named weight with at most one dimension larger than 1 (layer scales, one token), and those whose name
-    contains token, pos_embed, position, rel_pos, bias, gamma, scale or temperature, such as `class_token`,
-    `pos_embedding` and `relative_position_bias_table`. An nn.Embedding is classified by the name of its module. All
-    other matrices and kernels decay.
-
-    The second group has weight_decay 0, for any optimiser, and adapt False, for LARS.
-    """
-    exempt = {
-        f"{prefix}.{name}".removeprefix(".")
-        for prefix, part in module.named_modules()
-        if callable(listed := getattr(part, "no_weight_decay", None))
-        for name in listed()
-    }
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, p in module.named_parameters():
-        owner, _, own_name = name.rpartition(".")
-        if isinstance(module.get_submodule(owner), nn.Embedding):
-            own_name = owner.rpartition(".")[2]
-        flat = p.ndim <= 1 or (own_name != "weight" and sum(length > 1 for length in p.shape) <= 1)
-        if p.requires_grad:
-            (others if flat or name in exempt or _UNDECAYED.search(own_name) else decayed).append(p)
-    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0, "adapt": False}]
-    return [group for group in groups if group["params"]]
-
-
-def made_optimizer(factory: Callable[..., Optimizer], groups: list[dict[str, Any]], lr: float) -> Optimizer:
-    """The optimiser of parameter groups, at a learning rate.
-
-    Raises:
-        InputError: an optimiser that cannot take all parameters, such as Muon, or requires other gradients or steps, as
-            SparseAdam and LBFGS do; or settings that it refuses.
-    """
-    name = next((part.__name__ for part in getattr(factory, "args", ()) if isinstance(part, type)), "the optimiser")
-    try:
-        optimizer = factory(groups, lr)
-    except InputError:
-        raise
-    except (ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"model.optimizer: {name} cannot train this model: {' '.join(str(error).split())}") from error
-    if isinstance(optimizer, torch.optim.SparseAdam):
-        raise InputError("model.optimizer: SparseAdam requires sparse gradients, but the gradients are dense: use Adam")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise InputError("model.optimizer: LBFGS evaluates a batch several times per step: use LARS, SGD or AdamW")
-    return optimizer

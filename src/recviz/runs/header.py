@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from recviz.augment.views import Views
 from recviz.launch.machine import bf16_slowdown
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.optim import schedule_steps
+from recviz.optim.schedules import schedule_steps
 from recviz.runs.cost import parameters
 
 

@@ -18,7 +18,7 @@ from recviz.launch.machine import processor
 from recviz.launch.position import position
 from recviz.methods.checks import global_batch_size
 from recviz.methods.joint_embedding import JointEmbedding
-from recviz.optim import schedule_steps
+from recviz.optim.schedules import schedule_steps
 from recviz.runs.cost import gflops, gflops_until, parameters, train_gflops, view_channels, view_size
 from recviz.runs.folder import RunFolder
 from recviz.runs.header import header

@@ -1,0 +1,172 @@
+"""Muon: against its formula, timm's in float32, and AdamW for what is no matrix."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from recviz.backbones import SmallResNet
+from recviz.errors import InputError
+from recviz.optim.groups import parameter_groups
+from recviz.optim.muon import Muon, orthogonalized
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 9), (9, 3), (2, 64), (1, 5)])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_singular_values_become_near_1_and_singular_vectors_stay(shape: tuple[int, int], scale: float) -> None:
+    matrix = scale * normal(*shape)
+    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+    found = u.T @ orthogonalized(matrix) @ vh.T
+    torch.testing.assert_close(found, torch.diag(found.diag()), rtol=0, atol=1e-9)
+    assert found.diag()[s > 0.005 * s.norm()].min() > 0.97
+    assert found.diag().max() < 1.12
+
+
+def test_a_matrix_of_zeros_stays_and_its_dtype_too() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        found = orthogonalized(torch.zeros(3, 5, dtype=dtype))
+        assert found.dtype == dtype
+        assert not found.any()
+    values = normal(6, 20)
+    torch.testing.assert_close(orthogonalized(values.float()).double(), orthogonalized(values), rtol=0, atol=1e-4)
+
+
+def test_five_steps_are_the_formula() -> None:
+    lr, momentum, decay, scale, betas = 0.1, 0.8, 0.05, 0.2, (0.7, 0.9)
+    params = [nn.Parameter(normal(6, 4)), nn.Parameter(normal(4, 3, 2, 2, seed=1)), nn.Parameter(normal(5, seed=2))]
+    optimizer = Muon(params, lr, momentum, decay, scale, betas)
+    expected = [p.detach().clone() for p in params]
+    m, v = [torch.zeros_like(p) for p in expected], torch.zeros(5, dtype=torch.float64)
+    for step in range(1, 6):
+        for i, p in enumerate(params):
+            p.grad = g = normal(*p.shape, seed=10 * step + i)
+            keep = momentum if i < 2 else betas[0]
+            m[i] = keep * m[i] + (1 - keep) * g
+            ahead = keep * m[i] + (1 - keep) * g
+            if i < 2:
+                update = orthogonalized(ahead.flatten(1)).view_as(g)
+                rate = lr * math.sqrt(max(1, len(g) / g[0].numel()))
+                expected[i] = (1 - lr * decay) * expected[i] - rate * update
+            else:
+                v = betas[1] * v + (1 - betas[1]) * g**2
+                hat = ahead / (1 - betas[0] ** step)
+                moved = hat / ((v / (1 - betas[1] ** step)).sqrt() + 1e-7)
+                expected[i] = (1 - scale * lr * decay) * expected[i] - scale * lr * moved
+        optimizer.step()
+    for p, value in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), value, rtol=1e-10, atol=1e-12)
+
+
+def test_it_is_timms_with_newton_schulz_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = pytest.importorskip("timm.optim.muon")
+    in_float32 = functools.partial(theirs.zeropower_via_newtonschulz, dtype=torch.float32)
+    monkeypatch.setattr(theirs, "zeropower_via_newtonschulz", in_float32)
+    nets = []
+    for made in (
+        lambda groups: Muon(groups, 0.1, momentum=0.9, weight_decay=0.05),
+        lambda groups: theirs.Muon(
+            groups, lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True, adjust_lr_fn="original",
+            fallback_lr_scale=0.1, betas=(0.9, 0.95),
+        ),
+    ):  # fmt: skip
+        torch.manual_seed(0)
+        net = SmallResNet([8, 12], 16)
+        optimizer = made(parameter_groups(net))
+        for step in range(3):
+            for i, p in enumerate(net.parameters()):
+                p.grad = normal(*p.shape, seed=100 * step + i).float()
+            optimizer.step()
+        nets.append(net.state_dict())
+    for name, value in nets[0].items():
+        torch.testing.assert_close(value, nets[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_tokens_depthwise_kernels_and_the_second_group_get_adamw() -> None:
+    matrix, kernel, bias, token = (nn.Parameter(torch.ones(shape)) for shape in ((3, 3), (4, 1, 3, 3), (3,), (1, 5)))
+    position = nn.Parameter(torch.ones(4, 4))
+    optimizer = Muon([{"params": [matrix, kernel, bias, token]}, {"params": [position], "adapt": False}], 0.1)
+    for p in (matrix, kernel, bias, token, position):
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert optimizer.state[matrix].keys() == {"momentum"}
+    for p in (kernel, bias, token, position):
+        assert optimizer.state[p].keys() == {"step", "mean", "square"}
+
+
+def test_parameters_without_a_gradient_stay() -> None:
+    moved, still = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3))
+    moved.grad = torch.ones(3, 3)
+    Muon([moved, still], 0.1).step()
+    assert torch.equal(still, torch.ones(3))
+    assert not torch.equal(moved, torch.ones(3, 3))
+
+
+def test_gradients_are_left_as_they_were() -> None:
+    params = [nn.Parameter(normal(3, 3)), nn.Parameter(normal(3))]
+    for p in params:
+        p.grad = normal(*p.shape, seed=1)
+    before = [p.grad.clone() for p in params if p.grad is not None]
+    Muon(params, 0.1).step()
+    assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True) if p.grad is not None)
+
+
+def test_closure_is_called_with_gradients_and_its_loss_returned() -> None:
+    p = nn.Parameter(torch.eye(2))
+    optimizer = Muon([p], 0.1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        loss = optimizer.step(closure)
+    assert loss.item() == 2
+    assert p.diag().max() < 1
+    assert optimizer.step() is None
+
+
+def test_state_dict_loads_with_weights_only_and_resumes_bit_for_bit() -> None:
+    def steps(params: list[nn.Parameter], optimizer: Muon, seeds: range) -> None:
+        for seed in seeds:
+            for i, p in enumerate(params):
+                p.grad = normal(*p.shape, seed=10 * seed + i)
+            optimizer.step()
+
+    params = [nn.Parameter(normal(4, 3)), nn.Parameter(normal(3))]
+    optimizer = Muon(params, 0.2)
+    steps(params, optimizer, range(3))
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    others = [nn.Parameter(p.detach().clone()) for p in params]
+    resumed = Muon(others, 0.2)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    steps(params, optimizer, range(3, 6))
+    steps(others, resumed, range(3, 6))
+    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"lr": -0.5}, "lr must be 0 or more, got -0.5"),
+        ({"momentum": 1.0}, "momentum must be in 0..1, got 1.0"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or more"),
+        ({"adamw_scale": float("nan")}, "adamw_scale must be 0 or more, got nan"),
+        ({"betas": (0.9, 1.0)}, r"betas must be in 0..1, got \(0.9, 1.0\)"),
+    ],
+)
+def test_settings_out_of_range_are_shown(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError, match=f"Muon: {said}"):
+        Muon([nn.Parameter(torch.ones(2))], **{"lr": 0.1, **settings})  # type: ignore[arg-type]
