@@ -69,7 +69,7 @@ def bands(epochs: int) -> None:
         draw_bands(root)
         growth = "[[0, 16, 4], [0.6, 24, 4], [0.9, 32, 2]]"
         small = ["--data.memory_size", "32", "--data.views.size", "32", "--data.views.growth", growth]
-        small += ["--data.views.a.vertical_flip", "0", "--data.views.a.quarter_turn", "0"]  # classes are directions
+        small += ["--data.views.a.vertical_flip", "0", "--data.views.a.rotate90", "0"]  # classes are directions
         network = ["--model.backbone.widths", "[48, 96, 144]", "--model.backbone.features", "1024"]
         print("| recipe | channels | linear | k-NN |\n|---|---|---|---|")
         for recipe, channels in (("satellite", BANDS), ("satellite", [0, 1, 2]), ("microscopy", [TELLING])):

@@ -1,12 +1,13 @@
-"""What the objectives and LARS cost, beside what they would cost written out: this machine's CPU, or its GPU for LARS.
+"""What objectives and optimisers cost, beside what they would cost written out; on a CPU, and optimisers on a GPU too.
 
     python benchmarks/losses.py [--repeats 5] [--only TABLE]
 
-Prints four tables. Each pair is timed by turns in one process, forward and backward; ratios are medians of the pairs'
-ratios. "Textbook" is the D×D covariance with its diagonal masked away; "strided" is the D×D covariance whose diagonal
-is cut out by a strided view, as the authors' code does. Memory is the peak of the resident set beyond what was there
-(Linux). Processes are pinned to a core each, as far as there are cores, and timed by their main thread's CPU time, so
-that neither waiting for each other nor sharing a core counts; the gather of the embeddings is left out.
+Prints five tables; that of Muon stands beside timm's, which has to be installed. Each pair is timed by turns in one
+process, forward and backward; ratios are medians of the pairs' ratios. "Textbook" is the D×D covariance with its
+diagonal masked away; "strided" is the D×D covariance whose diagonal is cut out by a strided view, as the authors' code
+does. Memory is the peak of the resident set beyond what was there (Linux). Processes are pinned to a core each, as far
+as there are cores, and timed by their main thread's CPU time, so that neither waiting for each other nor sharing a core
+counts; the gather of the embeddings is left out.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import recviz.losses.gram
 import recviz.optim.lars
-from recviz import LARS, BarlowTwinsLoss, NTXentLoss, SIGRegLoss, VICRegLoss
-from recviz.backbones import resnet50
+from recviz import LARS, BarlowTwinsLoss, Muon, NTXentLoss, SIGRegLoss, VICRegLoss
+from recviz.backbones import SmallResNet, resnet50
+from recviz.optim.groups import parameter_groups
 from recviz.projector import projector
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -262,6 +264,29 @@ def lars(repeats: int) -> None:
     recviz.optim.lars._portions = whole
 
 
+def muon(repeats: int) -> None:
+    """A step of Muon beside timm's, on the network and projector of cifar100-10min."""
+    from timm.optim import Muon as TimmMuon
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = nn.Sequential(SmallResNet([48, 96, 144], 1024), projector(1024, [512, 128])).to(device)
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    theirs = TimmMuon(parameter_groups(model), lr=0.1, nesterov=True, adjust_lr_fn="original")
+    ways = {"recviz": Muon(parameter_groups(model), 0.1), "timm": theirs}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, optimizer in ways.items():
+            start = time.perf_counter()
+            optimizer.step()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    print(f"\n| Muon, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters | ms ({device}) |\n|---|---|")
+    for name, spent in times.items():
+        print(f"| {name} | {statistics.median(spent[1:]) * 1e3:.0f} |")
+
+
 def _calls(optimizer: torch.optim.Optimizer) -> int:
     with Calls() as calls:
         optimizer.step()
@@ -278,11 +303,11 @@ def _kernels(optimizer: torch.optim.Optimizer) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=["losses", "errors", "shares", "lars"], help="one table")
+    parser.add_argument("--only", choices=["losses", "errors", "shares", "lars", "muon"], help="one table")
     args = parser.parse_args()
     torch.manual_seed(0)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, float32\n")
-    tables = {"losses": losses, "errors": lambda _: errors(), "shares": shares, "lars": lars}
+    tables = {"losses": losses, "errors": lambda _: errors(), "shares": shares, "lars": lars, "muon": muon}
     for name, table in tables.items():
         if args.only in (None, name):
             table(args.repeats)

@@ -114,19 +114,6 @@ def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
-def of_rank_0(values: Tensor) -> Tensor:
-    """The values of rank 0, exchanged on the CPU.
-
-    Args:
-        values: on the CPU, of one shape and dtype on all processes.
-    """
-    if not _active():
-        return values
-    values = values.clone(memory_format=torch.contiguous_format)
-    dist.broadcast(values, src=0, group=_host_group())
-    return values
-
-
 def barrier() -> None:
     """Wait for all processes."""
     host_max(0)

@@ -128,10 +128,10 @@ def test_dropped_channels_are_their_mean_and_the_others_unchanged() -> None:
     torch.testing.assert_close(found[:, 4], images[:, 4].mean(dim=(1, 2), keepdim=True).expand(-1, 20, 20))
 
 
-def test_turns_and_flips_reach_all_eight_orientations_equally_often() -> None:
+def test_rotations_and_flips_reach_all_eight_orientations_equally_often() -> None:
     corners = torch.zeros(8000, 1, 2, 2)
     corners[:] = torch.tensor([[0.1, 0.2], [0.3, 0.4]])
-    whole = View((1, 1), (1, 1), vertical_flip=0.5, quarter_turn=0.5, jitter=0, grayscale=0)
+    whole = View((1, 1), (1, 1), vertical_flip=0.5, rotate90=0.5, jitter=0, grayscale=0)
     views = Views(2, whole, None, (0.0,), (1.0,))
     for images in (corners, [corners] * 2):  # also of crops
         first, second = (view[:, 0].flatten(1).mul(10).round().long() for view in views(images))
@@ -143,10 +143,10 @@ def test_turns_and_flips_reach_all_eight_orientations_equally_often() -> None:
         assert not torch.equal(first, second)
 
 
-def test_a_quarter_turn_is_to_the_left_and_a_vertical_flip_is_top_to_bottom() -> None:
+def test_a_rotation_is_to_the_left_and_a_vertical_flip_is_top_to_bottom() -> None:
     image = torch.arange(6.0).view(1, 1, 2, 3) / 6
-    assert torch.equal(F.turn_left(image)[0, 0], torch.tensor([[2, 5], [1, 4], [0, 3]]) / 6)
-    assert torch.equal(F.flip_vertically(image)[0, 0], torch.tensor([[3, 4, 5], [0, 1, 2]]) / 6)
+    assert torch.equal(F.rotate90(image)[0, 0], torch.tensor([[2, 5], [1, 4], [0, 3]]) / 6)
+    assert torch.equal(F.vertical_flip(image)[0, 0], torch.tensor([[3, 4, 5], [0, 1, 2]]) / 6)
 
 
 def test_the_new_steps_take_no_random_numbers_from_the_others() -> None:
@@ -154,7 +154,7 @@ def test_the_new_steps_take_no_random_numbers_from_the_others() -> None:
         views = Views(S, replace(PLAIN, **settings), None, (0.5,) * 3, (0.25,) * 3)  # type: ignore[arg-type]
         return views(noise(channels=3), torch.Generator().manual_seed(3))[0]
 
-    assert torch.equal(made(), made(vertical_flip=1e-9, quarter_turn=1e-9))
+    assert torch.equal(made(), made(vertical_flip=1e-9, rotate90=1e-9))
     still = made(noise=1.0, noise_std=(1e-6, 1e-6))
     torch.testing.assert_close(made(), still, rtol=0, atol=1e-4)
     assert not torch.equal(made(), still)
@@ -190,7 +190,7 @@ def test_nothing_waits_for_the_device() -> None:
         (lambda: Views(S, View(hue=0, saturation=0), None, (0.5,), (0.2,)), "1 channel have no colour.*grayscale 0.2"),
         (lambda: View(per_channel=True), "per_channel draws brightness and contrast only"),
         (lambda: Views(S, PLAIN, None, (0.5,) * 6, (0.2,) * 6, compiled=True), "compiled views have the steps of red"),
-        (lambda: Views(S, View(quarter_turn=0.5), None, compiled=True), "without vertical_flip, quarter_turn, per_ch"),
+        (lambda: Views(S, replace(PLAIN, noise=0.5), None, compiled=True), "without per_channel, noise, channel_drop"),
         (lambda: View(vertical_flip=1.5), "vertical_flip must be a probability"),
         (lambda: Views(S, PLAIN, None, (0.5,) * 6, (0.2,) * 5), "a number for each channel"),
         (lambda: Views(S, PLAIN, None, "measured", (0.2,) * 5), "numbers or both 'measured'"),
@@ -202,7 +202,7 @@ def test_nothing_waits_for_the_device() -> None:
         (lambda: Reading([0, 0]), "different ones"),
         (lambda: Reading(6, shown=[4, 5, 6]), "one or three of the channels 0 to 5, got .4, 5, 6."),
         (lambda: Reading([7, 9], shown=[0, 1]), "one or three of the channels 0 to 1"),
-        (lambda: showing(Preparation(S), [0]), "--shown is for images with a reading"),
+        (lambda: showing(Preparation(S), [0]), "cannot be chosen for pictures: the images are read in colour"),
         (lambda: Reading(1, (3, 3)), "two rising numbers"),
         (lambda: Reading(1, (0, float("inf"))), "two rising numbers"),
         (lambda: Preparation(S, (0.5,) * 3, (0.2,) * 3, Reading(6)), "6 channels.*are 3 numbers"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -83,7 +84,14 @@ def made_of_chosen_images(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ],
     ids=["colour", "grey", "two small", "float", "crops", "float crops"],
 )
-@pytest.mark.parametrize(("a", "b"), [(BUSY, SHARP), (View(blur=1.0), View(flip=1, jitter=0, grayscale=0))])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (BUSY, SHARP),
+        (View(blur=1.0), View(flip=1, jitter=0, grayscale=0)),
+        (replace(BUSY, vertical_flip=0.5, rotate90=0.5), View(vertical_flip=1, rotate90=1)),
+    ],
+)
 def test_programs_make_the_views_that_steps_make(images: Tensor | list[Tensor], a: View, b: View) -> None:
     stepwise, programmed = pair(a, b)
     before = copy.deepcopy(images)

@@ -27,8 +27,6 @@ PLAIN = {
     "ratio": (3 / 4, 4 / 3),
     "interpolation": "bicubic",
     "flip": 0.5,
-    "vertical_flip": 0.0,
-    "quarter_turn": 0.0,
     "jitter": 0.8,
     "brightness": 0.4,
     "contrast": 0.4,
@@ -42,6 +40,8 @@ PLAIN = {
     "noise": 0.0,
     "noise_std": (0.01, 0.05),
     "channel_drop": 0.0,
+    "vertical_flip": 0.0,
+    "rotate90": 0.0,
 }
 
 

@@ -21,7 +21,9 @@ from tests.datasets import make_flat
 
 Command = Callable[..., tuple[int, str, str]]
 CPU = ["--trainer.accelerator", "cpu"]
-LAPTOP = Facts(images=45_000, channels=3, bytes=1, side=32, kept=True, device="cpu", precision="bf16-mixed", minutes=10)
+LAPTOP = Facts(
+    images=45_000, channels=3, value_bytes=1, side=32, kept=True, device="cpu", precision="bf16-mixed", minutes=10
+)
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +96,10 @@ def test_other_channels_get_their_views_and_stem(
         np.save(tmp_path / f"scenes/{index:02}.npy", values.numpy().astype(np.uint16))
     reading = ["--data.reading.channels", str(channels), "--data.reading.value_range", "[0, 5000]"]
     given = ["--data.root", "scenes", *reading, "--minutes", "0.01", *CPU, "--run_dir", "run"]
+    given += ["--data.views.a.per_channel", "true"]  # which the views of colours cannot have
     code, out, err = recviz_command("fit", "--config", "auto", *given)
     assert (code, err) == (0, "")
+    assert f"steps as in {base}.yaml, with vertical flips and rotations" in out
     many = f"{channels} channel{'s' * (channels > 1)}"
     assert f"20 training images of 20 pixels and {many}, kept in memory at 24 pixels" in out
     settings = yaml.safe_load(Path("run/config.yaml").read_text())
@@ -103,7 +107,7 @@ def test_other_channels_get_their_views_and_stem(
     assert model["backbone"]["init_args"]["in_channels"] == channels
     assert data["reading"]["channels"] == channels
     own = yaml.safe_load(find_recipe(f"{base}.yaml").read_text())["data"]["init_args"]["views"]["init_args"]["a"]
-    assert own.items() <= data["views"]["init_args"]["a"].items()
+    assert {**own, "per_channel": True}.items() <= data["views"]["init_args"]["a"].items()
     assert data["views"]["init_args"]["mean"] == "measured"
 
 
@@ -141,7 +145,7 @@ def test_views_follow_the_images(images: int, side: int, size: int, batch: int) 
 def test_images_that_fit_are_kept_in_memory(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageFolderDataModule(str(images))
     train, _ = data.chosen()
-    assert chosen_data(LAPTOP._replace(channels=6, bytes=2)).reason.endswith("(527 MiB)")  # 45,000 × 6 × 2 × 32²
+    assert chosen_data(LAPTOP._replace(channels=6, value_bytes=2)).reason.endswith("(527 MiB)")  # 45,000 × 6 × 2 × 32²
     held = 54 * 3 * 24**2
     for memory, kept in ((4 * held + 4, True), (4 * held - 4, False)):
         monkeypatch.setattr(measured, "main_memory", lambda memory=memory: memory)

@@ -65,6 +65,8 @@ def test_probe_predict_embed_and_neighbours_read_as_the_run_did(trained: Path, r
     assert "channels 0, 1, 2 of 4, mean ± 2 std" in Path("own/projection.html").read_text()
     assert recviz_command(*embed, "other", "--shown", "[3, 1, 0]")[0] == 0
     assert "channels 3, 1, 0 of 4, mean ± 2 std" in Path("other/neighbours.html").read_text()
+    assert recviz_command(*embed, "other", "--data.reading.shown", "[2]")[0] == 0
+    assert "channel 2 of 4, mean ± 2 std" in Path("other/neighbours.html").read_text()
     code, _, err = recviz_command(*embed, "wrong", "--shown", "[4]")
     assert code == 2
     assert "reading.shown must be one or three of the channels 0 to 3, got [4]" in err.replace("\n", " ")
@@ -144,6 +146,8 @@ def test_a_resumed_run_has_the_same_reading(trained: Path, recviz_command: Comma
     code, _, err = recviz_command("fit", "--resume", run, *changed, "2")
     assert code == 0, err
     assert "measured" in (trained / "run/config.yaml").read_text()
-    code, _, err = recviz_command("fit", "--resume", run, *changed, "3", "--data.reading.value_range", "[0, 5000]")
+    code, _, err = recviz_command("fit", "--resume", run, *changed, "3", "--data.reading.shown", "[3, 2, 1]")
+    assert code == 0, err
+    code, _, err = recviz_command("fit", "--resume", run, *changed, "4", "--data.reading.value_range", "[0, 5000]")
     assert code == 2
     assert "data.reading" in err or "fingerprint" in err

@@ -18,6 +18,7 @@ import yaml
 
 import recviz.cli
 from recviz.backbones import resnet50
+from recviz.commands import probe
 from recviz.probes.result import Result
 from recviz.runs.results import add_result
 from tests.datasets import make_cifar, make_flat, make_folder, make_splits, trust_cifar
@@ -205,6 +206,22 @@ def test_the_authors_backbone_is_probed_at_the_size_it_was_trained_with(
     Path("own.json").rename("runs/results.json")
     assert recviz_command("probe", *backbone, *data, "--data.init_args.views.size", "64")[0] == 0
     assert results(Path("runs/results.json"))[-1]["input"]["size"] == 64
+
+
+def test_weights_get_imagenets_normalisation_where_a_recipe_measures_it() -> None:
+    photos = ["--config", "folder.yaml", "--data.root", "photos"]
+    weights = ["--backbone", "recviz.backbones.resnet18", "--backbone.weights", "b.pth"]
+    untrained = weights[:2]
+    other = ["--data.views.mean", "[0.1, 0.2, 0.3]", "--data.views.std", "[1, 1, 1]"]
+    satellite = ["--config", "satellite.yaml", "--data.root", "scenes"]
+
+    def seen(*argv: str) -> object:
+        return probe.parse(argv).config.data.init_args.views.init_args.mean
+
+    assert seen(*weights, *photos) == [0.485, 0.456, 0.406]
+    assert seen(*untrained, *photos) == "measured"
+    assert seen(*weights, *photos, *other) == [0.1, 0.2, 0.3]
+    assert seen(*weights, *satellite) == "measured"
 
 
 def test_any_backbone_is_probed_trained_or_not(

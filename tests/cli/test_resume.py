@@ -223,10 +223,13 @@ def test_the_weights_that_it_began_with_may_be_gone(recviz_command: Command, who
     first = tmp_path / "first.pth"
     shutil.copy(whole / "checkpoints/epoch-0001.ckpt", first)
     begin = [*FIT, "--data.root", str(whole.parent / "photos"), "--run_dir", "run", "--trainer.max_epochs", "2"]
-    assert recviz_command(*begin, "--model.backbone.weights", str(first))[0] == 0
+    code, _, err = recviz_command(*begin, "--model.backbone.weights", str(first))
+    assert code == 0
+    assert "the backbone starts from weights, and mean and std of the views are measured" in err
     first.unlink()
     more = ["fit", "--resume", "run", "--trainer.max_epochs", "3", "--allow_changes", "true"]
-    assert recviz_command(*more)[0] == 0
+    code, _, err = recviz_command(*more)
+    assert (code, "starts from weights" in err) == (0, False)
     assert last(tmp_path / "run")["global_step"] == 9
     model = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]
     assert model["init_args"]["backbone"]["init_args"]["weights"] == str(first)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from recviz import LARS, BarlowTwins, BarlowTwinsLoss, NTXentLoss, SIGReg, SimCLR, VICReg, VICRegLoss
+from recviz import LARS, BarlowTwins, BarlowTwinsLoss, Muon, NTXentLoss, SIGReg, SimCLR, VICReg, VICRegLoss
 from recviz.augment.view import UNIFORMS, View, after_each_step, draw
 from recviz.backbones import resnet18
 from recviz.methods.compiling import compiler_error
@@ -83,6 +83,25 @@ def test_lars_takes_the_authors_steps(device: str) -> None:
 
 
 # The CPU's numbers
+
+
+@ON_A_GPU
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_muon_takes_the_cpus_steps(precision: str, device: str) -> None:
+    nets = []
+    for where in ("cpu", device):
+        torch.manual_seed(0)
+        net = TinyBackbone().to(where, getattr(torch, precision))
+        optimizer = Muon(net.parameters(), 0.1)
+        for step in range(3):
+            for i, p in enumerate(net.parameters()):
+                generator = torch.Generator().manual_seed(100 * step + i)
+                p.grad = torch.randn(p.shape, generator=generator).to(p)
+            optimizer.step()
+        nets.append([p.detach().cpu() for p in net.parameters()])
+    tolerance = 1e-10 if precision == "float64" else 0.02  # bfloat16 within a step of 0.1
+    for mine, theirs in zip(*nets, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=tolerance)
 
 
 @ON_A_GPU

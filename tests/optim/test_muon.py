@@ -40,52 +40,60 @@ def test_a_matrix_of_zeros_stays_and_its_dtype_too() -> None:
     torch.testing.assert_close(orthogonalized(values.float()).double(), orthogonalized(values), rtol=0, atol=1e-4)
 
 
-def test_five_steps_are_the_formula() -> None:
-    lr, momentum, decay, scale, betas = 0.1, 0.8, 0.05, 0.2, (0.7, 0.9)
-    params = [nn.Parameter(normal(6, 4)), nn.Parameter(normal(4, 3, 2, 2, seed=1)), nn.Parameter(normal(5, seed=2))]
-    optimizer = Muon(params, lr, momentum, decay, scale, betas)
+def test_five_steps_of_matrices_are_the_formula() -> None:
+    lr, momentum, decay = 0.1, 0.8, 0.05
+    params = [nn.Parameter(normal(6, 4)), nn.Parameter(normal(4, 3, 2, 2, seed=1))]
+    optimizer = Muon(params, lr, momentum, decay)
     expected = [p.detach().clone() for p in params]
-    m, v = [torch.zeros_like(p) for p in expected], torch.zeros(5, dtype=torch.float64)
-    for step in range(1, 6):
+    m = [torch.zeros_like(p) for p in expected]
+    for step in range(5):
         for i, p in enumerate(params):
             p.grad = g = normal(*p.shape, seed=10 * step + i)
-            keep = momentum if i < 2 else betas[0]
-            m[i] = keep * m[i] + (1 - keep) * g
-            ahead = keep * m[i] + (1 - keep) * g
-            if i < 2:
-                update = orthogonalized(ahead.flatten(1)).view_as(g)
-                rate = lr * math.sqrt(max(1, len(g) / g[0].numel()))
-                expected[i] = (1 - lr * decay) * expected[i] - rate * update
-            else:
-                v = betas[1] * v + (1 - betas[1]) * g**2
-                hat = ahead / (1 - betas[0] ** step)
-                moved = hat / ((v / (1 - betas[1] ** step)).sqrt() + 1e-7)
-                expected[i] = (1 - scale * lr * decay) * expected[i] - scale * lr * moved
+            m[i] = momentum * m[i] + (1 - momentum) * g
+            update = orthogonalized((momentum * m[i] + (1 - momentum) * g).flatten(1)).view_as(g)
+            rate = lr * math.sqrt(max(1, len(g) / g[0].numel()))
+            expected[i] = (1 - lr * decay) * expected[i] - rate * update
         optimizer.step()
     for p, value in zip(params, expected, strict=True):
         torch.testing.assert_close(p.detach(), value, rtol=1e-10, atol=1e-12)
 
 
-def test_it_is_timms_with_newton_schulz_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_parameters_are_torchs_adamw() -> None:
+    values = [normal(5), normal(3, 1, 2, 2, seed=1)]
+    mine, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    optimizers = [
+        Muon(mine, 0.2, weight_decay=0.05, adamw_lr_scale=0.3, betas=(0.7, 0.9)),
+        torch.optim.AdamW(theirs, 0.2 * 0.3, (0.7, 0.9), weight_decay=0.05),
+    ]
+    for step in range(5):
+        for i, pair in enumerate(zip(mine, theirs, strict=True)):
+            for p in pair:
+                p.grad = normal(*p.shape, seed=10 * step + i)
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-14)
+
+
+def test_matrices_are_timms_with_newton_schulz_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = pytest.importorskip("timm.optim.muon")
     in_float32 = functools.partial(theirs.zeropower_via_newtonschulz, dtype=torch.float32)
     monkeypatch.setattr(theirs, "zeropower_via_newtonschulz", in_float32)
     nets = []
     for made in (
         lambda groups: Muon(groups, 0.1, momentum=0.9, weight_decay=0.05),
-        lambda groups: theirs.Muon(
-            groups, lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True, adjust_lr_fn="original",
-            fallback_lr_scale=0.1, betas=(0.9, 0.95),
-        ),
+        lambda groups: theirs.Muon(groups, lr=0.1, momentum=0.9, weight_decay=0.05, nesterov=True,
+                                   adjust_lr_fn="original"),
     ):  # fmt: skip
         torch.manual_seed(0)
         net = SmallResNet([8, 12], 16)
-        optimizer = made(parameter_groups(net))
+        optimizer = made([group for group in parameter_groups(net) if group.get("adapt", True)])
         for step in range(3):
             for i, p in enumerate(net.parameters()):
                 p.grad = normal(*p.shape, seed=100 * step + i).float()
             optimizer.step()
         nets.append(net.state_dict())
+    assert nets[0].keys() == nets[1].keys()
     for name, value in nets[0].items():
         torch.testing.assert_close(value, nets[1][name], rtol=1e-4, atol=1e-5)
 
@@ -99,7 +107,7 @@ def test_tokens_depthwise_kernels_and_the_second_group_get_adamw() -> None:
     optimizer.step()
     assert optimizer.state[matrix].keys() == {"momentum"}
     for p in (kernel, bias, token, position):
-        assert optimizer.state[p].keys() == {"step", "mean", "square"}
+        assert optimizer.state[p].keys() == {"step", "exp_avg", "exp_avg_sq"}
 
 
 def test_parameters_without_a_gradient_stay() -> None:
@@ -163,7 +171,7 @@ def test_state_dict_loads_with_weights_only_and_resumes_bit_for_bit() -> None:
         ({"lr": -0.5}, "lr must be 0 or more, got -0.5"),
         ({"momentum": 1.0}, "momentum must be in 0..1, got 1.0"),
         ({"weight_decay": -1}, "weight_decay must be 0 or more"),
-        ({"adamw_scale": float("nan")}, "adamw_scale must be 0 or more, got nan"),
+        ({"adamw_lr_scale": float("nan")}, "adamw_lr_scale must be 0 or more, got nan"),
         ({"betas": (0.9, 1.0)}, r"betas must be in 0..1, got \(0.9, 1.0\)"),
     ],
 )

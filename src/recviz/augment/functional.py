@@ -141,13 +141,13 @@ def channel_jitter(images: Tensor, brightness: Tensor, contrast: Tensor, positio
     return images
 
 
-def flip_vertically(images: Tensor) -> Tensor:
+def vertical_flip(images: Tensor) -> Tensor:
     """Mirror images [N, C, H, W] top to bottom."""
     return to_float(images).flip(2)
 
 
-def turn_left(images: Tensor) -> Tensor:
-    """Turn images [N, C, H, W] by 90 degrees to the left, to [N, C, W, H]."""
+def rotate90(images: Tensor) -> Tensor:
+    """Rotate images [N, C, H, W] by 90 degrees to the left, to [N, C, W, H]."""
     return to_float(images).rot90(1, (2, 3))
 
 

@@ -87,7 +87,7 @@ def pictured(images: Tensor, preparation: Preparation) -> Tensor:
 
 
 def shown_channels(preparation: Preparation) -> str:
-    """What `pictured` shows, in a few words; "" for colours as they are."""
+    """A few words on the channels that `pictured` shows; "" for colours as they are."""
     chosen = _shown(preparation)
     if chosen is None:
         return ""
@@ -104,7 +104,7 @@ def showing(preparation: Preparation, channels: Sequence[int] | None) -> Prepara
     if channels is None:
         return preparation
     if preparation.reading is None:
-        raise InputError("--shown is for images with a reading, and those of this backbone are read in colour")
+        raise InputError(f"channels {list(channels)} cannot be chosen for pictures: the images are read in colour")
     return replace(preparation, reading=replace(preparation.reading, shown=list(channels)))
 
 

@@ -15,9 +15,9 @@ from recviz.augment import functional as F
 from recviz.errors import InputError
 
 PROBABILITIES = (
-    "flip", "vertical_flip", "quarter_turn", "jitter", "grayscale", "blur", "solarize", "noise", "channel_drop"
+    "flip", "jitter", "grayscale", "blur", "solarize", "noise", "channel_drop", "vertical_flip", "rotate90"
 )  # fmt: skip
-NOT_FUSED = ("vertical_flip", "quarter_turn", "per_channel", "noise", "channel_drop")
+NOT_FUSED = ("per_channel", "noise", "channel_drop")
 """Settings of steps that compiled.py lacks."""
 
 
@@ -30,9 +30,6 @@ class View:
         ratio: smallest and largest width / height of the crop.
         interpolation: how the crop is resized; both are antialiased.
         flip: probability of mirroring left to right.
-        vertical_flip: probability of mirroring top to bottom, for images without an up.
-        quarter_turn: probability of a turn by 90 degrees; with both flips at 0.5 as well, all eight orientations are
-            equally likely.
         jitter: probability of changing the next four, in random order.
         brightness: strength s; the factor is uniform in 1 - s to 1 + s, and not below 0.
         contrast: strength, as for brightness.
@@ -48,6 +45,9 @@ class View:
         noise_std: smallest and largest standard deviation of the noise, for values in 0..1, drawn uniformly.
         channel_drop: probability of replacing a channel by its mean over the image, for each channel; one at least is
             kept.
+        vertical_flip: probability of mirroring top to bottom, for images in any orientation, such as aerial ones.
+        rotate90: probability of a rotation by 90 degrees; with both flips at 0.5 as well, all eight orientations are
+            equally likely.
 
     Images of other channels than red, green and blue need saturation, hue and grayscale 0, and so does `per_channel`.
     Contrast then scales the distance to the mean of all channels, not to that of their grey.
@@ -60,8 +60,6 @@ class View:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     flip: float = 0.5
-    vertical_flip: float = 0.0
-    quarter_turn: float = 0.0
     jitter: float = 0.8
     brightness: float = 0.4
     contrast: float = 0.4
@@ -75,6 +73,8 @@ class View:
     noise: float = 0.0
     noise_std: tuple[float, float] = (0.01, 0.05)
     channel_drop: float = 0.0
+    vertical_flip: float = 0.0
+    rotate90: float = 0.0
 
     def __post_init__(self) -> None:
         for name in PROBABILITIES:
@@ -134,10 +134,10 @@ class Draws(NamedTuple):
     blur: Tensor
     sigma: Tensor
     solarize: Tensor
-    vertical_flip: Tensor | None = None  # this and the next are None without such a step, see draw_others
-    quarter_turn: Tensor | None = None
-    noise: Tensor | None = None  # float32 [N, C, S, S], 0 where not chosen
+    noise: Tensor | None = None  # float32 [N, C, S, S], 0 where not chosen; None without the step, as the next
     dropped: Tensor | None = None  # bool [N, C]
+    vertical_flip: Tensor | None = None  # bool [N]
+    rotate90: Tensor | None = None  # bool [N]
 
     def rows(self, part: slice) -> Draws:
         """The choices of some of the images."""
@@ -177,7 +177,7 @@ def draw(view: View, uniforms: Tensor, size: tuple[int, int] | None) -> Draws:
 
 
 def draw_others(view: View, draws: Draws, channels: int, size: int, generator: torch.Generator | None = None) -> Draws:
-    """Add the choices of NOT_FUSED, for images of some channels and views of `size`.
+    """Add the choices of the steps that only some views have, for images of some channels and views of `size`.
 
     They take random numbers of their own, so that views without these steps do not depend on them.
     """
@@ -186,9 +186,6 @@ def draw_others(view: View, draws: Draws, channels: int, size: int, generator: t
     def uniform(*shape: int) -> Tensor:
         return torch.rand(n, *shape, generator=generator, device=device)
 
-    for name in ("vertical_flip", "quarter_turn"):
-        if (probability := getattr(view, name)) > 0:
-            draws = draws._replace(**{name: uniform() < probability})
     if view.per_channel:
         factors = {
             name: uniform(channels).mul_(1 + strength - max(0, 1 - strength)).add_(max(0, 1 - strength))
@@ -203,7 +200,18 @@ def draw_others(view: View, draws: Draws, channels: int, size: int, generator: t
     if view.channel_drop > 0:
         dropped, kept = uniform(channels) < view.channel_drop, uniform(channels).argmax(dim=1, keepdim=True)
         draws = draws._replace(dropped=dropped.scatter(1, kept, dropped.gather(1, kept) & ~dropped.all(dim=1)[:, None]))
-    return draws
+    return draws._replace(**draw_orientation(view, n, device, generator))
+
+
+def draw_orientation(
+    view: View, n: int, device: torch.device, generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """The images, bool [n], that are mirrored top to bottom and rotated: by the names of these steps, if in use."""
+    return {
+        name: torch.rand(n, generator=generator, device=device) < getattr(view, name)
+        for name in ("vertical_flip", "rotate90")
+        if getattr(view, name) > 0
+    }
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -229,12 +237,7 @@ def steps(view: View, draws: Draws, channels: int = 3) -> list[Step]:
     jitter = Step("jitter", view.jitter, draws.jitter, F.color_jitter, factors)
     if view.per_channel or channels != 3:
         jitter = jitter._replace(call=F.channel_jitter, settings=(draws.brightness, draws.contrast, draws.position))
-    every = []
-    if draws.vertical_flip is not None:
-        every.append(Step("vertical flip", view.vertical_flip, draws.vertical_flip, F.flip_vertically))
-    if draws.quarter_turn is not None:
-        every.append(Step("quarter turn", view.quarter_turn, draws.quarter_turn, F.turn_left))
-    every += [
+    every = [
         jitter,
         Step("grayscale", view.grayscale, draws.grayscale, F.grayscale),
         blur_step(view, draws.blur, draws.sigma),
@@ -246,7 +249,18 @@ def steps(view: View, draws: Draws, channels: int = 3) -> list[Step]:
         every.append(
             Step("channel drop", view.channel_drop, draws.dropped.any(dim=1), F.drop_channels, (draws.dropped,))
         )
+    every += orientation_steps(view, draws.vertical_flip, draws.rotate90)
     return [step for step in every if step.probability > 0]
+
+
+def orientation_steps(view: View, vertical_flip: Tensor | None = None, rotate90: Tensor | None = None) -> list[Step]:
+    """The steps of the choices, see draw_orientation; they come last and change no value."""
+    found = []
+    if vertical_flip is not None:
+        found.append(Step("vertical flip", view.vertical_flip, vertical_flip, F.vertical_flip))
+    if rotate90 is not None:
+        found.append(Step("rotation", view.rotate90, rotate90, F.rotate90))
+    return found
 
 
 def blur_step(view: View, chosen: Tensor, sigma: Tensor) -> Step:

@@ -22,7 +22,18 @@ from recviz.augment.preparation import (
     with_channels,
 )
 from recviz.augment.threads import each_on_a_thread
-from recviz.augment.view import NOT_FUSED, UNIFORMS, View, after_each_step, cpu_blocks, draw, draw_others
+from recviz.augment.view import (
+    NOT_FUSED,
+    UNIFORMS,
+    View,
+    after_each_step,
+    cpu_blocks,
+    draw,
+    draw_orientation,
+    draw_others,
+    orientation_steps,
+    take,
+)
 from recviz.errors import InputError
 
 Channels = Sequence[float]
@@ -285,10 +296,11 @@ class Views(nn.Module):
             source = F.to_float(images) if images.dtype == torch.uint16 else images
             result = compiled_view(view, source, uniforms, size, self.mean, self.std, cropped)
             if result is not None:
-                return result
+                for step in orientation_steps(view, **draw_orientation(view, n, device, generator)):
+                    result = take(step, result)
+                return result.contiguous(memory_format=torch.channels_last)
         draws = draw(view, uniforms, None if cropped else (images.shape[2], images.shape[3]))
-        if not view.fusible:
-            draws = draw_others(view, draws, channels, size, generator)
+        draws = draw_others(view, draws, channels, size, generator)
         result = torch.empty(n, channels, size, size, device=device, memory_format=torch.channels_last)
 
         def fill(block: slice) -> None:

@@ -23,13 +23,13 @@ import recviz
 from recviz.commands.choices import (
     CHOSEN,
     Choice,
-    chosen_base,
     chosen_data,
     chosen_device,
     chosen_length,
     chosen_network,
     chosen_views,
     is_long,
+    recipe_for,
 )
 from recviz.commands.explain import given_settings, plain_name
 from recviz.commands.job import DESCRIPTION, check_settings, options, parse_settings, quiet_lightning
@@ -45,8 +45,6 @@ from recviz.runs.settings import read_settings, read_settings_file
 
 AUTO = "auto"
 CONFIG = ("--config", "-c")
-READ_BY = "folder-10min.yaml"
-"""The recipe with which the arguments are read before the images are known."""
 
 
 @contextlib.contextmanager
@@ -145,7 +143,9 @@ def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
     quiet_lightning()
     keep_compiled_code()
     parser = options("fit", DESCRIPTION)
-    recipe.write_text(yaml.safe_dump(_settings_of(READ_BY)), encoding="utf-8")
+    before = _settings_of(recipe_for(3))
+    before["data"]["init_args"]["views"]["init_args"]["a"] |= {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0}
+    recipe.write_text(yaml.safe_dump(before), encoding="utf-8")  # to read the arguments, of whatever channels
     config = parse_settings(parser, ["--config", str(recipe), *rest])
     check_settings(config)
     data = instantiate(parser, Namespace(data=config.data)).data  # type: ignore[no-untyped-call]
@@ -154,7 +154,7 @@ def _chosen(rest: list[str], minutes: float | None, recipe: Path) -> list[str]:
     data.prepare_data()
     train, _ = data.chosen()
     facts = look(data, train, config.trainer.accelerator, minutes)
-    made = _Recipe(parser, _settings_of(chosen_base(facts)), rest, data, recipe)
+    made = _Recipe(parser, _settings_of(recipe_for(facts.channels)), rest, data, recipe)
     choices = [chosen_data(facts), chosen_views(facts), chosen_device(facts)]
     narrow, wide = chosen_network(facts, long=False), chosen_network(facts, long=True)
     config = made.written(*choices, narrow)

@@ -41,8 +41,8 @@ class Facts(NamedTuple):
     """Number of training images."""
     channels: int
     """Number of their channels."""
-    bytes: int
-    """Of a value in memory: 1, or 2 for more than 8 bits."""
+    value_bytes: int
+    """Memory of a value: 1, or 2 for more than 8 bits."""
     side: int
     """Median of their shorter sides in pixels."""
     kept: bool
@@ -69,15 +69,15 @@ def largest_view(side: int) -> int:
     return min(LARGEST, max(16, 8 * math.ceil(side / 8)))
 
 
-def held_bytes(images: int, side: int, values: int = 3) -> int:
+def held_bytes(images: int, side: int, pixel_bytes: int) -> int:
     """Memory of so many images of the largest views' size, with so many bytes for all channels of a pixel."""
-    return images * values * largest_view(side) ** 2
+    return images * pixel_bytes * largest_view(side) ** 2
 
 
 def chosen_data(facts: Facts) -> Choice:
     """Whether images are kept in memory."""
     size = largest_view(facts.side)
-    size_held = held_bytes(facts.images, facts.side, facts.channels * facts.bytes) / 2**20
+    size_held = held_bytes(facts.images, facts.side, facts.channels * facts.value_bytes) / 2**20
     held = f"kept in memory at {size} pixels ({size_held:,.0f} MiB)"
     where = held if facts.kept else "read for each batch"
     settings = {"data": {"init_args": {"memory_size": size if facts.kept else None}}}
@@ -85,9 +85,9 @@ def chosen_data(facts: Facts) -> Choice:
     return Choice(settings, f"data: {facts.images:,} training images of {facts.side} pixels{channels}, {where}")
 
 
-def chosen_base(facts: Facts) -> str:
-    """The recipe whose settings are adapted: that of views for these channels."""
-    return {1: "microscopy.yaml", 3: "folder-10min.yaml"}.get(facts.channels, "satellite.yaml")
+def recipe_for(channels: int, colours: str = "folder-10min.yaml") -> str:
+    """The bundled recipe whose views are for so many channels; `colours` is that for three."""
+    return {1: "microscopy.yaml", 3: colours}.get(channels, "satellite.yaml")
 
 
 def chosen_views(facts: Facts) -> Choice:
@@ -98,6 +98,11 @@ def chosen_views(facts: Facts) -> Choice:
     views = {"size": size, "growth": [[0, small, 4], [0.6, middle, 4], [0.9, size, 2]]}
     settings = {"data": {"init_args": {"batch_size": batch, "views": {"init_args": views}}}}
     reason = f"views: four of {small} pixels, then four of {middle}, then two of {size}; batches of {batch}"
+    if facts.channels != 3:
+        reason += (
+            f"; steps as in {recipe_for(facts.channels)}, with vertical flips and rotations: for images with one "
+            "orientation, set data.views.a.vertical_flip and data.views.a.rotate90 to 0"
+        )
     return Choice(settings, reason)
 
 

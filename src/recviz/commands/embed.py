@@ -60,7 +60,6 @@ def run(argv: list[str]) -> None:
     alone = given.data is None and given.images is None and origin.config
     own = run_data(origin.config["data"], origin.preparation) if alone else None
     config = parse_with_data(parser, argv, GROUPS, own, source)
-    preparation = showing(origin.preparation, config.shown)
     data = instantiate(parser, config).data
     if config.limit < 0:
         raise InputError(f"--limit must not be negative, got {config.limit}")
@@ -73,6 +72,8 @@ def run(argv: list[str]) -> None:
         raise InputError(f"{what}: give --data or --images")
     with working(f"reading the images of {config.images or type(data).__name__}"):
         split = chosen_split(data, config.split, config.images is not None, config.limit)
+    of_data = data.dataset.reading  # the run's, unless options change it
+    preparation = showing(origin.preparation, config.shown or (of_data and of_data.shown))
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)

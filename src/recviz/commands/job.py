@@ -26,6 +26,7 @@ from recviz.callbacks.throughput import Throughput
 from recviz.commands.checks import check_hardware, check_monitors
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
 from recviz.commands.recipes import Recipe, bundled
+from recviz.commands.run_data import measures, options_of, starts_from_weights
 from recviz.commands.settings_text import settings_text
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
@@ -159,6 +160,13 @@ class Job:
             resumed.continue_loggers(_listed(config.trainer.logger))
         made = instantiate(self.parser, config)
         self.model, self.data, self.probe = made.model, made.data, made.probe
+        backbone = (config.model.get("init_args") or {}).get("backbone")
+        if starts_from_weights(backbone) and measures(config.data):
+            self.notes.append(
+                "the backbone starts from weights, and mean and std of the views are measured on your images: if the "
+                'weights expect ImageNet\'s, add --data.views.mean "[0.485, 0.456, 0.406]" --data.views.std '
+                '"[0.229, 0.224, 0.225]"'
+            )
         self.trainer = self._trainer(dict(made.trainer))
 
     def _trainer(self, settings: dict[str, Any]) -> Trainer:
@@ -170,7 +178,7 @@ class Job:
         if on_cpu(settings["accelerator"]) and settings["sync_batchnorm"]:
             settings["sync_batchnorm"] = False  # torch only has it for GPUs
             if settings["devices"] not in ("auto", 1, "1") or settings["num_nodes"] > 1:
-                self.notes = ["trainer.sync_batchnorm is for GPUs: on CPUs, each process has its own statistics"]
+                self.notes.append("trainer.sync_batchnorm is for GPUs: on CPUs, each process has its own statistics")
         settings["plugins"] = [*_listed(settings["plugins"]), WholeCheckpoints()]
         slurm = next((each for each in settings["plugins"] if isinstance(each, SLURMEnvironment)), None)
         stop = StopSafely(self.folder.last, slurm)
@@ -254,8 +262,7 @@ def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
 
 def forget_first_weights(config: Namespace) -> None:
     """With a checkpoint, drop settings that would read the backbone's initial weights again."""
-    backbone = (config.model.get("init_args") or {}).get("backbone") or {}
-    options = (backbone.get("init_args") if hasattr(backbone, "get") else None) or {}
+    options = options_of((config.model.get("init_args") or {}).get("backbone"))
     for name in STARTS:
         if config.ckpt_path is not None and name in options:
             del options[name]

@@ -50,7 +50,7 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     count = len(train.images) if data.on_error == "raise" else int(len(train.images) * readable)
     if count < 4:
         raise InputError(f"--config auto needs 4 training images or more, got {count}")
-    channels, size = train.images.channels, bytes_of(train.images)
+    channels, size = train.images.channels, value_bytes(train.images)
     kept = isinstance(train.images, MemoryImages) or train.memory_size is not None
     if "memory_size" in options_of(data):
         kept = held_bytes(count, side, channels * size) < main_memory() / 4
@@ -64,8 +64,8 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     return Facts(count, channels, size, side, kept, device, precision, default if minutes is None else minutes)
 
 
-def bytes_of(images: Images) -> int:
-    """Bytes of a value in memory."""
+def value_bytes(images: Images) -> int:
+    """Memory of a value in bytes."""
     if isinstance(images, MemoryImages):
         return images.images.itemsize
     assert isinstance(images, EncodedImages)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from recviz.augment.preparation import Reading
+from recviz.commands.choices import recipe_for
 from recviz.commands.parsing import instantiate, new_parser, parse
 from recviz.data.dataset import Split, aligned
 from recviz.data.folder import ImageFolder
@@ -66,9 +67,9 @@ def run(argv: list[str]) -> None:
         others = f"; left out: {counted(split.left_out)}" if split.left_out else ""
         print(f"{name}: {count:,} images, {len(split.images) - count:,} skipped, from {split.source}{others}")
     print(f"{total / seconds:,.0f} images/s, {size / 1e6:,.1f} MB, {size / max(1, total) / 1e3:.1f} kB an image")
-    recipe, more = "folder.yaml", ""
-    if reading is not None and reading.count != 3:
-        recipe, more = "satellite.yaml", f" --model.backbone.in_channels {reading.count}"
+    channels = 3 if reading is None else reading.count
+    recipe = recipe_for(channels, colours="folder.yaml")
+    more = "" if channels == 3 else f" --model.backbone.in_channels {channels}"
     print(
         f"\nnext:\n  {typed_command()} fit --config {recipe} --data recviz.PackedDataModule --data.root {target}{more}"
     )

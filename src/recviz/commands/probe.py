@@ -15,7 +15,7 @@ from lightning.fabric import Fabric
 from lightning.pytorch import seed_everything
 from torch import nn
 
-from recviz.augment.preparation import Preparation
+from recviz.augment.preparation import IMAGENET_MEAN, IMAGENET_STD, Preparation
 from recviz.backbones import PUBLISHED_SIZE, as_backbone, check_backbone
 from recviz.commands.checks import check_hardware
 from recviz.commands.job import quiet_lightning
@@ -30,7 +30,7 @@ from recviz.commands.parsing import (
 )
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
-from recviz.commands.run_data import parse_with_data, run_data, seen_as
+from recviz.commands.run_data import measures, options_of, parse_with_data, run_data, seen_as, starts_from_weights
 from recviz.commands.settings_text import settings_text
 from recviz.data.module import DataModule
 from recviz.errors import InputError
@@ -233,6 +233,20 @@ def options() -> ArgumentParser:
     return parser
 
 
+def views_of_weights(config: Namespace) -> dict[str, Any] | None:
+    """The setting of views for a backbone with weights, in place of the data's; None: the data's.
+
+    The authors' weights have a size of their own. Others get ImageNet's normalisation in place of a measured one.
+    """
+    if options_of(config.backbone).get("weights") == "vicreg":
+        return seen_as(Preparation(PUBLISHED_SIZE))
+    data = config.data.init_args
+    if not (starts_from_weights(config.backbone) and measures(config.data)) or data.get("reading") is not None:
+        return None
+    views = data.views.as_dict()
+    return {**views, "init_args": {**views["init_args"], "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}}
+
+
 def protocol_options() -> dict[str, tuple[Any, str]]:
     """Type and help of each setting of the protocols."""
     found: dict[str, tuple[Any, str]] = {}
@@ -287,10 +301,9 @@ def parse(argv: Sequence[str]) -> Probed:
     if config.data is None:
         what = "--backbone needs data to probe it on" if path is None else "the run's own data are none of recviz's"
         raise InputError(f"{what}: give --config cifar10.yaml, or another recipe or --data")
-    if path is None and (config.backbone.get("init_args") or {}).get("weights") == "vicreg":
-        views = seen_as(Preparation(PUBLISHED_SIZE))  # which options of the data may override
-        init_args = {**config.data.init_args.as_dict(), "views": views}
-        set_defaults(parser, {"data": {**config.data.as_dict(), "init_args": init_args}}, "vicreg")
+    if path is None and (seen := views_of_weights(config)) is not None:  # which options of the data may override
+        init_args = {**config.data.init_args.as_dict(), "views": seen}
+        set_defaults(parser, {"data": {**config.data.as_dict(), "init_args": init_args}}, "weights")
         config = parse_options(parser, rest, TYPES)
     made = PROTOCOLS[config.protocol]
     chosen = {name: config[name] for name in protocol_options() if config[name] is not None}

@@ -10,9 +10,11 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from recviz.augment.preparation import Preparation
+from recviz.augment.views import MEASURED
 from recviz.commands.parsing import parse, set_defaults
 from recviz.data.module import PLACES, SELECTION, DataModule
 from recviz.files import user_path
+from recviz.runs.checkpoints import STARTS
 
 
 def run_data(data: dict[str, Any], preparation: Preparation) -> dict[str, Any] | None:
@@ -32,6 +34,21 @@ def seen_as(preparation: Preparation) -> dict[str, Any]:
     if preparation.channels != 3:  # whose default views have steps of colours
         values |= {"a": {"saturation": 0.0, "hue": 0.0, "grayscale": 0.0}, "b": None}
     return {"class_path": "recviz.Views", "init_args": values}
+
+
+def options_of(setting: Any) -> Any:
+    """The init_args of a class's setting; empty without any."""
+    return (setting.get("init_args") if hasattr(setting, "get") else None) or {}
+
+
+def starts_from_weights(backbone: Any) -> bool:
+    """Whether the setting of a backbone names initial weights."""
+    return any(options_of(backbone).get(name) for name in STARTS)
+
+
+def measures(data: Any) -> bool:
+    """Whether the setting of data has views whose normalisation is measured."""
+    return bool(options_of(options_of(data).get("views")).get("mean") == MEASURED)
 
 
 def parse_with_data(

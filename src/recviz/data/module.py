@@ -31,7 +31,7 @@ from recviz.data.images import EncodedImages, Images, MemoryImages, spaced
 from recviz.data.listing import counted, named
 from recviz.data.sampler import Draw, EpochBatches, OrderedBatches, TrainBatches, WholeEpochs
 from recviz.data.statistics import measured, notes
-from recviz.distributed import of_rank_0, world_size
+from recviz.distributed import world_size
 from recviz.errors import InputError
 from recviz.launch.position import position
 from recviz.optim.schedules import schedule_steps
@@ -252,8 +252,7 @@ class DataModule(LightningDataModule):
         """Measure a normalisation that is to be measured, check the channels, and note what looks wrong."""
         assert self.train is not None  # read before
         if not self.views.normalised:
-            own = torch.tensor(measured(self.train.images), dtype=torch.float64)  # [2, C]
-            self.views.normalise_by(*of_rank_0(own).tolist())  # processes of other hosts may see other files
+            self.views.normalise_by(*measured(self.train.images))
             mean, std = self.views.preparation.mean, self.views.preparation.std
             self.notes.append(f"measured on the training images: mean {list(mean)}, standard deviation {list(std)}")
         got, expected = images.channels, self.preparation.channels

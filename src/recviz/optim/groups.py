@@ -50,8 +50,8 @@ def made_optimizer(factory: Callable[..., Optimizer], groups: list[dict[str, Any
     """The optimiser of parameter groups, at a learning rate.
 
     Raises:
-        InputError: an optimiser that cannot take all parameters, such as Muon, or requires other gradients or steps, as
-            SparseAdam and LBFGS do; or settings that it refuses.
+        InputError: an optimiser that cannot take all parameters, such as torch's Muon, or requires other gradients or
+            steps, as SparseAdam and LBFGS do; or settings that it refuses.
     """
     name = next((part.__name__ for part in getattr(factory, "args", ()) if isinstance(part, type)), "the optimiser")
     try:

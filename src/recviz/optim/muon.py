@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 from recviz.errors import InputError
 
@@ -19,9 +20,10 @@ QUINTICS = (
     (2.8769, -3.1427, 1.2046),
     (2.8366, -3.0525, 1.2012),
 )
-"""Coefficients of the Newton–Schulz steps, steep at 0 at first (leloykun.github.io/ponder/muon-opt-coeffs)."""
+"""Coefficients of the Newton–Schulz steps, from leloykun.github.io/ponder/muon-opt-coeffs; the first are steep at 0."""
 
 EPSILON = 1e-7
+"""Least norm of a matrix."""
 
 
 class Muon(Optimizer):
@@ -35,17 +37,17 @@ class Muon(Optimizer):
 
     Parameters of at most one dimension (biases, normalisation), those with one row or one input channel (tokens,
     depthwise kernels), and groups with `adapt` False, such as the second group of `groups.parameter_groups`, get AdamW
-    with Nesterov momentum (Dozat, 2016), at lr · adamw_scale.
+    at lr · adamw_lr_scale.
 
-    Equals timm's Muon with `nesterov` and `adjust_lr_fn` "original", except that timm orthogonalises in bfloat16 on any
-    device, which takes 60 times as long on CPUs that lack it. Torch's Muon does so too, and takes no kernels.
+    The updates of matrices are those of timm's Muon with `nesterov` and `adjust_lr_fn` "original", which however
+    orthogonalises in bfloat16 on any device: CPUs without it emulate that slowly. Torch's takes no kernels.
 
     Args:
         params: parameters or parameter groups.
         lr: learning rate, not negative.
         momentum: decay of m per step.
         weight_decay: decoupled from the gradient, per parameter group.
-        adamw_scale: learning rate of AdamW, relative to lr.
+        adamw_lr_scale: learning rate of AdamW, as a fraction of lr.
         betas: of AdamW.
 
     Raises:
@@ -58,10 +60,10 @@ class Muon(Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
-        adamw_scale: float = 0.1,
+        adamw_lr_scale: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
-        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "adamw_scale": adamw_scale}
+        settings = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "adamw_lr_scale": adamw_lr_scale}
         for name, value in settings.items():
             if not 0 <= value < (1 if name == "momentum" else math.inf):
                 rule = "in 0..1" if name == "momentum" else "0 or more"
@@ -99,24 +101,18 @@ class Muon(Optimizer):
         p.add_(update.view_as(p), alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
 
     def _adamw_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        (decay, square_decay), lr = group["betas"], group["lr"] * group["adamw_scale"]
         for p in params:
-            state = self.state[p]
-            if not state:
-                state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
-            state["step"] += 1
-        states = [self.state[p] for p in params]
-        means, squares = [state["mean"] for state in states], [state["square"] for state in states]
-        grads: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
-        torch._foreach_lerp_(means, grads, 1 - decay)
-        torch._foreach_mul_(squares, square_decay)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - square_decay)
-        ahead = torch._foreach_lerp(means, grads, 1 - decay)
-        scales = torch._foreach_sqrt(squares)
-        torch._foreach_div_(scales, [math.sqrt(1 - square_decay ** state["step"]) for state in states])
-        torch._foreach_add_(scales, EPSILON)
-        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        torch._foreach_addcdiv_(params, ahead, scales, [-lr / (1 - decay ** state["step"]) for state in states])
+            if not self.state[p]:
+                self.state[p] = {
+                    "step": torch.tensor(0.0), "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)
+                }  # fmt: skip
+        state = {name: [self.state[p][name] for p in params] for name in ("exp_avg", "exp_avg_sq", "step")}
+        beta1, beta2 = group["betas"]
+        adamw(
+            params, [p.grad for p in params if p.grad is not None], state["exp_avg"], state["exp_avg_sq"], [],
+            state["step"], amsgrad=False, beta1=beta1, beta2=beta2, lr=group["lr"] * group["adamw_lr_scale"],
+            weight_decay=group["weight_decay"], eps=1e-8, maximize=False,
+        )  # fmt: skip
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ FREE = (
     "run_dir", "ckpt_path", "resume", "allow_changes", "rank_timeout", "max_restarts", "trainer.enable_progress_bar",
     "trainer.enable_model_summary", "trainer.default_root_dir", "trainer.max_time",
     "trainer.logger.save_dir", "*.root", "*.num_workers", "*.download",
-    "*.cache_dir", "*.cache_gb", "*.local_files_only",
+    "*.cache_dir", "*.cache_gb", "*.local_files_only", "*.reading.shown",
 )  # fmt: skip
 """Settings that may change on resume: paths, and how data are read and shown."""
 
