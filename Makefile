@@ -24,21 +24,21 @@ quickstart: $(READY) ## pretrain on drawn data and print the probe: two minutes 
 	$(BIN)/recviz fit --config quickstart.yaml
 
 test: $(READY) ## the tests that CI runs
-	$(TEST_THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(TEST_THREADS) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) check ## all tests, also slow, data (RECVIZ_DATA=DIR) and gpu
 	$(TEST_THREADS) $(BIN)/python -m pytest -q -m ''
 
 coverage: $(READY) ## make test with the slow tests, and the lines of src that no test runs
 	rm -rf build/coverage && mkdir -p build/coverage
-	$(TEST_THREADS) $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile -m 'not gpu and not data'
+	$(TEST_THREADS) $(BIN)/coverage run -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m 'not gpu and not data'
 	$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 test-lowest: $(READY) ## the tests at the lowest versions that pyproject.toml allows, in build/lowest
 	$$(command -v uv || echo $(BIN)/uv) venv --quiet --clear --python $(or $(LOWEST_PYTHON),3.10) build/lowest
 	UV_COMPILE_BYTECODE=1 $$(command -v uv || echo $(BIN)/uv) pip install --quiet --python build/lowest/bin/python \
 		--resolution lowest-direct -e '.[dev]'
-	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -W default::DeprecationWarning -W default::FutureWarning -n 2 --dist loadfile --ignore tests/cli/test_lowest_versions.py
+	$(TEST_THREADS) build/lowest/bin/python -m pytest -q -W default::DeprecationWarning -W default::FutureWarning -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/cli/test_lowest_versions.py
 
 bench: $(READY) ## comparison with other libraries, into docs/results (DATA=DIR with CIFAR-100, PHOTOS=DIR); 40 minutes
 	$(BIN)/python benchmarks/beside_peers.py $(if $(DATA),--data $(DATA)) $(if $(PHOTOS),--photos $(PHOTOS))

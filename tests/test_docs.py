@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import recviz.cli
+from recviz.commands import measured
 from recviz.probes.protocol import EvaluationProtocol
 from tests.datasets import make_cifar, make_flat, make_folder, trust_cifar
 
@@ -115,6 +116,7 @@ def test_shell_blocks(page: Path, world: Path, tmp_path: Path, monkeypatch: pyte
     shutil.copytree(world, tmp_path / "world")
     monkeypatch.chdir(tmp_path / "world")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(measured, "TRIAL", 5)
     for words in commands(page):
         if words[0] != "recviz":
             assert words[0] in NOT_RUN, f"nobody says why {words[0]} is not run"

@@ -45,6 +45,7 @@ def test_every_network_and_setting_of_the_search_has_costs(search: ModuleType) -
     assert all(search.affordable(costs, settings, 600) > 0 for settings in search.LISTED)
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_search_trains_and_is_measured(search: ModuleType) -> None:
     images, labels = torch.randint(256, (300, 3, 32, 32), dtype=torch.uint8), torch.arange(300) % 100
     costs = json.loads((search.KEPT / "costs.json").read_text())

@@ -66,8 +66,12 @@ def _classes(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-TWINS = {"simclr-cifar10.yaml", "barlow-cifar10.yaml", "byol-cifar10.yaml", "cifar10-10min.yaml"}
-"""Recipes that differ from CIFAR-100's in little but the data."""
+TWINS = {
+    "simclr-cifar10.yaml", "barlow-cifar10.yaml", "byol-cifar10.yaml", "cifar10-10min.yaml", "cifar10.yaml",
+    "barlow-cifar100.yaml", "byol-cifar100.yaml", "vicreg-cifar100-10min.yaml", "barlow-cifar100-10min.yaml",
+    "cifar100-1h.yaml", "folder-10min.yaml", "imagenet.yaml",
+}  # fmt: skip
+"""Recipes that differ from others in little but the data, the length or the objective."""
 
 
 @pytest.mark.parametrize(

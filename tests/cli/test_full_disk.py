@@ -42,6 +42,7 @@ def assert_stopped_whole(run: Path, code: int, err: str) -> None:
     assert not list(run.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_full_tmpfs(tmp_path: Path) -> None:
     disk = small_disk()
     if disk is None:

@@ -26,11 +26,12 @@ from recviz.data.survey import survey
 from recviz.runs.settings import leaves
 from tests.datasets import picture
 
-EXAMPLES = int(os.environ.get("RECVIZ_FUZZ", "40"))
+USUAL = 20
+EXAMPLES = int(os.environ.get("RECVIZ_FUZZ", str(USUAL)))
 TAME = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize=EXAMPLES == 40,
+    derandomize=EXAMPLES == USUAL,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -125,7 +126,7 @@ def encoded(form: str) -> bytes:
     return file.getvalue()
 
 
-@settings(max_examples=10 * EXAMPLES, deadline=None, derandomize=EXAMPLES == 40)
+@settings(max_examples=10 * EXAMPLES, deadline=None, derandomize=EXAMPLES == USUAL)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM"]), st.data())
 def test_any_bytes_are_an_image_or_a_reason(form: str, data: Any) -> None:
     content = bytearray(encoded(form))

@@ -230,6 +230,9 @@ READERS = {
 LIKE = ("fit", "embed", "export", "neighbours", "predict")
 """Readers that read as others of READERS do."""
 
+LONG = {(reader, name) for reader in ("weights", "probe") for name in CHECKPOINTS if "zip" in name}
+"""Checks of large archives, as `resume` has them."""
+
 HARMLESS = {("weights", name) for name in CHECKPOINTS if "pickle that" in name or "module" in name} | {
     ("weights", name)  # which takes the tensors, and does not read the settings in the file
     for name in CHECKPOINTS
@@ -245,8 +248,14 @@ def refused(code: int, err: str) -> None:
     assert len(err) < 600
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
-@pytest.mark.parametrize("reader", [pytest.param(r, marks=pytest.mark.slow if r in LIKE else ()) for r in READERS])
+@pytest.mark.parametrize(
+    ("reader", "name"),
+    [
+        pytest.param(reader, name, marks=pytest.mark.slow if reader in LIKE or (reader, name) in LONG else ())
+        for reader in READERS
+        for name in CHECKPOINTS
+    ],
+)
 def test_a_hostile_checkpoint_does_nothing(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], trap: None, name: str, reader: str
 ) -> None:

@@ -170,8 +170,17 @@ def test_bad_input_costs_one_line(recviz_command: Command, whole: Path, tmp_path
     assert "was made with other settings: model.base_lr 0.3 → 0.9; make them agree" in err
 
 
-@pytest.mark.parametrize("step", [1, 3, 5, 11])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+STOPS = {(signal.SIGTERM, 3), (signal.SIGTERM, 11), (signal.SIGINT, 5)}
+
+
+@pytest.mark.parametrize(
+    ("signum", "step"),
+    [
+        pytest.param(signum, step, marks=() if (signum, step) in STOPS else pytest.mark.slow)
+        for signum in (signal.SIGTERM, signal.SIGINT)
+        for step in (1, 3, 5, 11)
+    ],
+)
 def test_a_run_that_was_told_to_stop_goes_on_in_the_middle(
     recviz_command: Command, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, signum: int
 ) -> None:

@@ -127,7 +127,7 @@ def test_arrays_of_six_channels(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert "channels" in out
     assert "outside the value range" in out
-    assert "channels 0-2 of 6" in page.read_text()
+    assert "channels 0, 1, 2 of 6" in page.read_text()
     assert survey(FileImages([tmp_path / "0.npy"], Reading(5)), 0, tmp_path).problem is not None
     page.unlink()
     assert cli.main(argv) == 0

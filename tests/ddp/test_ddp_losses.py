@@ -209,7 +209,10 @@ def on_process(rank: int) -> dict[str, Any]:
     return {"outcomes": outcomes, "measured": measured, "directions": drawn_directions(rank)}
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["two processes", "four processes"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(2, id="two processes"), pytest.param(4, id="four processes", marks=pytest.mark.slow)],
+)
 def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     return run_on_processes(on_process, request.param, timeout=180)
 

@@ -65,6 +65,7 @@ def preempt(job: subprocess.Popen[bytes], signum: int) -> float:
         job.wait()
 
 
+@pytest.mark.slow
 def test_a_preempted_job_goes_on(slurm: None) -> None:
     print(f"stopped after {preempt(submit(), signal.SIGUSR1):.1f} s")
     assert Path("scontrol.txt").read_text() == "requeue 42\n"
