@@ -79,15 +79,20 @@ def recviz(*arguments: str) -> None:
 
 
 def of_a_run(run: Path, work: Path) -> None:
-    """Views, curves and projection of a run, and the page that compares it with an untrained one."""
+    """Views, curves and projection of a run."""
     recviz("views", "--config", str(run / "config.yaml"), "--out", str(HERE / "views.png"))
     shutil.copy(run / "curves.png", HERE / "curves.png")
     recviz("embed", "--ckpt_path", str(run), "--out", str(work / "look"))
     shutil.copy(work / "look" / "projection.png", HERE / "projection.png")
-    recviz("compare", str(run), "--out", str(work / "report.html"))
+
+
+def of_a_study(work: Path) -> None:
+    """The page that compares the trials of docs/results/study-data, where there is a browser."""
+    trials = sorted(str(path) for path in (HERE.parent / "results/study-data/trials").iterdir() if path.is_dir())
+    recviz("compare", *trials, "--out", str(work / "report.html"))
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser:
-        window = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,900"]
+        window = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,980"]
         shot = f"--screenshot={HERE / 'report.png'}"
         subprocess.run([browser, *window, shot, (work / "report.html").as_uri()], check=True, capture_output=True)
 
@@ -99,3 +104,4 @@ if __name__ == "__main__":
         if len(sys.argv) < 2:
             recviz("fit", "--config", "quickstart.yaml", "--run_dir", str(run))
         of_a_run(run, Path(folder))
+        of_a_study(Path(folder))

@@ -26,8 +26,8 @@ def said(*rows: Row) -> list[str]:
 
 def test_runs_that_differ_in_one_factor_are_listed_in_its_order() -> None:
     rows = [row("SimCLR", 50_000, 0.55), row("SimCLR", 5_000, 0.54), row("SimCLR", 2_500, 0.52)]
-    assert said(*rows) == ["By pretraining images, top-1: 2,500 of CIFAR100 52.0%, 5,000 of CIFAR100 54.0%, 50,000 of "
-                           "CIFAR100 55.0%."]  # fmt: skip
+    assert said(*rows) == ["By pretraining images, top-1: 2,500 images 52.0%, 5,000 images 54.0%, 50,000 images "
+                           "55.0%."]  # fmt: skip
     assert said(row("SimCLR", 50_000, 0.55), row("VICReg", 50_000, 0.545)) == [
         "By method, top-1: SimCLR 55.0%, VICReg 54.5% (intervals overlap)."
     ]
@@ -37,10 +37,9 @@ def test_other_factors_that_vary_are_said() -> None:
     figures = [("SimCLR", 50_000, 0.55), ("VICReg", 50_000, 0.51), ("SimCLR", 5_000, 0.50), ("VICReg", 5_000, 0.47)]
     rows = [row(*figure) for figure in figures]
     assert said(*rows) == [
-        "By method, top-1: SimCLR 55.0%, VICReg 51.0% (50,000 of CIFAR100); SimCLR 50.0%, VICReg 47.0% (5,000 of "
-        "CIFAR100).",
-        "By pretraining images, top-1: 5,000 of CIFAR100 50.0%, 50,000 of CIFAR100 55.0% (SimCLR); 5,000 of CIFAR100 "
-        "47.0%, 50,000 of CIFAR100 51.0% (VICReg).",
+        "By method, top-1: SimCLR 55.0%, VICReg 51.0% (50,000 images); SimCLR 50.0%, VICReg 47.0% (5,000 images).",
+        "By pretraining images, top-1: 5,000 images 50.0%, 50,000 images 55.0% (SimCLR); 5,000 images 47.0%, 50,000 "
+        "images 51.0% (VICReg).",
     ]
 
 

@@ -22,14 +22,15 @@ class _Factor(NamedTuple):
     """After "by"."""
     key: Callable[[Row], Any]
     """Its value, by which values are sorted."""
-    text: Callable[[Row], str]
+    text: Callable[[Row, bool], str]
+    """Its value in words; the second argument is whether all runs have images of one dataset."""
 
 
 _FACTORS = {
-    "method": _Factor("method", lambda row: row.method, lambda row: str(row.method)),
-    "backbone": _Factor("backbone", lambda row: (row.gflops or 0, row.backbone), lambda row: str(row.backbone)),
-    "data": _Factor("pretraining images", lambda row: (row.images or 0, row.data), lambda row: _images(row)),
-    "seen": _Factor("length", lambda row: row.images_seen, lambda row: f"{(row.images_seen or 0) / 1e6:.2f} M images"),
+    "method": _Factor("method", lambda row: row.method, lambda row, _: str(row.method)),
+    "backbone": _Factor("backbone", lambda row: (row.gflops or 0, row.backbone), lambda row, _: str(row.backbone)),
+    "data": _Factor("pretraining images", lambda row: (row.images or 0, row.data), lambda row, one: _images(row, one)),
+    "seen": _Factor("length", lambda row: row.images_seen, lambda row, _: f"{(row.images_seen or 0) / 1e6:.2f} M images"),
 }
 
 
@@ -66,7 +67,8 @@ def effects(rows: Sequence[Row], measure: Measure) -> list[str]:
         ]
         vary = [each for each in _FACTORS if each != factor and len({levels[id(row)][each] for row in able}) > 1]
         found.sort(key=lambda same: (-len(same), -max(map(measure.value, same))))
-        sets = [_set(about, [_FACTORS[each] for each in vary], same, measure) for same in found[:_MOST]]
+        one = len({_dataset(row) for row in able}) == 1
+        sets = [_set(about, [_FACTORS[each] for each in vary], same, measure, one) for same in found[:_MOST]]
         if len(found) > _MOST:
             sets.append(f"{len(found) - _MOST} more in the table")
         if sets:
@@ -74,16 +76,21 @@ def effects(rows: Sequence[Row], measure: Measure) -> list[str]:
     return said
 
 
-def _set(about: _Factor, others: list[_Factor], same: list[Row], measure: Measure) -> str:
+def _set(about: _Factor, others: list[_Factor], same: list[Row], measure: Measure, one: bool) -> str:
     """The figures of runs that differ in one factor."""
-    figures = ", ".join(f"{about.text(row)} {measure.value(row):.1%}" for row in same)
-    notes = [other.text(same[0]) for other in others] + ["intervals overlap"] * measure.overlap(same)
+    figures = ", ".join(f"{about.text(row, one)} {measure.value(row):.1%}" for row in same)
+    notes = [other.text(same[0], one) for other in others] + ["intervals overlap"] * measure.overlap(same)
     return f"{figures} ({', '.join(notes)})" if notes else figures
 
 
-def _images(row: Row) -> str:
-    """Such as 2,500 of CIFAR100, where the data are CIFAR100 (5%)."""
-    return f"{row.images:,} of {re.sub(r' [(][0-9]+%[)]|, [0-9]+%', '', str(row.data))}"
+def _images(row: Row, one: bool) -> str:
+    """Such as 2,500 of CIFAR100, where the data are CIFAR100 (5%); 2,500 images, if all are of one dataset."""
+    return f"{row.images:,} {'images' if one else f'of {_dataset(row)}'}"
+
+
+def _dataset(row: Row) -> str:
+    """The data without the fraction that was used."""
+    return re.sub(r" [(][0-9]+%[)]|, [0-9]+%", "", str(row.data))
 
 
 def _lengths(seen: Sequence[int]) -> dict[int, int]:

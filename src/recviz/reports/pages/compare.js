@@ -26,7 +26,7 @@ function layout(x, y, log, share, aside, empty) {
   const axis = {gridcolor: line, linecolor: line, zerolinecolor: line, automargin: true};
   return {
     font: {color: ink, family: "system-ui, sans-serif", size: 13}, paper_bgcolor: "rgba(0,0,0,0)",
-    plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 55, r: 10, t: 10, b: 45}, hovermode: "closest", hoverlabel: {align: "left"},
+    plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 55, r: 10, t: 28, b: 45}, hovermode: "closest", hoverlabel: {align: "left"},
     legend: aside ? {itemwidth: 30} : {orientation: "h", yref: "container", y: 0, yanchor: "bottom", x: 0, itemwidth: 30},
     showlegend: true,
     annotations: empty ? [{text: "not measured here", showarrow: false, xref: "paper", yref: "paper", x: .5, y: .5}] : [],
