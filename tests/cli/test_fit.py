@@ -259,6 +259,22 @@ def test_print_config(recviz_command: Command, capsys: pytest.CaptureFixture[str
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(("times", "precision"), [(0.4, "bf16-mixed"), (1.1, "32-true")])
+def test_auto_is_the_fastest_precision_and_the_run_keeps_it(
+    recviz_command: Command, monkeypatch: pytest.MonkeyPatch, times: float, precision: str
+) -> None:
+    monkeypatch.setattr("recviz.launch.machine.bf16_slowdown", lambda: times)
+    auto = [*QUICK, *TWO_STEPS, "--trainer.precision", "auto"]
+    code, out, err = recviz_command(*auto, "--run_dir", "run")
+    assert (code, err) == (0, "")
+    assert f"epoch, {precision}, cpu" in out
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["trainer"]["precision"] == precision
+    started: list[list[str]] = []
+    monkeypatch.setattr("recviz.commands.fit.run_ranks", lambda run, argv, *_: started.append(argv))
+    assert recviz_command(*auto, "--trainer.devices", "2", "--trainer.strategy", "ddp")[0] == 0
+    assert started[0][-2:] == ["--trainer.precision", precision], "the ranks do not choose again"
+
+
 def test_a_non_finite_loss_stops_the_run_with_one_line(recviz_command: Command) -> None:
     code, _, err = recviz_command(
         *QUICK, "--model.base_lr", "1e30", "--model.optimizer", "torch.optim.SGD", "--trainer.max_epochs", "3",

@@ -14,6 +14,7 @@ import torch
 from recviz.launch import machine
 from recviz.launch.machine import (
     bf16_slowdown,
+    fastest_precision,
     fit_threads,
     keep_compiled_code,
     let_waiting_threads_sleep,
@@ -154,6 +155,16 @@ def test_the_command_is_named_as_it_can_be_typed(tmp_path: Path, monkeypatch: py
     scripts.parent.rename(tmp_path / "else where" / "my venv")
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path / "else where" / "my venv" / "bin"))
     assert typed_command() == "'my venv/bin/recviz'"
+
+
+def test_the_fastest_precision_is_what_the_hardware_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    for times, expected in ((0.4, "bf16-mixed"), (1.0, "32-true"), (6.7, "32-true")):
+        monkeypatch.setattr("recviz.launch.machine.bf16_slowdown", lambda times=times: times)
+        assert fastest_precision(cpu=True) == expected
+    for cuda, bf16, expected in ((True, True, "bf16-mixed"), (True, False, "16-mixed"), (False, False, "32-true")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, bf16=bf16: bf16)
+        assert fastest_precision(cpu=False) == expected
 
 
 def test_bf16_is_timed_beside_float32() -> None:

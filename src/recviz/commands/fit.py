@@ -119,6 +119,8 @@ def launch(job: Job, argv: list[str], ranks: int) -> None:
     """
     if job.resumed is None:
         argv = [*argv, "--run_dir", str(job.folder)]
+    if job.chose_precision:  # which each rank would measure for itself
+        argv = [*argv, "--trainer.precision", str(job.config.trainer.precision)]
     for left in range(job.config.max_restarts, -1, -1):
         if job.resumed is None and job.folder.exists:
             argv = ["--resume", str(job.folder)]

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -31,6 +31,7 @@ from recviz.commands.settings_text import settings_text
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
 from recviz.launch.failures import refusals
+from recviz.launch.machine import fastest_precision
 from recviz.launch.stopping import StopSafely
 from recviz.probes.online import OnlineProbe
 from recviz.progress import AboveBars
@@ -45,7 +46,7 @@ from recviz.runs.saving import EpochCheckpoint, WholeCheckpoints
 DESCRIPTION = "Pretrain a backbone. A recipe gives every setting; options after it override it."
 
 EPILOG = """settings of the recipe, each an option by its dotted name; the most used:
-  --trainer.max_epochs N          --trainer.devices N            --trainer.precision bf16-mixed
+  --trainer.max_epochs N          --trainer.devices N            --trainer.precision auto
   --model VICReg                  --model.base_lr LR             --model.backbone.width FACTOR
   --data CIFAR10DataModule        --data.root DIR                --data.batch_size N (per process)
   --data.num_workers N            --data.views.size PIXELS       --probe.every_n_epochs N
@@ -104,16 +105,25 @@ def parse_settings(parser: ArgumentParser, argv: list[str]) -> Namespace:
     return parse(parser, argv, TYPES, otherwise)
 
 
+if TYPE_CHECKING:
+    Precision = Any
+else:
+    Precision = Union[Literal["auto"], get_type_hints(Trainer.__init__)["precision"]]  # noqa: F821, UP007
+
+
 class WholeLimits(Trainer):
     """Lightning's Trainer with limits that distinguish int and float: 1 is one batch, 1.0 is all batches.
 
     Lightning annotates them as Optional[Union[int, float]]. Python caches such types and may return Union[float, int]
     of another library, with which 1 becomes 1.0.
+
+    Its settings also know the precision "auto", which Job replaces by the fastest one of the machine.
     """
 
     def __init__(
         self,
         *,
+        precision: Precision = None,
         limit_train_batches: int | float | None = None,
         limit_val_batches: int | float | None = None,
         limit_test_batches: int | float | None = None,
@@ -121,6 +131,7 @@ class WholeLimits(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(
+            precision=precision,
             limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches,
@@ -153,6 +164,9 @@ class Job:
         except ValueError as error:
             raise InputError(f"seed_everything: {error}") from error
         check_settings(config)
+        self.chose_precision = config.trainer.precision == "auto"
+        if self.chose_precision:
+            config.trainer.precision = fastest_precision(on_cpu(config.trainer.accelerator))
         self.folder = settled_folder(config, resumed)
         self.given = config.clone()
         forget_first_weights(config)
@@ -293,7 +307,8 @@ def new_run_dir(name: str) -> str:
 
 def on_cpu(accelerator: Any) -> bool:
     """Whether the Trainer's accelerator setting means the CPU on this host."""
-    return accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    without = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    return accelerator == "cpu" or (accelerator == "auto" and without)
 
 
 def quiet_lightning() -> None:

@@ -20,7 +20,7 @@ from recviz.data.images import EncodedImages, Images, MemoryImages, UnreadableIm
 from recviz.data.module import DataModule
 from recviz.errors import InputError
 from recviz.launch.failures import refusals
-from recviz.launch.machine import bf16_slowdown, main_memory
+from recviz.launch.machine import fastest_precision, main_memory
 
 ON_CPU, ON_GPU = 10.0, 60.0
 """Default of --minutes."""
@@ -55,11 +55,7 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     if "memory_size" in options_of(data):
         kept = held_bytes(count, side, channels * size) < main_memory() / 4
     device = "cpu" if on_cpu(accelerator) else "gpu" if accelerator == "auto" else accelerator
-    precision = "32-true"
-    if device == "cpu" and bf16_slowdown() < 1:
-        precision = "bf16-mixed"
-    elif device in ("gpu", "cuda") and torch.cuda.is_available():
-        precision = "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    precision = fastest_precision(device == "cpu")
     default = ON_CPU if device == "cpu" else ON_GPU
     return Facts(count, channels, size, side, kept, device, precision, default if minutes is None else minutes)
 

@@ -30,7 +30,9 @@ _FACTORS = {
     "method": _Factor("method", lambda row: row.method, lambda row, _: str(row.method)),
     "backbone": _Factor("backbone", lambda row: (row.gflops or 0, row.backbone), lambda row, _: str(row.backbone)),
     "data": _Factor("pretraining images", lambda row: (row.images or 0, row.data), lambda row, one: _images(row, one)),
-    "seen": _Factor("length", lambda row: row.images_seen, lambda row, _: f"{(row.images_seen or 0) / 1e6:.2f} M images"),
+    "seen": _Factor(
+        "length", lambda row: row.images_seen, lambda row, _: f"{(row.images_seen or 0) / 1e6:.2f} M images"
+    ),
 }
 
 
