@@ -320,6 +320,8 @@ CASES = {
         "a strategy": Bad(f"{QUICK} --trainer.strategy dpp", "choices: auto, ddp"),
         "an accelerator": Bad(f"{QUICK} --trainer.accelerator gpuu", "did you mean gpu?"),
         "a precision": Bad(f"{QUICK} --trainer.precision bf16mixed", "did you mean bf16-mixed?"),
+        "auto": Bad(f"{QUICK} --trainer.precision aut", "did you mean auto?"),
+        "another, where auto is right": Bad(f"{QUICK} --trainer.precision auto --model.base_lr x", "base_lr"),
         "a format": Bad("export --ckpt_path run --format onn", "choose from"),
         "a launcher": Bad("study --config study-smoke.yaml --launcher slrum", "choose from"),
         "a callback": Bad(f"{QUICK} --trainer.callbacks EarlyStoping", "did you mean EarlyStopping?"),

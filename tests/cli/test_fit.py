@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, Timer
 
+from recviz.commands.job import Precision
 from recviz.commands.recipes import recipes_folder
 from recviz.commands.summary import closing_summary
 from recviz.launch.machine import typed_command
@@ -257,6 +259,12 @@ def test_print_config(recviz_command: Command, capsys: pytest.CaptureFixture[str
     assert code == 0
     assert yaml.safe_load(out)["data"]["class_path"] == "recviz.CIFAR100DataModule"
     assert not Path("runs").exists()
+
+
+def test_all_precisions_of_lightning_are_known() -> None:
+    theirs = [each for part in get_args(get_type_hints(Trainer.__init__)["precision"]) for each in get_args(part)]
+    ours = [each for part in get_args(Precision) for each in get_args(part)]
+    assert {*ours} == {"auto", *theirs}
 
 
 @pytest.mark.parametrize(("times", "precision"), [(0.4, "bf16-mixed"), (1.1, "32-true")])

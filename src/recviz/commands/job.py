@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
+from typing import Any, Literal
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
@@ -56,9 +56,6 @@ all settings of a class:
   {command} --probe.help          {command} --data.help ImageFolderDataModule
 """
 
-TYPES = {"model": LightningModule, "data": LightningDataModule, "trainer": Trainer, "probe": OnlineProbe}
-"""The classes of settings that are groups."""
-
 
 def options(command: str, description: str) -> ArgumentParser:
     """The parser of recviz fit, also used by recviz views."""
@@ -105,10 +102,12 @@ def parse_settings(parser: ArgumentParser, argv: list[str]) -> Namespace:
     return parse(parser, argv, TYPES, otherwise)
 
 
-if TYPE_CHECKING:
-    Precision = Any
-else:
-    Precision = Union[Literal["auto"], get_type_hints(Trainer.__init__)["precision"]]  # noqa: F821, UP007
+Precision = (
+    Literal["auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true"]
+    | Literal["transformer-engine", "transformer-engine-float16", "bf16", "64", "32", "16", 64, 32, 16]
+    | None
+)
+"""Lightning's, and "auto"."""
 
 
 class WholeLimits(Trainer):
@@ -131,13 +130,17 @@ class WholeLimits(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            precision=precision,
+            precision=precision,  # type: ignore[arg-type]  # never auto
             limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,
             limit_test_batches=limit_test_batches,
             limit_predict_batches=limit_predict_batches,
             **kwargs,
         )
+
+
+TYPES = {"model": LightningModule, "data": LightningDataModule, "trainer": WholeLimits, "probe": OnlineProbe}
+"""The classes of settings that are groups."""
 
 
 class Job:
