@@ -32,7 +32,7 @@ class Reading:
         channels: the number of channels that every file must have; or a list of the channels to take from each, from 0,
             in this order.
         value_range: the two values that become 0 and 1; values outside become 0 or 1. None: those of the file's type,
-            0 and 255 or 0 and 65535; files of other types need a range.
+            0 and 255 or 0 and 65535, or of the bits that a TIFF or DICOM states; files of other types need a range.
         missing: the value that replaces NaN and what the file marks as nodata, in the file's units. None: such a file
             is an error.
         shown: the channels that pictures show, from 0 among those taken: three, as red, green and blue, or one, in
