@@ -30,7 +30,7 @@ FIT = ["fit", "--config", "folder.yaml", "--data.root", "photos", "--data.views.
 FIT += ["--data.num_workers", "1", "--model.projector_dims", "[16,16]", "--trainer.max_epochs", "5000"]
 FIT += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--run_dir", "run"]
 RESNET = ["--model.backbone.width", "0.125"]
-TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "false"]
 SOON = ["--rank_timeout", "20"]
 
 HANGS = """
