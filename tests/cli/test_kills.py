@@ -23,7 +23,7 @@ MOMENTS = [  # what, how often a run does it, and when
     ("recviz.methods.joint_embedding:JointEmbedding.training_step", EPOCHS * STEPS, ("before", "after")),
     ("recviz.losses.vicreg:VICRegLoss.forward", EPOCHS * STEPS, ("before",)),
     ("recviz.optim.lars:LARS.step", EPOCHS * STEPS, ("before", "after")),
-    ("recviz.optim.lars:LARS._plain_step", EPOCHS * STEPS, ("before",)),  # when half of the weights are new
+    ("recviz.optim.lars:LARS.plain_update", EPOCHS * STEPS, ("before",)),  # when half of the weights are new
     ("recviz.probes.online:OnlineProbe.on_train_batch_end", EPOCHS * STEPS, ("before", "after")),
     ("recviz.methods.joint_embedding:JointEmbedding.validation_step", EPOCHS, ("before", "after")),
     ("recviz.runs.saving:WholeCheckpoints.save_checkpoint", EPOCHS, ("before", "after")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -82,15 +81,6 @@ def test_no_portion_holds_much_more_than_a_piece(monkeypatch: pytest.MonkeyPatch
     assert len(portions) == 15
 
 
-def test_gradients_are_left_as_they_were() -> None:
-    p, q = nn.Parameter(normal(3, 3)), nn.Parameter(normal(3))
-    p.grad, q.grad = normal(3, 3, seed=1), normal(3, seed=2)
-    before = p.grad.clone(), q.grad.clone()
-    LARS([p, q], lr=0.1, weight_decay=0.1).step()
-    assert torch.equal(p.grad, before[0])
-    assert torch.equal(q.grad, before[1])
-
-
 def test_one_dimension_means_neither_decay_nor_adaptation() -> None:
     bias, row = nn.Parameter(torch.full((4,), 5.0)), nn.Parameter(torch.full((1, 4), 5.0))
     for p in (bias, row):
@@ -133,49 +123,6 @@ def test_weight_decay_is_per_group() -> None:
     LARS([{"params": [decayed]}, {"params": [free], "weight_decay": 0.0}], lr=1.0, weight_decay=0.1).step()
     assert torch.equal(free, torch.ones(2, 2))
     assert torch.all(decayed < 1)
-
-
-def test_closure_is_called_with_gradients_and_its_loss_returned() -> None:
-    p = nn.Parameter(torch.ones(2, 2))
-    optimizer = LARS([p], lr=0.1)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = p.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.no_grad():
-        loss = optimizer.step(closure)
-    assert loss.item() == 4
-    assert torch.all(p < 1)
-    assert optimizer.step() is None
-
-
-def test_state_dict_loads_with_weights_only_and_resumes_bit_for_bit() -> None:
-    def build(values: list[Tensor]) -> tuple[list[nn.Parameter], LARS]:
-        params = [nn.Parameter(value.clone()) for value in values]
-        return params, LARS(params, lr=0.2, weight_decay=0.01, eta=0.02, clip=True)
-
-    def steps(params: list[nn.Parameter], optimizer: LARS, seeds: range) -> None:
-        for seed in seeds:
-            for i, p in enumerate(params):
-                p.grad = normal(*p.shape, seed=10 * seed + i)
-            optimizer.step()
-
-    params, optimizer = build([normal(4, 3), normal(3)])
-    steps(params, optimizer, range(3))
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    others, resumed = build([p.detach() for p in params])
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    for ps, opt in ((params, optimizer), (others, resumed)):
-        steps(ps, opt, range(3, 6))
-    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
-    fresh, restarted = build([normal(4, 3), normal(3)])
-    steps(fresh, restarted, range(3, 6))
-    assert not torch.equal(fresh[0], params[0])
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "eta"])

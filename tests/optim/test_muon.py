@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 
 import pytest
@@ -108,61 +107,6 @@ def test_tokens_depthwise_kernels_and_the_second_group_get_adamw() -> None:
     assert optimizer.state[matrix].keys() == {"momentum"}
     for p in (kernel, bias, token, position):
         assert optimizer.state[p].keys() == {"step", "exp_avg", "exp_avg_sq"}
-
-
-def test_parameters_without_a_gradient_stay() -> None:
-    moved, still = nn.Parameter(torch.ones(3, 3)), nn.Parameter(torch.ones(3))
-    moved.grad = torch.ones(3, 3)
-    Muon([moved, still], 0.1).step()
-    assert torch.equal(still, torch.ones(3))
-    assert not torch.equal(moved, torch.ones(3, 3))
-
-
-def test_gradients_are_left_as_they_were() -> None:
-    params = [nn.Parameter(normal(3, 3)), nn.Parameter(normal(3))]
-    for p in params:
-        p.grad = normal(*p.shape, seed=1)
-    before = [p.grad.clone() for p in params if p.grad is not None]
-    Muon(params, 0.1).step()
-    assert all(torch.equal(p.grad, g) for p, g in zip(params, before, strict=True) if p.grad is not None)
-
-
-def test_closure_is_called_with_gradients_and_its_loss_returned() -> None:
-    p = nn.Parameter(torch.eye(2))
-    optimizer = Muon([p], 0.1)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = p.square().sum()
-        loss.backward()
-        return loss
-
-    with torch.no_grad():
-        loss = optimizer.step(closure)
-    assert loss.item() == 2
-    assert p.diag().max() < 1
-    assert optimizer.step() is None
-
-
-def test_state_dict_loads_with_weights_only_and_resumes_bit_for_bit() -> None:
-    def steps(params: list[nn.Parameter], optimizer: Muon, seeds: range) -> None:
-        for seed in seeds:
-            for i, p in enumerate(params):
-                p.grad = normal(*p.shape, seed=10 * seed + i)
-            optimizer.step()
-
-    params = [nn.Parameter(normal(4, 3)), nn.Parameter(normal(3))]
-    optimizer = Muon(params, 0.2)
-    steps(params, optimizer, range(3))
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    file.seek(0)
-    others = [nn.Parameter(p.detach().clone()) for p in params]
-    resumed = Muon(others, 0.2)
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    steps(params, optimizer, range(3, 6))
-    steps(others, resumed, range(3, 6))
-    assert all(torch.equal(p, q) for p, q in zip(params, others, strict=True))
 
 
 @pytest.mark.parametrize(

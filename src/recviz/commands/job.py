@@ -26,7 +26,7 @@ from recviz.callbacks.throughput import Throughput
 from recviz.commands.checks import check_hardware, check_monitors
 from recviz.commands.parsing import HelpOf, instantiate, new_parser, parse
 from recviz.commands.recipes import Recipe, bundled
-from recviz.commands.run_data import measures, options_of, starts_from_weights
+from recviz.commands.run_data import init_args_of, measures, starts_from_weights
 from recviz.commands.settings_text import settings_text
 from recviz.errors import InputError
 from recviz.files import can_be_made, user_path
@@ -279,7 +279,7 @@ def settled_folder(config: Namespace, resumed: Resumed | None) -> RunFolder:
 
 def forget_first_weights(config: Namespace) -> None:
     """With a checkpoint, drop settings that would read the backbone's initial weights again."""
-    options = options_of((config.model.get("init_args") or {}).get("backbone"))
+    options = init_args_of((config.model.get("init_args") or {}).get("backbone"))
     for name in STARTS:
         if config.ckpt_path is not None and name in options:
             del options[name]

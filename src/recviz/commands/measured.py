@@ -50,7 +50,7 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     count = len(train.images) if data.on_error == "raise" else int(len(train.images) * readable)
     if count < 4:
         raise InputError(f"--config auto needs 4 training images or more, got {count}")
-    channels, size = train.images.channels, value_bytes(train.images)
+    channels, size = train.images.channels, train.images.dtype.itemsize
     kept = isinstance(train.images, MemoryImages) or train.memory_size is not None
     if "memory_size" in options_of(data):
         kept = held_bytes(count, side, channels * size) < main_memory() / 4
@@ -58,14 +58,6 @@ def look(data: DataModule, train: Split, accelerator: str, minutes: float | None
     precision = fastest_precision(device == "cpu")
     default = ON_CPU if device == "cpu" else ON_GPU
     return Facts(count, channels, size, side, kept, device, precision, default if minutes is None else minutes)
-
-
-def value_bytes(images: Images) -> int:
-    """Memory of a value in bytes."""
-    if isinstance(images, MemoryImages):
-        return images.images.itemsize
-    assert isinstance(images, EncodedImages)
-    return images.dtype.itemsize
 
 
 class Sample(NamedTuple):

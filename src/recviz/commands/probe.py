@@ -30,7 +30,7 @@ from recviz.commands.parsing import (
 )
 from recviz.commands.parsing import parse as parse_options
 from recviz.commands.recipes import find_recipe
-from recviz.commands.run_data import measures, options_of, parse_with_data, run_data, seen_as, starts_from_weights
+from recviz.commands.run_data import init_args_of, measures, parse_with_data, run_data, seen_as, starts_from_weights
 from recviz.commands.settings_text import settings_text
 from recviz.data.module import DataModule
 from recviz.errors import InputError
@@ -238,7 +238,7 @@ def views_of_weights(config: Namespace) -> dict[str, Any] | None:
 
     The authors' weights have a size of their own. Others get ImageNet's normalisation in place of a measured one.
     """
-    if options_of(config.backbone).get("weights") == "vicreg":
+    if init_args_of(config.backbone).get("weights") == "vicreg":
         return seen_as(Preparation(PUBLISHED_SIZE))
     data = config.data.init_args
     if not (starts_from_weights(config.backbone) and measures(config.data)) or data.get("reading") is not None:

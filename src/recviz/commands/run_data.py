@@ -36,19 +36,19 @@ def seen_as(preparation: Preparation) -> dict[str, Any]:
     return {"class_path": "recviz.Views", "init_args": values}
 
 
-def options_of(setting: Any) -> Any:
+def init_args_of(setting: Any) -> Any:
     """The init_args of a class's setting; empty without any."""
     return (setting.get("init_args") if hasattr(setting, "get") else None) or {}
 
 
 def starts_from_weights(backbone: Any) -> bool:
     """Whether the setting of a backbone names initial weights."""
-    return any(options_of(backbone).get(name) for name in STARTS)
+    return any(init_args_of(backbone).get(name) for name in STARTS)
 
 
 def measures(data: Any) -> bool:
     """Whether the setting of data has views whose normalisation is measured."""
-    return bool(options_of(options_of(data).get("views")).get("mean") == MEASURED)
+    return bool(init_args_of(init_args_of(data).get("views")).get("mean") == MEASURED)
 
 
 def parse_with_data(

@@ -66,6 +66,11 @@ class Images:
         """Number of channels of the images."""
         return 3
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images: uint8 or uint16."""
+        return torch.uint8
+
     def name(self, index: int) -> str:
         """Name of the image: its path, or its index in the dataset."""
         return str(self.rows[index])
@@ -110,6 +115,11 @@ class MemoryImages(Images):
     def channels(self) -> int:
         """See Images."""
         return self.images.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See Images."""
+        return self.images.dtype
 
     def subset(self, indices: Tensor) -> Self:
         """See Images."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from recviz.errors import InputError
+from recviz.optim.by_group import ByGroup
 
 
-class LARS(Optimizer):
+class LARS(ByGroup):
     """SGD with momentum and layer-wise adaptive learning rates (You, Gitman, Ginsburg, 2017, arXiv 1708.03888).
 
     For each parameter p with gradient g, as in the authors' VICReg code:
@@ -57,23 +57,12 @@ class LARS(Optimizer):
                 raise InputError(f"LARS: {name} must not be negative, got {value}")
         super().__init__(params, {**settings, "clip": clip})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters; return the loss of the closure, if given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            adapt = group.get("adapt", True)
-            self._adapted_step([p for p in params if adapt and p.ndim > 1], group)
-            self._plain_step([p for p in params if not adapt or p.ndim <= 1], group)
-        return loss
+    def adapts(self, p: Tensor) -> bool:
+        """Whether a parameter has more than one dimension."""
+        return p.ndim > 1
 
-    def _adapted_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        if not params:
-            return
+    def update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Adapt and decay."""
         grads, momenta = _grads(params), [self._momentum(p) for p in params]
         portions = _portions(params)
         factors = _trust(params, grads, portions, group)
@@ -84,9 +73,8 @@ class LARS(Optimizer):
             torch._foreach_addcmul_(m, directions, [factors[i] for i, _ in portion])
             torch._foreach_add_(p, m, alpha=-group["lr"])
 
-    def _plain_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        if not params:
-            return
+    def plain_update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """SGD with momentum."""
         momenta = [self._momentum(p) for p in params]
         torch._foreach_mul_(momenta, group["momentum"])
         torch._foreach_add_(momenta, _grads(params))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
 from recviz.errors import InputError
+from recviz.optim.by_group import ByGroup
 
 QUINTICS = (
     (4.0848, -6.8946, 2.9270),
@@ -26,7 +26,7 @@ EPSILON = 1e-7
 """Least norm of a matrix."""
 
 
-class Muon(Optimizer):
+class Muon(ByGroup):
     """Momentum whose update of each matrix has singular values near 1 (Jordan et al., 2024, kellerjordan.github.io).
 
     For a parameter p with gradient g, both as matrices whose columns are all dimensions but the first:
@@ -72,23 +72,14 @@ class Muon(Optimizer):
             raise InputError(f"Muon: betas must be in 0..1, got {tuple(betas)}")
         super().__init__(params, {**settings, "betas": tuple(betas)})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update all parameters; return the loss of the closure, if given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            others = []
-            for p in group["params"]:
-                if p.grad is not None and group.get("adapt", True) and p.ndim > 1 and min(p.shape[:2]) > 1:
-                    self._matrix_step(p, group)
-                elif p.grad is not None:
-                    others.append(p)
-            if others:
-                self._adamw_step(others, group)
-        return loss
+    def adapts(self, p: Tensor) -> bool:
+        """Whether a parameter is a matrix or kernel with several rows and input channels."""
+        return p.ndim > 1 and min(p.shape[:2]) > 1
+
+    def update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Orthogonalise the momentum."""
+        for p in params:
+            self._matrix_step(p, group)
 
     def _matrix_step(self, p: Tensor, group: dict[str, Any]) -> None:
         state, momentum = self.state[p], group["momentum"]
@@ -100,7 +91,8 @@ class Muon(Optimizer):
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update.view_as(p), alpha=-group["lr"] * math.sqrt(max(1, rows / columns)))
 
-    def _adamw_step(self, params: list[Tensor], group: dict[str, Any]) -> None:
+    def plain_update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """AdamW."""
         for p in params:
             if not self.state[p]:
                 self.state[p] = {
